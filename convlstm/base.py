@@ -1,0 +1,235 @@
+"""What the cells share, and what the layers share: sizes, parameters, stacking, directions, states.
+
+Letters: T time, B batch, I input channels, C hidden channels, L layers, D directions (1 or 2), K kernel taps
+per axis, S the spatial axes: (W), (H, W) or (D, H, W).
+"""
+
+import math
+import warnings
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from convlstm import ops
+
+
+def positive(name: str, value: Any, least: int = 1) -> int:
+    """Return a whole number of at least `least`, else raise ValueError naming the argument."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f"{name} is {value!r}; it needs a whole number of {least} or more")
+    return value
+
+
+def check_single(hx: object) -> tuple[Tensor] | None:
+    """Return the state of a network that has one, as a tuple, or None; else raise ValueError."""
+    if hx is None:
+        return None
+    if isinstance(hx, Tensor):
+        return (hx,)
+    raise ValueError(f"hx is a {type(hx).__name__}; this network's state is one tensor h")
+
+
+def check_pair(hx: object) -> tuple[Tensor, Tensor] | None:
+    """Return an LSTM's state if it is a pair of tensors (or None), else raise ValueError."""
+    if hx is None:
+        return None
+    if isinstance(hx, tuple | list) and len(hx) == 2 and all(isinstance(s, Tensor) for s in hx):
+        return hx[0], hx[1]
+    got = f"a {type(hx).__name__}" + (f" of {len(hx)}" if isinstance(hx, tuple | list) else "")
+    raise ValueError(f"hx is {got}; an LSTM's state is a pair of tensors (h, c)")
+
+
+class ConvCell(nn.Module):
+    """What the cells share: sizes, parameters, their initialisation, one step as a sequence of one."""
+
+    gates: int
+    states: tuple[str, ...] = ("h",)
+    weight_ih: nn.Parameter | None
+    weight_hh: nn.Parameter
+    bias: nn.Parameter | None
+
+    def __init__(
+        self,
+        input_channels: int,
+        hidden_channels: int,
+        kernel_size: int | tuple[int, ...],
+        bias: bool,
+        spatial_dims: int,
+        device: torch.device | str | None,
+        dtype: torch.dtype | None,
+    ):
+        super().__init__()
+        if spatial_dims not in (1, 2, 3):
+            raise ValueError(f"spatial_dims is {spatial_dims!r}; it needs 1, 2 or 3")
+        per_axis = isinstance(kernel_size, tuple | list)
+        kernel = tuple(kernel_size) if per_axis else (kernel_size,) * spatial_dims
+        if len(kernel) != spatial_dims:
+            raise ValueError(f"kernel_size {kernel_size!r} has {len(kernel)} axes; it needs {spatial_dims}")
+        self.input_channels = positive("input_channels", input_channels, least=0)
+        self.hidden_channels = positive("hidden_channels", hidden_channels)
+        self.kernel_size = tuple(positive("kernel_size", k) for k in kernel)
+        self.spatial_dims = spatial_dims
+
+        def parameter(*shape: int) -> nn.Parameter:
+            return nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
+
+        rows = self.gates * hidden_channels
+        weight_ih = parameter(rows, input_channels, *self.kernel_size) if input_channels else None
+        self.register_parameter("weight_ih", weight_ih)  # (gates * C, I, *K)
+        self.register_parameter("weight_hh", parameter(rows, hidden_channels, *self.kernel_size))
+        self.register_parameter("bias", parameter(rows) if bias else None)
+
+    def reset_parameters(self) -> None:
+        """Draw all parameters anew: U(-a, a) with a = 1 / sqrt(C * taps), torch.nn.LSTM's at one tap."""
+        bound = 1 / math.sqrt(self.hidden_channels * math.prod(self.kernel_size))
+        with torch.no_grad():
+            for parameter in self.parameters(recurse=False):
+                parameter.uniform_(-bound, bound)
+
+    def sequence(self, input: Tensor, *states: Tensor | None) -> tuple[Tensor, ...]:
+        """Run over (T, B, I, *S) from the given states (None: zeros); return outputs, then last states."""
+        raise NotImplementedError
+
+    def _step(self, input: Tensor, *states: Tensor | None) -> tuple[Tensor, ...]:
+        """One step on (B, I, *S), or (I, *S) unbatched; return the new states."""
+        batched = self.spatial_dims + 2
+        if input.dim() not in (batched - 1, batched):
+            raise ValueError(
+                f"input has {input.dim()} dimensions, shape {tuple(input.shape)}; it needs {batched} "
+                f"(B, I, ...) or, unbatched, {batched - 1} (I, ...)"
+            )
+        if input.dim() == batched:
+            return self.sequence(input.unsqueeze(0), *states)[1:]  # (1, B, I, *S)
+        states = tuple(None if s is None else s.unsqueeze(0) for s in states)  # (1, C, *S) each
+        return tuple(s.squeeze(0) for s in self.sequence(input[None, None], *states)[1:])
+
+    def extra_repr(self) -> str:
+        """Show the sizes, and what differs from the defaults."""
+        kernel = self.kernel_size[0] if len(set(self.kernel_size)) == 1 else self.kernel_size
+        parts = [f"{self.input_channels}, {self.hidden_channels}, kernel_size={kernel}"]
+        if self.bias is None:
+            parts.append("bias=False")
+        if self.spatial_dims != 2:
+            parts.append(f"spatial_dims={self.spatial_dims}")
+        return ", ".join(parts + self._options_repr())
+
+    def _options_repr(self) -> list[str]:
+        return []
+
+
+class ConvRecurrent(nn.Module):
+    """A stack of cells run over time, in one direction or both."""
+
+    cell_type: type[ConvCell]
+
+    def __init__(
+        self,
+        input_channels: int,
+        hidden_channels: int,
+        kernel_size: int | tuple[int, ...],
+        num_layers: int,
+        bias: bool,
+        batch_first: bool,
+        dropout: float,
+        bidirectional: bool,
+        **cell_options: Any,
+    ):
+        super().__init__()
+        positive("num_layers", num_layers)
+        if isinstance(dropout, bool) or not 0 <= dropout <= 1:
+            raise ValueError(f"dropout is {dropout!r}; it needs a probability, 0 to 1")
+        if dropout > 0 and num_layers == 1:
+            warnings.warn(
+                f"dropout={dropout} does nothing with num_layers=1: it acts between layers", stacklevel=3
+            )
+        self.num_layers = num_layers
+        self.batch_first = batch_first
+        self.dropout = float(dropout)
+        self.bidirectional = bidirectional
+        directions = 2 if bidirectional else 1
+        # Cell number layer * D + direction; the second direction reads time backwards.
+        self.cells = nn.ModuleList(
+            self.cell_type(
+                input_channels if layer == 0 else hidden_channels * directions,
+                hidden_channels,
+                kernel_size,
+                bias,
+                **cell_options,
+            )
+            for layer in range(num_layers)
+            for _ in range(directions)
+        )
+
+    @property
+    def input_channels(self) -> int:
+        """I, the channels of a frame."""
+        return self._cell(0).input_channels
+
+    @property
+    def hidden_channels(self) -> int:
+        """C, the channels of a state."""
+        return self._cell(0).hidden_channels
+
+    def _cell(self, number: int) -> ConvCell:
+        cell = self.cells[number]
+        assert isinstance(cell, ConvCell)
+        return cell
+
+    def reset_parameters(self) -> None:
+        """Draw all parameters anew."""
+        for number in range(len(self.cells)):
+            self._cell(number).reset_parameters()
+
+    def _run(self, input: Tensor, states: tuple[Tensor, ...] | None) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Run the stack; states and last states are (D * L, B, C, *S) each, unbatched without the B."""
+        input, batched = self._time_first(input)  # (T, B, I, *S)
+        names = [f"{name}_0" for name in self.cell_type.states]
+        if states is not None:
+            if not batched:
+                states = tuple(s.unsqueeze(1) for s in states)  # (D * L, 1, C, *S)
+            shape = (len(self.cells), input.shape[1], self.hidden_channels, *input.shape[3:])
+            for name, state in zip(names, states, strict=True):
+                ops.check_state(name, state, shape, input.device)
+        last_states: list[tuple[Tensor, ...]] = []
+        directions = 2 if self.bidirectional else 1
+        for layer in range(self.num_layers):
+            outputs = []
+            for direction in range(directions):
+                number = layer * directions + direction
+                first = [None for _ in names] if states is None else [s[number] for s in states]
+                frames = input.flip(0) if direction else input
+                output, *last = self._cell(number).sequence(frames, *first)
+                outputs.append(output.flip(0) if direction else output)
+                last_states.append(tuple(last))
+            input = torch.cat(outputs, dim=2) if self.bidirectional else outputs[0]  # (T, B, D * C, *S)
+            if self.dropout and layer < self.num_layers - 1:
+                input = F.dropout(input, self.dropout, self.training)
+        stacked = tuple(torch.stack(s) for s in zip(*last_states, strict=True))  # (D * L, B, C, *S)
+        if not batched:
+            return input.squeeze(1), tuple(s.squeeze(1) for s in stacked)
+        return (input.transpose(0, 1) if self.batch_first else input), stacked
+
+    def _time_first(self, input: Tensor) -> tuple[Tensor, bool]:
+        """Return the input as (T, B, I, *S), and whether it came in batches."""
+        batched = self._cell(0).spatial_dims + 3
+        if input.dim() not in (batched - 1, batched):
+            order = "(B, T, I, ...)" if self.batch_first else "(T, B, I, ...)"
+            raise ValueError(
+                f"input has {input.dim()} dimensions, shape {tuple(input.shape)}; it needs {batched} {order} "
+                f"or, unbatched, {batched - 1} (T, I, ...)"
+            )
+        if input.dim() < batched:
+            return input.unsqueeze(1), False  # (T, 1, I, *S)
+        return (input.transpose(0, 1) if self.batch_first else input), True
+
+    def extra_repr(self) -> str:
+        """Show what differs from the defaults; the cells show the sizes."""
+        options = {
+            "num_layers": (self.num_layers, 1),
+            "batch_first": (self.batch_first, False),
+            "dropout": (self.dropout, 0.0),
+            "bidirectional": (self.bidirectional, False),
+        }
+        return ", ".join(f"{name}={value}" for name, (value, default) in options.items() if value != default)

@@ -1,0 +1,221 @@
+"""The networks: StackedForecaster and EncoderForecaster, built from configs that go to JSON and back.
+
+Letters: T time, B batch, C image channels, H W pixels, p patch size. Frames are (B, T, C, H, W) with pixels
+in [0, 1]. A network holds no loss, no device and no training setting.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from convlstm.forecaster import Forecaster, ForecasterConfig, ForecasterState, apply_head, run_cells
+
+__all__ = [
+    "EncoderForecaster",
+    "EncoderForecasterConfig",
+    "StackedForecaster",
+    "StackedForecasterConfig",
+    "build",
+    "config_from_dict",
+    "config_to_dict",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StackedForecasterConfig(ForecasterConfig):
+    """Everything that a `StackedForecaster` is built from."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderForecasterConfig(ForecasterConfig):
+    """Everything that an `EncoderForecaster` is built from; the defaults are the paper's best network."""
+
+    hidden_channels: tuple[int, ...] = (128, 64, 64)
+    """Hidden channels of each encoder layer; the forecaster has the same, reversed."""
+    peephole: Literal["channel"] | None = "channel"
+    """Peepholes of LSTM cells: one weight per channel, as in the paper, or none."""
+
+
+class StackedForecaster(Forecaster):
+    """A stack of recurrent cells that predicts the next frame from each frame, and reads it in its turn.
+
+    Frames are cut into patches, whose pixels become channels; each cell reads the states of the one before;
+    a 1x1 convolution turns the states of all cells, concatenated, into the patches of the next frame. After
+    the context the network reads its own predictions (or, in training, targets where `use_target` says so).
+
+    `step(frame, state)` reads `frame`, or where it is None the network's own last prediction (the last
+    context frame just after `encode`), and predicts the frame after it.
+    """
+
+    feedback = True
+
+    def __init__(self, config: StackedForecasterConfig):
+        super().__init__(config)
+        widths = (config.patch_channels, *config.hidden_channels)
+        self.cells = nn.ModuleList(config.make_cell(i, c) for i, c in pairwise(widths))
+        self.head = nn.Conv2d(sum(config.hidden_channels), config.patch_channels, kernel_size=1)
+
+    def encode(self, context: Tensor) -> ForecasterState:
+        """Read the context (B, T, C, H, W); its last frame waits in the state for the first step."""
+        self._check_context(context)
+        return self._read(context)[1]
+
+    def step(self, frame: Tensor | None, state: ForecasterState) -> tuple[Tensor, ForecasterState]:
+        """Read a frame (B, C, H, W), or None for the network's own last one; predict the frame after it."""
+        waiting = _waiting(state)
+        if frame is None:
+            frame = waiting
+        elif frame.shape != waiting.shape:
+            raise ValueError(
+                f"frame has shape {tuple(frame.shape)}; it needs {tuple(waiting.shape)}, as the context had"
+            )
+        predictions, cells = self._next_frames(frame.unsqueeze(1), state.cells)
+        prediction = predictions.squeeze(1)  # (B, C, H, W)
+        return prediction, ForecasterState(cells, prediction)
+
+    def _predict(
+        self,
+        context: Tensor,
+        horizon: int,
+        targets: Tensor | None,
+        use_target: Tensor | None,
+        return_context: bool,
+    ) -> Tensor:
+        in_context, state = self._read(context)
+        predictions = []
+        for t in range(horizon):
+            frame = _waiting(state)
+            if t and targets is not None and use_target is not None:
+                frame = torch.where(use_target[:, t - 1, None, None, None], targets[:, t - 1], frame)
+            prediction, state = self.step(frame, state)
+            predictions.append(prediction)
+        after = torch.stack(predictions, dim=1)  # (B, horizon, C, H, W)
+        return torch.cat([in_context, after], dim=1) if return_context else after
+
+    def _read(self, context: Tensor) -> tuple[Tensor, ForecasterState]:
+        """Read all frames but the last; return the predictions of frames 2..T and the state."""
+        cells: tuple[tuple[Tensor, ...] | None, ...] = (None,) * len(self.cells)
+        predictions = context[:, :0]
+        if context.shape[1] > 1:
+            predictions, cells = self._next_frames(context[:, :-1], cells)
+        return predictions, ForecasterState(cells, context[:, -1])
+
+    def _next_frames(
+        self, frames: Tensor, cells: tuple[tuple[Tensor, ...] | None, ...]
+    ) -> tuple[Tensor, tuple[tuple[Tensor, ...], ...]]:
+        """Predict the frame after each of (B, T, C, H, W); return them and the cells' states."""
+        outputs, cells = run_cells(self.cells, self._to_patches(frames), cells)
+        patches = apply_head(self.head, torch.cat(outputs, dim=2))  # (T, B, p * p * C, h, w)
+        return self._to_frames(patches).to(frames.dtype), cells
+
+
+def _waiting(state: ForecasterState) -> Tensor:
+    if state.frame is None:
+        raise ValueError("state.frame is None: this state is not from this network's encode or step")
+    return state.frame
+
+
+class EncoderForecaster(Forecaster):
+    """The encoder-forecaster of Shi et al. 2015, "Convolutional LSTM Network", figure 3.
+
+    The encoder's cells read the context. The forecaster is the encoder reversed: each of its cells starts
+    from the state of the encoder cell of its width; its first cell has no input convolution, the others read
+    the cell before. A 1x1 convolution over the states of all forecaster cells, concatenated, gives the
+    patches of each predicted frame. No frame is ever read after the context, so `step` takes None for one.
+
+    With peepholes per channel, 5x5 kernels and 128, 64, 64 channels on 4x4 patches (the default config) it
+    has 7,585,296 parameters; 128, 128 gives 10,042,896 and 256 gives 13,524,496, as printed in the paper.
+    """
+
+    feedback = False
+
+    def __init__(self, config: EncoderForecasterConfig):
+        super().__init__(config)
+        widths = (config.patch_channels, *config.hidden_channels)
+        self.encoder = nn.ModuleList(config.make_cell(i, c) for i, c in pairwise(widths))
+        upward = (0, *reversed(config.hidden_channels))
+        self.forecaster = nn.ModuleList(config.make_cell(i, c) for i, c in pairwise(upward))
+        self.head = nn.Conv2d(sum(config.hidden_channels), config.patch_channels, kernel_size=1)
+
+    def encode(self, context: Tensor) -> ForecasterState:
+        """Read the context (B, T, C, H, W); return the states for the forecaster's cells."""
+        self._check_context(context)
+        _, states = run_cells(self.encoder, self._to_patches(context), (None,) * len(self.encoder))
+        return ForecasterState(states[::-1], None)
+
+    def step(self, frame: Tensor | None, state: ForecasterState) -> tuple[Tensor, ForecasterState]:
+        """Predict the next frame (B, C, H, W); `frame` must be None."""
+        if frame is not None:
+            raise ValueError(
+                "frame given to EncoderForecaster.step, which reads no frame after the context; pass None"
+            )
+        frames, state = self._forecast(state, 1)
+        return frames.squeeze(1), state
+
+    def _predict(
+        self,
+        context: Tensor,
+        horizon: int,
+        targets: Tensor | None,
+        use_target: Tensor | None,
+        return_context: bool,
+    ) -> Tensor:
+        return self._forecast(self.encode(context), horizon)[0].to(context.dtype)
+
+    def _forecast(self, state: ForecasterState, horizon: int) -> tuple[Tensor, ForecasterState]:
+        """Predict `horizon` frames (B, horizon, C, H, W) from the forecaster's states."""
+        if state.cells[0] is None:
+            raise ValueError("state.cells is empty: this state is not from this network's encode or step")
+        B, _, h, w = state.cells[0][0].shape
+        nothing = self.head.weight.new_empty(horizon, B, 0, h, w)  # only its sizes count
+        outputs, cells = run_cells(self.forecaster, nothing, state.cells)
+        patches = apply_head(self.head, torch.cat(outputs, dim=2))  # (T, B, p * p * C, h, w)
+        # Autocast shortens the type that the head computes in, not that of the frames.
+        return self._to_frames(patches).to(self.head.weight.dtype), ForecasterState(cells, None)
+
+
+_NETWORKS: dict[str, tuple[type[ForecasterConfig], type[Forecaster]]] = {
+    "StackedForecaster": (StackedForecasterConfig, StackedForecaster),
+    "EncoderForecaster": (EncoderForecasterConfig, EncoderForecaster),
+}
+
+
+def config_to_dict(config: ForecasterConfig) -> dict[str, Any]:
+    """Return a network's config as a dict for JSON, the network's name under "network"."""
+    name = next(name for name, (kind, _) in _NETWORKS.items() if type(config) is kind)
+    return {"network": name, **dataclasses.asdict(config)}
+
+
+def config_from_dict(fields: Mapping[str, Any]) -> ForecasterConfig:
+    """Return the config that `config_to_dict` made a dict of.
+
+    Raises:
+        ValueError: an unknown network or field, or a value that does not fit.
+    """
+    name = fields.get("network")
+    if name not in _NETWORKS:
+        raise ValueError(f"network is {name!r}; it needs one of {', '.join(_NETWORKS)}")
+    kind = _NETWORKS[name][0]
+    values = {key: value for key, value in fields.items() if key != "network"}
+    unknown = values.keys() - {field.name for field in dataclasses.fields(kind)}
+    if unknown:
+        raise ValueError(f"{name} has no config field {', '.join(sorted(unknown))}")
+    return kind(**values)
+
+
+def build(config: ForecasterConfig) -> Forecaster:
+    """Build the network that a config is of.
+
+    Raises:
+        ValueError: the config is of no network.
+    """
+    for kind, network in _NETWORKS.values():
+        if type(config) is kind:
+            return network(config)
+    known = ", ".join(kind.__name__ for kind, _ in _NETWORKS.values())
+    raise ValueError(f"config is a {type(config).__name__}; it needs one of {known}")
