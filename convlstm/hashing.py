@@ -1,0 +1,132 @@
+"""Counter-based randomness: a random number is a pure function of integer keys, with no state to carry.
+
+What depends on such numbers alone is the same on any device, in any batch, in any order and after any
+resume. Letters: B batch, N draws.
+"""
+
+import torch
+
+_GOLDEN = 0x9E3779B97F4A7C15
+_MULTIPLIER_1 = 0xBF58476D1CE4E5B9
+_MULTIPLIER_2 = 0x94D049BB133111EB
+
+
+def _signed(word: int) -> int:
+    """The int64 with the lowest 64 bits of `word`: torch has no arithmetic on unsigned 64-bit integers."""
+    word &= 2**64 - 1
+    return word - 2**64 if word >= 2**63 else word
+
+
+def _shift_right(z: torch.Tensor, bits: int) -> torch.Tensor:
+    # int64 shifts copy the sign bit in from the left; the mask makes the shift a logical one.
+    return (z >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def _output(seed: torch.Tensor, number: torch.Tensor) -> torch.Tensor:
+    """Output `number` (0, 1, ...) of the SplitMix64 generator with this seed; int64 arithmetic wraps around.
+
+    Guy L. Steele, Doug Lea and Christine H. Flood, "Fast Splittable Pseudorandom Number Generators", OOPSLA
+    2014. The finalizer, in which each input bit changes about half of the output bits, is variant 13 of
+    David Stafford, "Better Bit Mixing", 2011.
+    """
+    z = seed + (number + 1) * _signed(_GOLDEN)
+    z = (z ^ _shift_right(z, 30)) * _signed(_MULTIPLIER_1)
+    z = (z ^ _shift_right(z, 27)) * _signed(_MULTIPLIER_2)
+    return z ^ _shift_right(z, 31)
+
+
+def random_bits(*keys: int | torch.Tensor, draws: int) -> torch.Tensor:
+    r"""Random 64-bit words, a pure function of the keys and of the number of the draw.
+
+    .. math::
+        s_1 = k_1, \quad s_j = \mathrm{mix}(s_{j-1} + (k_j + 1) \gamma) \bmod 2^{64}
+
+    for the keys :math:`k_1, k_2, \ldots` and, as the last one, the draw 0, 1, ..., draws - 1; mix is the
+    finalizer and :math:`\gamma` the increment of SplitMix64. In words: each key says which output to take of
+    the SplitMix64 generator that the word before it seeds. With a single key, the draws are SplitMix64's
+    own outputs with that key as its seed.
+
+    Args:
+        keys: one key or more, in an order that matters: integers (their lowest 64 bits count), or int64
+            tensors of shape (B,), all on one device, such as the numbers of the sequences of a batch.
+        draws: how many words per set of keys, 1 or more. The first words are the same whatever `draws`.
+
+    Returns:
+        int64 of shape (B, N), on the device of the tensors among the keys; of shape (N,), on the CPU,
+        if no key is a tensor.
+
+    Raises:
+        ValueError: no keys, keys of the wrong type or shape, or draws below 1.
+    """
+    if not keys:
+        raise ValueError("keys: got none; give at least one integer or int64 tensor, such as the seed")
+    if draws < 1:
+        raise ValueError(f"draws: got {draws}; it must be 1 or more")
+    device = torch.device("cpu")
+    for key in keys:
+        if isinstance(key, torch.Tensor):
+            if key.dtype != torch.int64 or key.ndim != 1:
+                raise ValueError(
+                    f"keys: got a {key.dtype} tensor of shape {tuple(key.shape)}; "
+                    "tensors must be torch.int64 of shape (B,)"
+                )
+            device = key.device
+        elif not isinstance(key, int):
+            raise ValueError(
+                f"keys: got a {type(key).__name__}; give integers or int64 tensors of shape (B,)"
+            )
+
+    state, *others = (
+        key
+        if isinstance(key, torch.Tensor)
+        else torch.full((), _signed(key), dtype=torch.int64, device=device)
+        for key in keys
+    )
+    for key in others:
+        state = _output(state, key)  # () or (B,)
+    return _output(state[..., None], torch.arange(draws, device=device))  # (B, N)
+
+
+def uniform(*keys: int | torch.Tensor, draws: int) -> torch.Tensor:
+    """Random numbers uniform in [0, 1), a pure function of the keys and of the number of the draw.
+
+    The top 53 bits of each word of `random_bits`, times 2**-53: exact in float64.
+
+    Args:
+        keys: see `random_bits`.
+        draws: how many numbers per set of keys, 1 or more.
+
+    Returns:
+        float64 of shape (B, N), or (N,) if no key is a tensor; devices as in `random_bits`.
+
+    Raises:
+        ValueError: as `random_bits`.
+
+    Example:
+        >>> uniform(0, torch.tensor([5, 6]), draws=3).shape
+        torch.Size([2, 3])
+    """
+    return _shift_right(random_bits(*keys, draws=draws), 11).to(torch.float64) * 2.0**-53
+
+
+def integers(*keys: int | torch.Tensor, draws: int, below: int) -> torch.Tensor:
+    """Random integers uniform in 0, 1, ..., below - 1, a pure function of the keys and of the draw.
+
+    The integer part of `below` times the number that `uniform` gives for the same keys: take other keys
+    for integers that are to be independent of the uniform numbers. The probabilities of two integers
+    differ by less than 2**-53.
+
+    Args:
+        keys: see `random_bits`.
+        draws: how many integers per set of keys, 1 or more.
+        below: the number of values, 1 to 2**53.
+
+    Returns:
+        int64 of shape (B, N), or (N,) if no key is a tensor; devices as in `random_bits`.
+
+    Raises:
+        ValueError: as `random_bits`, or `below` out of range.
+    """
+    if not 1 <= below <= 2**53:
+        raise ValueError(f"below: got {below}; it must be from 1 to 2**53")
+    return (uniform(*keys, draws=draws) * below).to(torch.int64)

