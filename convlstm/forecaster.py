@@ -35,8 +35,6 @@ class ForecasterConfig:
     """What the head ends with: nothing (unclipped values), or a sigmoid (values in (0, 1))."""
 
     def __post_init__(self) -> None:
-        if not isinstance(self.hidden_channels, list | tuple):
-            raise ValueError(f"hidden_channels is {self.hidden_channels!r}; it needs one number per layer")
         if not isinstance(self.hidden_channels, tuple | list):
             raise ValueError(
                 f"hidden_channels is {self.hidden_channels!r}; it needs one number per layer, as in (64, 64)"

@@ -1,0 +1,40 @@
+"""Convolutional recurrent networks for PyTorch, and the video forecasters built from them.
+
+Cells and layers with the interface of torch.nn.RNN, LSTM and GRU (`ConvLSTM(1, 64, kernel_size=3)`), the
+networks that forecast video with them, their rollouts, checkpoints, and the scores of the field.
+"""
+
+from convlstm.cells import ConvGRUCell, ConvLSTMCell, ConvRNNCell
+from convlstm.checkpoint import load_checkpoint, save_checkpoint
+from convlstm.evaluation import evaluate
+from convlstm.forecaster import Forecaster, ForecasterState
+from convlstm.importers import from_torch
+from convlstm.layers import ConvGRU, ConvLSTM, ConvRNN
+from convlstm.networks import (
+    EncoderForecaster,
+    EncoderForecasterConfig,
+    StackedForecaster,
+    StackedForecasterConfig,
+)
+from convlstm.rollouts import rollout, stream
+
+__all__ = [
+    "ConvGRU",
+    "ConvGRUCell",
+    "ConvLSTM",
+    "ConvLSTMCell",
+    "ConvRNN",
+    "ConvRNNCell",
+    "EncoderForecaster",
+    "EncoderForecasterConfig",
+    "Forecaster",
+    "ForecasterState",
+    "StackedForecaster",
+    "StackedForecasterConfig",
+    "evaluate",
+    "from_torch",
+    "load_checkpoint",
+    "rollout",
+    "save_checkpoint",
+    "stream",
+]

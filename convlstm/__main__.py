@@ -1,0 +1,71 @@
+"""The command line: python -m convlstm rollout CHECKPOINT CLIPS -o out.gif."""
+
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+
+from convlstm import checkpoint, pictures, rollouts, training, video
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command; return the exit status: 0, or 2 with one line on stderr for what was wrong."""
+    parser = argparse.ArgumentParser(prog="python -m convlstm", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    command = commands.add_parser(
+        "rollout", help="forecast clips and show them as an animated GIF", description=_rollout.__doc__
+    )
+    command.add_argument("checkpoint", type=Path, help="a run of train.py, or another checkpoint directory")
+    command.add_argument("clips", type=Path, help="a .npy array of clips, or a GIF; see also --layout")
+    command.add_argument(
+        "-o", "--output", type=Path, default=Path("rollout.gif"), help="(default: %(default)s)"
+    )
+    command.add_argument("--context", type=int, default=10, help="frames given (default: %(default)s)")
+    command.add_argument("--horizon", type=int, default=10, help="frames forecast (default: %(default)s)")
+    command.add_argument(
+        "--count", type=int, default=3, help="clips shown, from the first on (default: %(default)s)"
+    )
+    command.add_argument("--fps", type=float, default=5.0, help="frames per second (default: %(default)s)")
+    command.add_argument(
+        "--layout", help="axes of an array, such as NTHW or TNHW (default: guessed from its shape)"
+    )
+    command.add_argument("--device", default="auto", help="cuda, mps or cpu (default: the first there is)")
+    command.set_defaults(run=_rollout)
+    options = parser.parse_args(arguments)
+    try:
+        options.run(options)
+    except (ValueError, OSError) as error:
+        print(f"{parser.prog}: error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _rollout(options: argparse.Namespace) -> None:
+    """Forecast what follows the first frames of each clip, and write the comparison as an animated GIF."""
+    for name in ("context", "horizon", "count"):
+        if getattr(options, name) < 1:
+            raise ValueError(f"--{name} is {getattr(options, name)}; it needs 1 or more")
+    video.check_gif(options.output, options.fps)
+    device = training.choose_device(options.device)
+    model = checkpoint.load_checkpoint(options.checkpoint, device)
+    clips = video.read_clips(options.clips, options.layout, first=options.count)  # (N, T, C, H, W)
+    if clips.shape[1] < options.context:
+        raise ValueError(
+            f"{options.clips} has {clips.shape[1]} frames a clip; --context {options.context} "
+            "needs as many or more"
+        )
+    context = clips[:, : options.context]
+    truth = clips[:, options.context : options.context + options.horizon]
+    forecast = rollouts.rollout(model, torch.from_numpy(context).to(device), options.horizon)
+    frames = pictures.comparison(context, forecast.float().cpu().numpy(), truth if truth.shape[1] else None)
+    written = video.write_gif(options.output, frames, options.fps)
+    rounded = "" if written == options.fps else f" (not {options.fps:g}: a GIF counts hundredths of a second)"
+    print(
+        f"{options.output}: {len(clips)} clips, {options.context} context and {options.horizon} forecast "
+        f"frames, {written:.4g} frames per second{rounded}"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,125 @@
+"""Checkpoints: a directory with model.safetensors (the tensors) and config.json (what to build them into).
+
+Files are written under a temporary name and renamed, so that a reader finds the old one or the new one,
+whole. Loading executes nothing: tensors are safetensors, the rest is JSON.
+"""
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from convlstm.forecaster import Forecaster
+from convlstm.networks import build, config_from_dict, config_to_dict
+
+__all__ = ["load_checkpoint", "read_config", "save_checkpoint"]
+
+WEIGHTS = "model.safetensors"
+CONFIG = "config.json"
+
+
+def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
+    """Call write(temporary path) and rename what it wrote to `path`; on an error leave nothing behind."""
+    temporary = path.with_name(f".{path.name}.partial")
+    try:
+        write(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def save_checkpoint(directory: str | Path, model: Forecaster, notes: Mapping[str, Any] | None = None) -> None:
+    """Write a model as a checkpoint, over the one that stands there.
+
+    Args:
+        directory: made if it is missing.
+        model: a forecaster.
+        notes: anything else to keep in config.json beside the network (JSON values): data, metrics, command.
+
+    Raises:
+        ValueError: notes with a key "network".
+    """
+    directory = Path(directory)
+    if notes and "network" in notes:
+        raise ValueError("notes has a key 'network', which holds the network's config; choose another name")
+    config = {"network": config_to_dict(model.config), **(notes or {})}
+    text = json.dumps(config, indent=2) + "\n"
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    directory.mkdir(parents=True, exist_ok=True)
+    write_atomically(directory / CONFIG, lambda path: path.write_text(text))
+    data = save(tensors, metadata={"format": "pt"})
+    write_atomically(directory / WEIGHTS, lambda path: path.write_bytes(data))
+
+
+def read_config(directory: str | Path) -> dict[str, Any]:
+    """Return what config.json of a checkpoint holds: "network", and the notes it was saved with.
+
+    Raises:
+        FileNotFoundError: no such directory, or no config.json in it.
+        ValueError: config.json is no JSON object, or names no network.
+    """
+    path = Path(directory) / CONFIG
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{directory} is no checkpoint: it has no {CONFIG}; give a directory with {WEIGHTS} and {CONFIG}"
+        )
+    try:
+        config = json.loads(path.read_text())
+    except ValueError as error:  # JSONDecodeError and UnicodeDecodeError are both ValueErrors
+        raise ValueError(f"{path} is damaged: it is not JSON ({error})") from error
+    if not isinstance(config, dict) or not isinstance(config.get("network"), dict):
+        raise ValueError(f"{path} names no network; it needs an object with the key 'network'")
+    return config
+
+
+def load_checkpoint(directory: str | Path, device: torch.device | str = "cpu") -> Forecaster:
+    """Build the network of a checkpoint and load its weights, in evaluation mode.
+
+    Args:
+        directory: with model.safetensors and config.json, such as a run of train.py.
+        device: where the model goes (default the CPU).
+
+    Raises:
+        FileNotFoundError: no such directory, or a file of the two is missing.
+        ValueError: a damaged file, one that is not safetensors, or tensors that do not fit the network.
+    """
+    config = read_config(directory)["network"]
+    try:
+        model = build(config_from_dict(config))
+    except ValueError as error:
+        raise ValueError(f"{Path(directory) / CONFIG} does not fit: {error}") from error
+    path = Path(directory) / WEIGHTS
+    if not path.is_file():
+        raise FileNotFoundError(f"{directory} has no {WEIGHTS}; it needs {WEIGHTS} beside {CONFIG}")
+    tensors = _read_tensors(path)
+    expected = model.state_dict()
+    problems = [f"{name} is missing" for name in expected.keys() - tensors.keys()]
+    problems += [f"{name} is not in the network" for name in tensors.keys() - expected.keys()]
+    problems += [
+        f"{name} has shape {tuple(tensors[name].shape)}, the network needs {tuple(expected[name].shape)}"
+        for name in expected.keys() & tensors.keys()
+        if tensors[name].shape != expected[name].shape
+    ]
+    if problems:
+        more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
+        raise ValueError(f"{path} does not fit {CONFIG}: {'; '.join(sorted(problems)[:3])}{more}")
+    model.load_state_dict(tensors)
+    return model.to(device).eval()
+
+
+def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+    except SafetensorError as error:
+        with path.open("rb") as file:
+            start = file.read(2)
+        # torch.save writes a zip of pickles, or in its old format a bare pickle.
+        if start == b"PK" or start[:1] == b"\x80":
+            raise ValueError(f"{path} is a pickle, which is never loaded; it needs safetensors") from error
+        raise ValueError(f"{path} is damaged or not safetensors: {error}") from error

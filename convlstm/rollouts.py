@@ -1,0 +1,73 @@
+"""Rollouts: forecasts of any length from a context, whole or frame by frame."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from convlstm.base import positive
+from convlstm.forecaster import Forecaster
+
+__all__ = ["rollout", "stream"]
+
+
+def rollout(model: Forecaster, context: Tensor, horizon: int) -> Tensor:
+    """Forecast the `horizon` frames that follow the context, without gradients and in evaluation mode.
+
+    Args:
+        model: a forecaster; its training mode is as before afterwards.
+        context: (B, T, C, H, W), pixels in [0, 1], on the model's device; T of 1 or more.
+        horizon: number of frames, 1 or more; it need not be the one trained on.
+
+    Returns:
+        (B, horizon, C, H, W), unclipped.
+
+    Raises:
+        ValueError: a context or horizon that does not fit, named with what is needed.
+    """
+    with torch.no_grad(), _evaluation_mode(model):
+        return model(context, horizon)
+
+
+def stream(model: Forecaster, context: Tensor, horizon: int | None = None) -> Iterator[Tensor]:
+    """Forecast frame after frame, in memory that does not grow with their number.
+
+    Args:
+        model: a forecaster.
+        context: (B, T, C, H, W), pixels in [0, 1], on the model's device; T of 1 or more.
+        horizon: number of frames, 1 or more, or None (default) to go on for as long as frames are asked for.
+
+    Returns:
+        An iterator over frames (B, C, H, W), unclipped; the same that `rollout` gives.
+
+    Raises:
+        ValueError: a context or horizon that does not fit, named with what is needed; at once, not at the
+            first frame.
+    """
+    if horizon is not None:
+        positive("horizon", horizon)
+    with torch.no_grad(), _evaluation_mode(model):
+        state = model.encode(context)
+
+    def frames() -> Iterator[Tensor]:
+        nonlocal state
+        done = 0
+        while horizon is None or done < horizon:
+            # Grad and training mode belong to the caller between two frames.
+            with torch.no_grad(), _evaluation_mode(model):
+                frame, state = model.step(None, state)
+            done += 1
+            yield frame
+
+    return frames()
+
+
+@contextmanager
+def _evaluation_mode(model: Forecaster) -> Iterator[None]:
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)

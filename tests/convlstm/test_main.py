@@ -1,0 +1,88 @@
+"""python -m convlstm rollout: from a checkpoint and clips to a GIF, or one line that says what is wrong."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import imageio.v3 as iio
+import numpy as np
+import pytest
+
+from convlstm import StackedForecaster, StackedForecasterConfig, save_checkpoint
+from convlstm.__main__ import main
+
+
+@pytest.fixture(autouse=True)
+def _a_checkpoint_and_clips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    save_checkpoint("run", StackedForecaster(StackedForecasterConfig(hidden_channels=(3,), kernel_size=3)))
+    clips = np.random.default_rng(0).integers(0, 256, (14, 4, 16, 12), dtype=np.uint8)  # (T, N, H, W)
+    np.save("clips.npy", clips)
+
+
+@pytest.mark.parametrize(("horizon", "frames"), [(2, 12), (4, 14), (30, 40)])
+def test_a_gif_for_any_horizon(horizon: int, frames: int, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["rollout", "run", "clips.npy", "--horizon", str(horizon), "-o", "out.gif"]) == 0
+    assert len(iio.imread("out.gif", index=None)) == frames
+    assert (
+        f"out.gif: 3 clips, 10 context and {horizon} forecast frames, 5 frames per s"
+        in capsys.readouterr().out
+    )
+
+
+def test_a_clip_that_ends_with_the_context_has_no_truth() -> None:
+    assert main(["rollout", "run", "clips.npy", "--context", "14", "--horizon", "2", "-o", "out.gif"]) == 0
+    with_truth = ["rollout", "run", "clips.npy", "--context", "12", "--horizon", "2", "-o", "with_truth.gif"]
+    assert main(with_truth) == 0
+    assert iio.imread("out.gif", index=0).shape[0] < iio.imread("with_truth.gif", index=0).shape[0]
+
+
+def test_a_frame_rate_that_a_gif_cannot_have_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["rollout", "run", "clips.npy", "--fps", "12", "-o", "out.gif"]) == 0
+    assert "12.5 frames per second (not 12: a GIF counts hundredths of a second)" in capsys.readouterr().out
+    assert iio.immeta("out.gif")["duration"] == 80
+
+
+def test_a_gif_is_read_as_clips() -> None:
+    main(["rollout", "run", "clips.npy", "-o", "first.gif"])
+    iio.imwrite("gray.gif", np.load("clips.npy")[:, 0], duration=100, loop=0)
+    assert main(["rollout", "run", "gray.gif", "-o", "out.gif"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "clips.npy", "--horizon", "0"], "--horizon is 0; it needs 1 or more"),
+        (["run", "clips.npy", "--context", "0"], "--context is 0; it needs 1 or more"),
+        (["run", "clips.npy", "--context", "15"], "clips.npy has 14 frames a clip; --context 15 needs"),
+        (["run", "clips.npy", "--fps", "0"], "fps is 0.0"),
+        (["run", "clips.npy", "-o", "out.mp4"], "out.mp4 does not end in .gif"),
+        (["run", "clips.npy", "-o", "nowhere/out.gif"], "nowhere is no directory"),
+        (["nowhere", "clips.npy"], "nowhere is no checkpoint"),
+        (["run", "nowhere.npy"], "nowhere.npy is no file"),
+        (["run", "empty.npy"], "empty.npy is empty"),
+        (["run", "truncated.npy"], "truncated.npy is damaged"),
+        (["run", "odd.npy"], "which patches of 4 x 4 do not divide"),
+        (["run", "clips.npy", "--device", "abacus"], "abacus"),
+        (["run", "clips.npy", "--layout", "XY"], "layout is 'XY'"),
+    ],
+)
+def test_errors_are_one_line(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("empty.npy").touch()
+    Path("truncated.npy").write_bytes(Path("clips.npy").read_bytes()[:500])
+    np.save("odd.npy", np.zeros((14, 4, 17, 12), np.uint8))
+    before = sorted(os.listdir())
+    assert main(["rollout", *arguments]) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert captured.err.count("\n") == 1
+    assert sorted(os.listdir()) == before
+
+
+def test_as_a_command() -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", "convlstm", "rollout", "--help"], capture_output=True, text=True, check=True
+    )
+    assert "CHECKPOINT" in result.stdout.upper()
+    assert "--horizon" in result.stdout

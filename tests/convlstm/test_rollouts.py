@@ -1,0 +1,83 @@
+"""Rollouts: whole and streamed are the same frames, and nothing of the caller's state is touched."""
+
+import itertools
+
+import pytest
+import torch
+from torch import Tensor
+from torch.testing import assert_close
+
+from convlstm import (
+    EncoderForecaster,
+    EncoderForecasterConfig,
+    Forecaster,
+    StackedForecaster,
+    StackedForecasterConfig,
+    rollout,
+    stream,
+)
+
+
+@pytest.fixture(params=["stacked", "encoder-forecaster"])
+def model(request) -> Forecaster:
+    if request.param == "stacked":
+        return StackedForecaster(StackedForecasterConfig(hidden_channels=(4, 3), kernel_size=3))
+    return EncoderForecaster(EncoderForecasterConfig(hidden_channels=(4, 3), kernel_size=3))
+
+
+@pytest.fixture
+def context() -> Tensor:
+    return torch.rand(2, 4, 1, 8, 12)
+
+
+def test_rollout_is_the_model_without_gradients(model: Forecaster, context: Tensor) -> None:
+    frames = rollout(model, context, 7)
+    assert frames.shape == (2, 7, 1, 8, 12)
+    assert not frames.requires_grad
+    assert_close(frames, model(context, 7), rtol=0, atol=0)
+
+
+def test_stream_yields_the_same_frames(model: Forecaster, context: Tensor) -> None:
+    frames = list(stream(model, context, 7))
+    assert all(not frame.requires_grad for frame in frames)
+    assert_close(torch.stack(frames, dim=1), rollout(model, context, 7), rtol=0, atol=1e-6)
+
+
+def test_stream_goes_on_for_as_long_as_asked(model: Forecaster, context: Tensor) -> None:
+    frames = list(itertools.islice(stream(model, context), 25))
+    assert_close(torch.stack(frames, dim=1), rollout(model, context, 25), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_training_mode_is_as_before(model: Forecaster, context: Tensor, training: bool) -> None:
+    model.train(training)
+    modes = []
+    model.register_forward_pre_hook(lambda module, _: modes.append(module.training))
+    rollout(model, context, 2)
+    assert modes == [False]
+    frames = stream(model, context)
+    next(frames)
+    assert model.training is training
+    assert torch.is_grad_enabled()
+    next(frames)
+    assert model.training is training
+
+
+def test_the_training_mode_is_as_before_after_an_error(model: Forecaster) -> None:
+    model.train()
+    with pytest.raises(ValueError, match="channels"):
+        rollout(model, torch.rand(2, 4, 3, 8, 12), 2)
+    assert model.training
+
+
+@pytest.mark.parametrize("horizon", [0, -1, 2.0, True])
+def test_a_horizon_that_does_not_fit_is_refused_at_once(model: Forecaster, context: Tensor, horizon) -> None:
+    with pytest.raises(ValueError, match="horizon is"):
+        rollout(model, context, horizon)
+    with pytest.raises(ValueError, match="horizon is"):
+        stream(model, context, horizon)
+
+
+def test_a_context_that_does_not_fit_is_refused_at_once(model: Forecaster) -> None:
+    with pytest.raises(ValueError, match="context has shape"):
+        stream(model, torch.rand(2, 0, 1, 8, 12))

