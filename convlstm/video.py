@@ -123,10 +123,10 @@ def _unit_range(path: Path, clips: NDArray) -> NDArray[np.float32]:
     return clips
 
 
-def check_gif(path: str | Path, fps: float) -> float:
-    """Return the frame rate that a GIF can have nearest to `fps`; raise ValueError if it cannot be written.
+def check_gif(path: str | Path, fps: float) -> int:
+    """Return the time of a frame of a GIF, in hundredths of a second, or raise ValueError if it cannot be.
 
-    A GIF counts the time of a frame in hundredths of a second, and viewers slow down frames of less than two.
+    A GIF counts in hundredths of a second, 16 bits of them, and viewers slow down frames of less than two.
     """
     path = Path(path)
     if path.suffix.lower() != ".gif":
@@ -137,7 +137,7 @@ def check_gif(path: str | Path, fps: float) -> float:
         raise ValueError(f"{path} is a directory; give the name of a file")
     if not 0 < fps < math.inf:
         raise ValueError(f"fps is {fps}; it needs a number of frames per second above 0")
-    return 100 / min(max(round(100 / fps), 2), 2**16 - 1)
+    return min(max(round(100 / fps), 2), 2**16 - 1)
 
 
 def write_gif(path: str | Path, frames: NDArray[np.uint8], fps: float) -> float:
@@ -145,7 +145,8 @@ def write_gif(path: str | Path, frames: NDArray[np.uint8], fps: float) -> float:
 
     Args:
         path: ends in .gif; a file that stands there is replaced when the new one is whole.
-        frames: uint8 (T, H, W) or (T, H, W, 3). All frames share one palette: exact up to 256 colours.
+        frames: uint8 (T, H, W) or (T, H, W, 3). Gray is exact, and so is colour of up to 256 colours a
+            frame. Equal frames in a row become one that lasts as long as they.
         fps: frames per second.
 
     Returns:
@@ -155,7 +156,7 @@ def write_gif(path: str | Path, frames: NDArray[np.uint8], fps: float) -> float:
         ValueError: frames of another type or shape or none, fps not above 0, or a path that does not do.
     """
     path = Path(path)
-    written = check_gif(path, fps)
+    hundredths = check_gif(path, fps)
     frames = np.asarray(frames)
     if frames.dtype != np.uint8 or not (frames.ndim == 3 or (frames.ndim == 4 and frames.shape[3] == 3)):
         raise ValueError(
@@ -165,8 +166,8 @@ def write_gif(path: str | Path, frames: NDArray[np.uint8], fps: float) -> float:
         raise ValueError(f"frames have shape {frames.shape}; a GIF needs one frame and one pixel or more")
     temporary = path.with_name(f".{path.name}.partial")
     try:
-        iio.imwrite(temporary, frames, extension=".gif", duration=1000 / written, loop=0)
+        iio.imwrite(temporary, frames, extension=".gif", duration=10 * hundredths, loop=0)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
-    return written
+    return 100 / hundredths
