@@ -328,8 +328,8 @@ def resumed(config: Config, path: Path) -> tuple[Config, dict[str, Any]]:
     """Return the settings and the state of the run to resume."""
     if dataclasses.replace(config, resume=None, device="auto") != PRESETS[config.preset]:
         raise ValueError("resume: a run goes on under its own settings; give no other option but --device")
-    state = training.load_state(path, training.choose_device(config.device))
-    return dataclasses.replace(settings_of(path), device=config.device), state
+    settings = dataclasses.replace(settings_of(path), device=config.device)
+    return settings, training.load_state(path, training.choose_device(config.device))
 
 
 if __name__ == "__main__":

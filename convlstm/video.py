@@ -1,6 +1,6 @@
-"""Clips in (arrays, GIFs) and out (GIFs). numpy, imageio and Pillow only: no tensors here.
+"""Clips in (arrays, GIFs) and out (GIFs), as numpy arrays.
 
-Letters: N clips, T time, C channels (1 or 3), H W pixels. A file's kind is told by its content.
+Letters: N clips, T time, C channels (1 or 3), H W pixels. The kind of a file is told by its content.
 """
 
 import math
@@ -9,130 +9,177 @@ from pathlib import Path
 
 import imageio.v3 as iio
 import numpy as np
+from einops import rearrange
 from numpy.typing import NDArray
-from PIL import Image, ImageSequence
+from PIL import Image
 
 __all__ = ["check_gif", "read_clips", "write_gif"]
 
-_ORDER = "NTCHW"
+KINDS = "a .npy array of clips, or a GIF"
 
 
 def read_clips(path: str | Path, layout: str | None = None, first: int | None = None) -> NDArray[np.float32]:
-    """Read clips from a .npy array or a GIF.
+    """Read clips from a .npy array, or one clip from a GIF.
 
     Args:
         path: of the file.
-        layout: the axes of an array, one letter each of N, T, C, H and W, such as "TNHW". None (default)
-            guesses: 3 axes are THW; 4 are THWC if the last is 1 or 3 long, else TNHW (time first, as in the
-            canonical Moving MNIST file); 5 are NTCHW if the third is 1 or 3 long, else NTHWC.
-        first: read only so many clips, from the first on; None (default) for all. Arrays are memory-mapped:
-            what is not asked for is not read.
+        layout: the axes of an array, a letter each, such as "TNHW": T, H and W, and N and C where there are
+            such axes. None (default) guesses: 3 axes are THW; 4 are THWC if the last is 1 or 3 long, else
+            TNHW (time first, as in the canonical Moving MNIST file); 5 are NTCHW if the third is 1 or 3
+            long, else NTHWC.
+        first: at most so many clips, from the first on; None (default) for all. Of an array no more is read
+            than is asked for.
 
     Returns:
-        float32 (N, T, C, H, W) in [0, 1]: integers of 8 and 16 bits divided by their largest value, booleans
-        as 0 and 1, floats as they are.
+        float32 (N, T, C, H, W) in [0, 1]: uint8 divided by 255, uint16 by 65535, booleans as 0 and 1, floats
+        as they are. A GIF whose pixels are all gray has one channel, else three.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: a file that is empty, damaged, of an unknown kind or layout, or that holds no pixels.
+        ValueError: a file that is empty, damaged or of another kind; an array of Python objects (a pickle,
+            which is never loaded), with other axes or nothing in it, with other numbers or out of [0, 1]; a
+            layout that does not fit; or a `first` below 1.
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is no file; it needs a .npy array of clips, or a GIF")
+        raise FileNotFoundError(f"{path} is no file; it needs {KINDS}")
     if first is not None and first < 1:
         raise ValueError(f"first is {first}; it needs 1 clip or more")
     with path.open("rb") as file:
         start = file.read(6)
+    if not start:
+        raise ValueError(f"{path} is empty; it needs {KINDS}")
     if start == b"\x93NUMPY":
-        clips = _arrange(path, _open_array(path), layout)[:first]  # (N, T, C, H, W)
-    elif start[:4] == b"GIF8":
-        clips = _read_gif(path)
-    elif not start:
-        raise ValueError(f"{path} is empty; it needs a .npy array of clips, or a GIF")
-    else:
-        raise ValueError(f"{path} is neither a .npy array nor a GIF, the kinds of clips that can be read")
-    return _unit_range(path, clips)
-
-
-def _open_array(path: Path) -> NDArray:
-    try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise ValueError(f"{path} is damaged, or holds objects instead of numbers: {error}") from error
-
-
-def _arrange(path: Path, array: NDArray, layout: str | None) -> NDArray:
-    """Return an array as (N, T, C, H, W), a view of it."""
-    shape = array.shape
-    if layout is None:
-        if len(shape) == 3:
-            layout = "THW"
-        elif len(shape) == 4:
-            layout = "THWC" if shape[3] in (1, 3) else "TNHW"
-        elif len(shape) == 5:
-            layout = "NTCHW" if shape[2] in (1, 3) else "NTHWC"
-        else:
+        array = _map_array(path)
+        layout = _guess(path, array.shape) if layout is None else layout.upper()
+        return _unit_range(path, _arrange(path, array, layout)[:first])
+    if start.startswith(b"GIF8"):
+        if layout is not None:
             raise ValueError(
-                f"{path} has {len(shape)} axes, shape {shape}; clips have 3 to 5, such as (T, H, W)"
+                f"layout is {layout!r}, but {path} is a GIF, which has no axes to name; leave it out"
             )
-    layout = layout.upper()
-    if sorted(set(layout)) != sorted(layout) or not set("THW") <= set(layout) <= set(_ORDER):
-        raise ValueError(f"layout is {layout!r}; it needs T, H and W, and N and C where there are such axes")
-    if len(layout) != len(shape):
-        raise ValueError(f"layout {layout!r} names {len(layout)} axes, but {path} has {len(shape)}: {shape}")
-    if 0 in shape:
-        raise ValueError(f"{path} has shape {shape}, layout {layout}: there is nothing in it")
-    for axis in set(_ORDER) - set(layout):
-        array, layout = array[..., None], layout + axis
-    clips = array.transpose([layout.index(axis) for axis in _ORDER])  # (N, T, C, H, W)
-    if clips.shape[2] not in (1, 3):
+        return _unit_range(path, _read_gif(path))
+    raise ValueError(f"{path} begins with {start!r}, as no kind of clips that is known; it needs {KINDS}")
+
+
+def _map_array(path: Path) -> NDArray:
+    """Return a memory map of an array, so that only what is used of it is read."""
+    header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    try:
+        with path.open("rb") as file:
+            version = np.lib.format.read_magic(file)
+            if version not in header:
+                raise ValueError(f"version {version} of the format is for records")
+            shape, fortran_order, dtype = header[version](file)
+            offset = file.tell()
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged, its header cannot be read: {error}") from error
+    if dtype.hasobject:
         raise ValueError(
-            f"{path} has {clips.shape[2]} channels, shape {shape} read as {layout[: len(shape)]}; "
-            "it needs 1 or 3; name its axes with layout"
+            f"{path} holds Python objects (a pickle), which are never loaded; save numbers, as uint8"
         )
-    return clips
+    if 0 in shape:
+        raise ValueError(
+            f"{path} has shape {shape}: there is nothing in it; it needs 1 or more along each axis"
+        )
+    needed, found = math.prod(shape) * dtype.itemsize, path.stat().st_size - offset
+    if found < needed:
+        raise ValueError(
+            f"{path} is damaged: it is cut short, with {found:,} bytes of the {needed:,} that its shape "
+            f"{shape} takes; write or copy it again"
+        )
+    return np.memmap(path, dtype, "r", offset, shape, "F" if fortran_order else "C")
+
+
+def _guess(path: Path, shape: tuple[int, ...]) -> str:
+    if len(shape) == 3:
+        return "THW"
+    if len(shape) == 4:
+        return "THWC" if shape[3] in (1, 3) else "TNHW"
+    if len(shape) == 5:
+        return "NTCHW" if shape[2] in (1, 3) else "NTHWC"
+    raise ValueError(f"{path} has {len(shape)} axes, shape {shape}; it needs 3 to 5, such as (T, H, W)")
+
+
+def _arrange(path: Path, array: NDArray, layout: str) -> NDArray:
+    """Return an array as (N, T, C, H, W), a view of it."""
+    if len(set(layout)) < len(layout) or not set("THW") <= set(layout) <= set("NTCHW"):
+        raise ValueError(
+            f"layout is {layout!r}; it needs each of T, H and W once, and N and C where there are such axes"
+        )
+    if len(layout) != array.ndim:
+        raise ValueError(
+            f"layout is {layout!r}, {len(layout)} axes, but {path} has {array.ndim}, shape {array.shape}; "
+            "name each axis once"
+        )
+    channels = array.shape[layout.index("C")] if "C" in layout else 1
+    if channels not in (1, 3):
+        raise ValueError(
+            f"{path} has {channels} channels, its shape {array.shape} read as {layout}; it needs 1 or 3, or "
+            "another layout"
+        )
+    whole = " ".join(axis if axis in layout else "1" for axis in "NTCHW")
+    return rearrange(array, f"{' '.join(layout)} -> {whole}")  # (N, T, C, H, W)
 
 
 def _read_gif(path: Path) -> NDArray[np.uint8]:
+    """Return the one clip of a GIF, (1, T, C, H, W)."""
+    data = path.read_bytes()
+    # Pillow takes a file that ends between two frames for a shorter one; a whole one ends with this mark.
+    if not data.rstrip(b"\0").endswith(b";"):
+        raise ValueError(f"{path} is a damaged GIF: it is cut short; write or copy it again")
     try:
-        with Image.open(path) as image:
-            frames = np.stack([np.asarray(f.convert("RGB")) for f in ImageSequence.Iterator(image)])
-    except (OSError, ValueError, SyntaxError, EOFError) as error:
-        raise ValueError(f"{path} is a damaged GIF: {error}") from error
-    clip = frames[None].transpose(0, 1, 4, 2, 3)  # (1, T, 3, H, W)
-    gray = (frames[..., :1] == frames).all()
-    return clip[:, :, :1] if gray else clip
+        frames = np.stack(
+            list(iio.imiter(data, extension=".gif", plugin="pillow", mode="RGB"))
+        )  # (T, H, W, 3)
+    except Exception as error:  # Pillow meets damage with whatever error the reading runs into
+        raise ValueError(f"{path} is a damaged GIF ({error}); write or copy it again") from error
+    gray = (frames == frames[..., :1]).all()
+    return rearrange(frames[..., :1] if gray else frames, "t h w c -> 1 t c h w")
 
 
 def _unit_range(path: Path, clips: NDArray) -> NDArray[np.float32]:
+    """Return clips as float32 in [0, 1]."""
+    clips = np.ascontiguousarray(clips)
     kind = clips.dtype
-    if kind == np.bool_:
-        return np.ascontiguousarray(clips, np.float32)
-    if kind in (np.uint8, np.uint16):
-        return np.ascontiguousarray(clips, np.float32) / np.float32(np.iinfo(kind).max)
+    if kind.kind == "b":
+        return clips.astype(np.float32)
+    if kind.kind == "u" and kind.itemsize <= 2:
+        return clips.astype(np.float32) / np.float32(np.iinfo(kind).max)
     if kind.kind != "f":
         raise ValueError(
-            f"{path} has values of type {kind}; it needs uint8, uint16, bool or floats in [0, 1]"
+            f"{path} has values of type {kind}; it needs uint8, uint16, bool, or floats in [0, 1]"
         )
-    clips = np.ascontiguousarray(clips, np.float32)
-    low, high = float(clips.min()), float(clips.max())
-    if not (math.isfinite(low) and math.isfinite(high)):
-        raise ValueError(f"{path} has values that are not finite; it needs floats in [0, 1]")
+    if np.isnan(clips).any():
+        raise ValueError(f"{path} has values that are no numbers (nan); it needs floats in [0, 1]")
+    low, high = clips.min(), clips.max()
     if low < 0 or high > 1:
-        raise ValueError(f"{path} has values from {low:g} to {high:g}; scale floats to [0, 1], or save uint8")
-    return clips
+        raise ValueError(
+            f"{path} has values from {low:g} to {high:g}; scale floats to [0, 1], such as by "
+            "dividing by 255, or save 8-bit pixels as uint8"
+        )
+    return clips.astype(np.float32)
 
 
 def check_gif(path: str | Path, fps: float) -> int:
-    """Return the time of a frame of a GIF, in hundredths of a second, or raise ValueError if it cannot be.
+    """Check that a GIF can be written, before the work that goes into it.
 
-    A GIF counts in hundredths of a second, 16 bits of them, and viewers slow down frames of less than two.
+    Args:
+        path: of the file to write.
+        fps: frames per second, above 0.
+
+    Returns:
+        The time of a frame in hundredths of a second, in which a GIF counts: rounded, two at least, since
+        viewers slow down shorter ones, and 65,535 at most.
+
+    Raises:
+        ValueError: a path that does not end in .gif, is a directory or lies in none; an fps not above 0.
     """
     path = Path(path)
     if path.suffix.lower() != ".gif":
-        raise ValueError(f"{path} does not end in .gif, which is what is written")
+        raise ValueError(f"{path} does not end in .gif, the kind of file that is written")
     if not path.parent.is_dir():
-        raise ValueError(f"{path.parent} is no directory; make it first")
+        raise ValueError(f"{path.parent} is no directory, but {path} should go there; make it first")
     if path.is_dir():
         raise ValueError(f"{path} is a directory; give the name of a file")
     if not 0 < fps < math.inf:
@@ -143,31 +190,45 @@ def check_gif(path: str | Path, fps: float) -> int:
 def write_gif(path: str | Path, frames: NDArray[np.uint8], fps: float) -> float:
     """Write frames as an animated GIF that loops for ever.
 
+    A frame of at most 256 colours, so any gray one, is kept exactly; of one with more, the 256 that fit it
+    best are kept, without dithering. A frame that equals the one before makes that one last longer.
+
     Args:
-        path: ends in .gif; a file that stands there is replaced when the new one is whole.
-        frames: uint8 (T, H, W) or (T, H, W, 3). Gray is exact, and so is colour of up to 256 colours a
-            frame. Equal frames in a row become one that lasts as long as they.
-        fps: frames per second.
+        path: ends in .gif; a file that stands there is replaced once the new one is whole.
+        frames: uint8 (T, H, W), or (T, H, W, 3) for colour.
+        fps: frames per second, above 0.
 
     Returns:
-        The frame rate written: the time of a frame is rounded to hundredths of a second, two at least.
+        The frame rate written, that of a whole number of hundredths of a second per frame; see `check_gif`.
 
     Raises:
-        ValueError: frames of another type or shape or none, fps not above 0, or a path that does not do.
+        ValueError: frames of another type or shape, or none, or those of `check_gif`.
     """
     path = Path(path)
     hundredths = check_gif(path, fps)
-    frames = np.asarray(frames)
     if frames.dtype != np.uint8 or not (frames.ndim == 3 or (frames.ndim == 4 and frames.shape[3] == 3)):
         raise ValueError(
             f"frames are {frames.dtype} {frames.shape}; they need uint8 (T, H, W) or (T, H, W, 3)"
         )
-    if 0 in frames.shape:
-        raise ValueError(f"frames have shape {frames.shape}; a GIF needs one frame and one pixel or more")
+    if 0 in frames.shape or max(frames.shape[1:3]) >= 2**16:
+        raise ValueError(
+            f"frames have shape {frames.shape}; a GIF needs one or more, of 1 to 65,535 pixels a side"
+        )
+    images = [_with_palette(Image.fromarray(frame)) for frame in frames]
     temporary = path.with_name(f".{path.name}.partial")
     try:
-        iio.imwrite(temporary, frames, extension=".gif", duration=10 * hundredths, loop=0)
+        images[0].save(
+            temporary, "GIF", save_all=True, append_images=images[1:], duration=10 * hundredths, loop=0
+        )
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
     return 100 / hundredths
+
+
+def _with_palette(image: Image.Image) -> Image.Image:
+    if image.mode == "L":
+        return image
+    # Median cut keeps up to 256 colours as they are; k-means moves the chosen ones where there are more.
+    many = image.getcolors(256) is None
+    return image.quantize(256, Image.Quantize.MEDIANCUT, kmeans=1 if many else 0, dither=Image.Dither.NONE)

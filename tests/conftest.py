@@ -6,6 +6,10 @@ import pytest
 import torch
 
 os.environ["KERAS_BACKEND"] = "torch"  # read when keras is imported
+# The tensors of the tests are too small to share out, and threads that wait for each other on a busy machine
+# take many times as long as one.
+os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that tests start
+torch.set_num_threads(1)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from convlstm.video import read_clips, write_gif
+from convlstm.video import check_gif, read_clips, write_gif
 
 RANDOM = np.random.default_rng(0)
 
@@ -51,6 +51,7 @@ def test_layouts(tmp_path: Path, shape: tuple, layout: str | None, clips: tuple)
     [
         (np.array([[[0, 255]]], np.uint8), [0, 1]),
         (np.array([[[0, 65535]]], np.uint16), [0, 1]),
+        (np.array([[[0, 65535]]], ">u2"), [0, 1]),
         (np.array([[[False, True]]]), [0, 1]),
         (np.array([[[0.25, 1.0]]], np.float64), [0.25, 1]),
         (np.array([[[0.25, 1.0]]], np.float16), [0.25, 1]),
@@ -60,12 +61,18 @@ def test_values_come_as_pixels_in_0_1(tmp_path: Path, array: np.ndarray, wanted:
     np.testing.assert_array_equal(read_clips(save(tmp_path / "a.npy", array)).ravel(), wanted)
 
 
+def test_an_array_in_fortran_order(tmp_path: Path) -> None:
+    array = RANDOM.random((5, 4, 7, 6), dtype=np.float32)
+    read = read_clips(save(tmp_path / "a.npy", np.asfortranarray(array)))
+    np.testing.assert_array_equal(read[:, :, 0], array.transpose(1, 0, 2, 3))
+
+
 def test_only_what_is_asked_for_is_read(tmp_path: Path) -> None:
     array = np.zeros((4, 5, 6, 7), np.float32)
     array[:, 3:] = 9.0  # out of range: reading these clips would raise
     path = save(tmp_path / "a.npy", array)
     assert read_clips(path, first=3).shape == (3, 4, 1, 6, 7)
-    with pytest.raises(ValueError, match="has values from 0 to 9; scale floats"):
+    with pytest.raises(ValueError, match="has values from 0 to 9; scale floats to"):
         read_clips(path)
 
 
@@ -75,12 +82,15 @@ def test_only_what_is_asked_for_is_read(tmp_path: Path) -> None:
         (np.zeros((4, 5), np.uint8), None, "has 2 axes"),
         (np.zeros((0, 5, 5), np.uint8), None, "there is nothing in it"),
         (np.zeros((4, 5, 5), np.int32), None, "values of type int32"),
+        (np.zeros((4, 5, 5), np.uint32), None, "values of type uint32"),
         (np.zeros((4, 5, 5), np.complex64), None, "values of type complex64"),
-        (np.full((4, 5, 5), np.nan), None, "not finite"),
+        (np.full((4, 5, 5), np.nan), None, r"no numbers \(nan\)"),
+        (np.full((4, 5, 5), np.inf), None, "values from inf to inf"),
+        (np.full((4, 5, 5), 1e300), None, r"values from 1e\+300"),
         (np.full((4, 5, 5), -0.5), None, "values from -0.5 to -0.5"),
-        (np.zeros((4, 5, 5), np.uint8), "TH", "layout is 'TH'; it needs T, H and W"),
+        (np.zeros((4, 5, 5), np.uint8), "TH", "layout is 'TH'; it needs each of T, H and W once"),
         (np.zeros((4, 5, 5), np.uint8), "THWT", "layout is 'THWT'"),
-        (np.zeros((4, 5, 5), np.uint8), "TNHW", "names 4 axes, but .* has 3"),
+        (np.zeros((4, 5, 5), np.uint8), "TNHW", "layout is 'TNHW', 4 axes, but .* has 3"),
         (np.zeros((2, 4, 4, 5, 5), np.uint8), "NTCHW", "has 4 channels"),
         (np.array([[["a"]]]), None, "values of type <U1"),
     ],
@@ -105,20 +115,45 @@ def test_files_that_are_no_clips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     with pytest.raises(ValueError, match=r"empty.npy is empty"):
         read_clips("empty.npy")
     Path("text.npy").write_text("hello, world")
-    with pytest.raises(ValueError, match=r"neither a \.npy array nor a GIF"):
+    with pytest.raises(
+        ValueError, match=r"text.npy begins with b'hello,'.* a \.npy array of clips, or a GIF"
+    ):
         read_clips("text.npy")
+    Path("directory").mkdir()
+    with pytest.raises(FileNotFoundError, match="directory is no file"):
+        read_clips("directory")
+    with pytest.raises(ValueError, match="first is 0"):
+        read_clips(save(Path("whole.npy"), np.zeros((4, 50, 50), np.uint8)), first=0)
+
+
+def test_objects_are_never_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     np.save("objects.npy", np.array([[[Hostile()]]], dtype=object))
-    with pytest.raises(ValueError, match="objects instead of numbers"):
+    with pytest.raises(ValueError, match=r"objects.npy holds Python objects \(a pickle\)"):
         read_clips("objects.npy")
     assert not Path("executed").exists()
-    save(Path("whole.npy"), np.zeros((4, 50, 50), np.uint8))
-    Path("part.npy").write_bytes(Path("whole.npy").read_bytes()[:3000])
-    with pytest.raises(ValueError, match=r"part.npy is damaged"):
-        read_clips("part.npy")
-    write_gif("whole.gif", RANDOM.integers(0, 256, (4, 50, 50), dtype=np.uint8), 5)
-    Path("part.gif").write_bytes(Path("whole.gif").read_bytes()[:3000])
-    with pytest.raises(ValueError, match=r"part.gif is a damaged GIF"):
-        read_clips("part.gif")
+    np.load("objects.npy", allow_pickle=True)  # and the trap works
+    assert Path("executed").exists()
+
+
+@pytest.mark.parametrize("name", ["whole.npy", "whole.gif"])
+def test_a_file_cut_short_is_damaged_wherever_it_is_cut(tmp_path: Path, name: str) -> None:
+    frames = RANDOM.integers(0, 256, (3, 5, 4), dtype=np.uint8)
+    np.save(tmp_path / "whole.npy", frames)
+    write_gif(tmp_path / "whole.gif", frames, 5)
+    data = (tmp_path / name).read_bytes()
+    assert read_clips(tmp_path / name).shape == (1, 3, 1, 5, 4)
+    part = tmp_path / "part"
+    for length in range(6, len(data)):
+        part.write_bytes(data[:length])
+        with pytest.raises(ValueError, match=r"part is (damaged|a damaged GIF)"):
+            read_clips(part)
+
+
+def test_a_gif_has_no_layout(tmp_path: Path) -> None:
+    write_gif(tmp_path / "a.gif", np.zeros((2, 4, 4), np.uint8), 5)
+    with pytest.raises(ValueError, match=r"layout is 'THW', but .* is a GIF"):
+        read_clips(tmp_path / "a.gif", "THW")
 
 
 @pytest.mark.parametrize("colour", [(), (3,)])
@@ -133,6 +168,36 @@ def test_a_gif_comes_back_exactly(tmp_path: Path, colour: tuple[int, ...]) -> No
     with Image.open(path) as image:
         assert image.info["loop"] == 0
         assert image.info["duration"] == 100
+
+
+def test_frames_of_256_colours_each_are_exact(tmp_path: Path) -> None:
+    frames = np.stack([RANDOM.permutation(RANDOM.choice(2**24, 256, replace=False)) for _ in range(3)])
+    frames = np.stack([frames >> 16, frames >> 8 & 255, frames & 255], axis=-1).astype(np.uint8)
+    frames = frames.reshape(3, 16, 16, 3)
+    write_gif(tmp_path / "a.gif", frames, 5)
+    shown = read_clips(tmp_path / "a.gif")[0].transpose(0, 2, 3, 1)
+    np.testing.assert_array_equal(np.rint(shown * 255), frames)
+
+
+def test_frames_of_more_colours_are_near_and_without_noise(tmp_path: Path) -> None:
+    y, x = np.mgrid[:64, :64] / 64
+    smooth = np.stack([x, y, (x + y) / 2], axis=-1)
+    frames = np.rint(255 * np.stack([smooth, smooth[::-1]])).astype(np.uint8)
+    frames[:, 20:40, 20:40] = (200, 30, 90)
+    write_gif(tmp_path / "a.gif", frames, 5)
+    shown = np.rint(read_clips(tmp_path / "a.gif")[0].transpose(0, 2, 3, 1) * 255)
+    assert np.abs(shown - frames).mean() < 5
+    flat = shown[:, 20:40, 20:40]
+    assert (flat == flat[:, :1, :1]).all()  # one colour stays one: dithering would mix two
+    assert np.abs(flat - (200, 30, 90)).max() <= 2
+
+
+def test_equal_frames_become_one_that_lasts(tmp_path: Path) -> None:
+    frames = np.zeros((4, 6, 5), np.uint8)
+    frames[2:] = 255
+    write_gif(tmp_path / "a.gif", frames, 10)
+    assert read_clips(tmp_path / "a.gif").shape == (1, 2, 1, 6, 5)
+    assert iio.immeta(tmp_path / "a.gif", index=0)["duration"] == 200
 
 
 def test_all_gray_levels_survive(tmp_path: Path) -> None:
@@ -158,7 +223,8 @@ def test_frame_rates_are_rounded_to_hundredths(tmp_path: Path, fps: float, writt
         ("none/a.gif", np.zeros((2, 4, 4), np.uint8), 5, "is no directory"),
         ("a.gif", np.zeros((2, 4, 4), np.uint8), 0, "fps is 0"),
         ("a.gif", np.zeros((2, 4, 4), np.uint8), float("nan"), "fps is nan"),
-        ("a.gif", np.zeros((0, 4, 4), np.uint8), 5, "needs one frame"),
+        ("a.gif", np.zeros((0, 4, 4), np.uint8), 5, "a GIF needs one or more"),
+        ("a.gif", np.zeros((1, 1, 70_000), np.uint8), 5, "65,535 pixels a side"),
         ("a.gif", np.zeros((2, 4, 4), np.float32), 5, "they need uint8"),
         ("a.gif", np.zeros((2, 4, 4, 4), np.uint8), 5, "they need uint8"),
     ],
@@ -175,12 +241,19 @@ def test_a_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.M
     path = tmp_path / "a.gif"
     path.write_text("old")
 
-    def fail(file: Path, *_, **__) -> None:
+    def fail(self: Image.Image, file: Path, *_, **__) -> None:
         file.write_text("half")
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(iio, "imwrite", fail)
+    monkeypatch.setattr(Image.Image, "save", fail)
     with pytest.raises(OSError, match="no space"):
         write_gif(path, np.zeros((2, 4, 4), np.uint8), 5)
     assert path.read_text() == "old"
     assert os.listdir(tmp_path) == ["a.gif"]
+
+
+def test_whether_a_gif_can_be_written(tmp_path: Path) -> None:
+    assert [check_gif(tmp_path / "a.GIF", fps) for fps in (5, 12, 1000, 1e-9)] == [20, 8, 2, 65_535]
+    (tmp_path / "b.gif").mkdir()
+    with pytest.raises(ValueError, match=r"b.gif is a directory"):
+        check_gif(tmp_path / "b.gif", 5)

@@ -1,0 +1,96 @@
+"""What layers share: arguments, input and states that do not fit are refused by name."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from convlstm import ConvGRU, ConvLSTM, ConvRNN
+
+T, B, C_IN, C = 6, 2, 3, 2
+each_kind = pytest.mark.parametrize("kind", [ConvRNN, ConvLSTM, ConvGRU])
+
+
+@each_kind
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"num_layers": 0}, r"num_layers is 0; it needs a whole number of 1 or more"),
+        ({"num_layers": True}, r"num_layers is True; it needs a whole number"),
+        ({"num_layers": 2, "dropout": 1.5}, r"dropout is 1\.5; it needs a probability, 0 to 1"),
+        ({"num_layers": 2, "dropout": -0.1}, r"dropout is -0\.1; it needs a probability"),
+        ({"num_layers": 2, "dropout": True}, r"dropout is True; it needs a probability"),
+        ({"spatial_dims": 4}, r"spatial_dims is 4; it needs 1, 2 or 3"),
+    ],
+)
+def test_arguments_that_do_not_fit(kind: Any, options: dict[str, Any], match: str) -> None:
+    with pytest.raises(ValueError, match=match):
+        kind(C_IN, C, 3, **options)
+
+
+@each_kind
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (lambda x: x[0, 0], r"input has 3 dimensions, shape \(3, 7, 5\); it needs 5 .*, 4 \(T, I"),
+        (lambda x: x[None], r"input has 6 dimensions, .*; it needs 5 \(T, B, I, \.\.\.\)"),
+        (lambda x: x[:, :, :2], r"input has 2 channels, .*; it needs 3: \(T, B, 3, H, W\)"),
+        (lambda x: x[:0], r"input has shape \(0, .*; it needs at least one frame"),
+        (lambda x: x[:, :0], r"input has shape \(6, 0, .*; it needs at least one frame, one sequence"),
+        (lambda x: x[..., :0], r"input has shape .*, 0\) .*; it needs .* one pixel"),
+        (lambda x: (x * 255).byte(), r"input has type torch.uint8; it needs a floating type"),
+        (lambda x: x.double(), r"input has type torch.float64, the weights have torch.float32; convert"),
+        (lambda x: x.half(), r"input has type torch.float16, the weights have torch.float32; .*autocast"),
+        (lambda x: x.to("meta"), r"input is on meta, the weights are on cpu; move one"),
+    ],
+)
+def test_input_that_does_not_fit(kind: Any, change: Any, match: str) -> None:
+    layer = kind(C_IN, C, 3)
+    with pytest.raises(ValueError, match=match):
+        layer(change(torch.rand(T, B, C_IN, 7, 5)))
+
+
+def test_autocast_does_not_convert_float64() -> None:
+    with (
+        torch.autocast("cpu", torch.bfloat16),
+        pytest.raises(ValueError, match=r"input has type torch.float64, the weights have torch.float32"),
+    ):
+        ConvLSTM(C_IN, C, 3)(torch.rand(T, B, C_IN, 7, 5).double())
+
+
+@each_kind
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (lambda h: h[:1], r"_0 has shape \(1, 2, 2, 7, 5\); it needs \(2, 2, 2, 7, 5\)"),
+        (lambda h: h[:, :1], r"_0 has shape \(2, 1, 2, 7, 5\); it needs \(2, 2, 2, 7, 5\)"),
+        (lambda h: h.mT, r"_0 has shape \(2, 2, 2, 5, 7\); it needs \(2, 2, 2, 7, 5\)"),
+        (lambda h: h.int(), r"_0 has type torch.int32; it needs a floating type"),
+        (lambda h: h.to("meta"), r"_0 is on meta, the input is on cpu; move it with \.to\(cpu\)"),
+    ],
+)
+def test_states_that_do_not_fit(kind: Any, change: Any, match: str) -> None:
+    layer = kind(C_IN, C, 3, num_layers=2)
+    x, h = torch.randn(T, B, C_IN, 7, 5), torch.randn(2, B, C, 7, 5)
+    cases = {"h": (change(h), h), "c": (h, change(h))} if kind is ConvLSTM else {"h": change(h)}
+    for name, hx in cases.items():
+        with pytest.raises(ValueError, match=f"^{name}{match}"):
+            layer(x, hx)
+
+
+def test_states_of_the_wrong_kind() -> None:
+    x, h = torch.randn(T, B, C_IN, 7, 5), torch.randn(1, B, C, 7, 5)
+    for kind in (ConvRNN, ConvGRU):
+        with pytest.raises(ValueError, match=r"hx is a tuple; .* one tensor h"):
+            kind(C_IN, C, 3)(x, (h, h))
+    cases: dict[str, Any] = {"Tensor": h, "tuple of 1": (h,), "list of 3": [h, h, h], "tuple of 2": (h, None)}
+    for name, hx in cases.items():
+        with pytest.raises(ValueError, match=f"hx is a {name}; .* a pair of tensors"):
+            ConvLSTM(C_IN, C, 3)(x, hx)
+
+
+def test_per_pixel_peepholes_fit_one_frame_size() -> None:
+    layer = ConvLSTM(C_IN, C, 3, num_layers=2, peephole=(7, 5))
+    assert layer(torch.randn(T, B, C_IN, 7, 5))[0].shape == (T, B, C, 7, 5)
+    with pytest.raises(ValueError, match=r"input has frames of 5 x 7, .* were made for 7 x 5"):
+        layer(torch.randn(T, B, C_IN, 5, 7))
