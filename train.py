@@ -18,18 +18,19 @@ import math
 import sys
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 import torch
 import tyro
-from torch import Tensor, nn
+from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from convlstm import training
 from convlstm.checkpoint import load_checkpoint, read_config, save_checkpoint, write_atomically
-from convlstm.evaluation import Predict, copy_last, evaluate, evaluate_all, format_scores
+from convlstm.evaluation import copy_last, evaluate, evaluate_all, format_scores
 from convlstm.forecaster import Forecaster
 from convlstm.networks import (
     EncoderForecasterConfig,
@@ -37,7 +38,6 @@ from convlstm.networks import (
     build,
 )
 from convlstm.pictures import comparison
-from convlstm.rollouts import rollout
 from convlstm.sampling import draw_use_target, linear_decay
 from convlstm.video import write_gif
 from datasets import FIXED_SEQUENCES, MovingMNIST, moving_mnist, require_unseen
@@ -82,19 +82,19 @@ class Config:
     """Frames that the network is given."""
     horizon: int = 10
     """Frames that it is to predict."""
-    steps: int = 1000
+    steps: int = 2700
     """Optimizer steps; all schedules stretch with them."""
-    batch_size: int = 8
+    batch_size: int = 4
     """Sequences per step."""
     optimizer: Literal["adamw", "adam"] = "adamw"
     """AdamW (decoupled weight decay) or Adam."""
-    lr: float = 2e-3
+    lr: float = 4e-3
     """Highest learning rate."""
     weight_decay: float = 0.0
     """Of the optimizer."""
-    schedule: Literal["cosine", "one-cycle"] = "one-cycle"
+    schedule: Literal["cosine", "one-cycle"] = "cosine"
     """How the learning rate moves: linear warm-up and cosine, or one cycle."""
-    warmup: float = 0.3
+    warmup: float = 0.05
     """Share of the run in which the learning rate rises."""
     clip_norm: float = 1.0
     """The gradient is scaled down to this norm, of a loss in the field's unit (summed over pixels)."""
@@ -109,7 +109,9 @@ class Config:
     test_sequences: int = 1000
     """Of the 10,000 fixed test sequences, the first so many."""
     data: DataConfig = field(default_factory=DataConfig)
-    model: StackedForecasterConfig | EncoderForecasterConfig = field(default_factory=StackedForecasterConfig)
+    model: StackedForecasterConfig | EncoderForecasterConfig = field(
+        default_factory=partial(StackedForecasterConfig, hidden_channels=(32, 32, 32))
+    )
 
     def __post_init__(self) -> None:
         counts = "context horizon steps batch_size validations"
@@ -145,7 +147,9 @@ PRESETS = {
         model=StackedForecasterConfig(hidden_channels=(8, 8), kernel_size=3),
     ),
     "default": Config(),
-    "paper": Config(preset="paper", batch_size=16, teacher_forcing=0.0, model=EncoderForecasterConfig()),
+    "paper": Config(
+        preset="paper", batch_size=16, lr=1e-3, teacher_forcing=0.0, model=EncoderForecasterConfig()
+    ),
 }
 
 
@@ -172,10 +176,14 @@ def main(config: Config) -> Path:
         data = dataclasses.replace(run.data, digits=config.data.digits, root=config.data.root)
         test(config.score, dataclasses.replace(run, data=data, **asked))
         return config.score
-    state: dict[str, Any] = {}
-    path = config.resume or Path("runs") / (config.name or f"{config.preset}-{datetime.now():%Y%m%d-%H%M%S}")
-    if config.resume:
-        config, state = resumed(config, path)
+    resume = config.resume
+    path = resume or Path("runs") / (config.name or f"{config.preset}-{datetime.now():%Y%m%d-%H%M%S}")
+    if resume:
+        if dataclasses.replace(config, resume=None, device="auto") != PRESETS[config.preset]:
+            raise ValueError(
+                "resume: a run goes on under its own settings; give no other option but --device"
+            )
+        config = dataclasses.replace(settings_of(path), device=config.device)
     elif path.exists():
         raise ValueError(f"name: {path} exists; choose another --name, or go on with it: --resume {path}")
     device = training.choose_device(config.device)
@@ -189,11 +197,8 @@ def main(config: Config) -> Path:
     optimizer_type = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[config.optimizer]
     optimizer = optimizer_type(model.parameters(), weight_decay=config.weight_decay)
     step, best = 0, math.inf
-    if state:
-        model.load_state_dict(state["model"])
-        ema.load_state_dict(state["ema"])
-        optimizer.load_state_dict(state["optimizer"])
-        step, best = state["step"], state["best"]
+    if resume:
+        step, best = training.load_state(path, device, model=model, ema=ema, optimizer=optimizer)
 
     run = training.RunDirectory(path, step)
     print(
@@ -235,7 +240,7 @@ def main(config: Config) -> Path:
             bar.set_postfix_str(f"loss {values['loss']:.1f}, gradient {norm:.0f}, {speed:.1f} seq/s")
         if step * config.validations // config.steps > (step - 1) * config.validations // config.steps:
             scores = evaluate(
-                predictor(averaged, config),
+                training.predictor(averaged, config.bfloat16),
                 val_set,
                 config.context,
                 config.horizon,
@@ -246,18 +251,9 @@ def main(config: Config) -> Path:
             bar.write(f"step {step}: validation MSE {scores.mse:.1f} on {scores.sequences} sequences")
             if scores.mse < best:
                 best = scores.mse
-                notes = {
-                    "step": step,
-                    "validation": scores.to_dict(),
-                    "training": training.settings_to_dict(config),
-                }
-                save_checkpoint(path, averaged, notes | training.provenance())
-            parts = {
-                "model": model.state_dict(),
-                "ema": ema.state_dict(),
-                "optimizer": optimizer.state_dict(),
-            }
-            run.save_state(parts | {"step": step, "best": best})
+                notes = {"step": step, "validation": scores.to_dict()}
+                save_checkpoint(path, averaged, notes | training.provenance(config))
+            run.save_state(step, best, model=model, ema=ema, optimizer=optimizer)
     bar.close()
     run.close()
     test(path, config)
@@ -273,22 +269,15 @@ def make_source(config: Config, split: str, length: int | None = None) -> Moving
     return moving_mnist(source, split, seed=config.seed, root=root, length=length, **options)
 
 
-def predictor(model: Forecaster, config: Config) -> Predict:
-    """Return the model's rollout in the run's precision."""
-
-    def predict(context: Tensor, horizon: int) -> Tensor:
-        with training.autocast(config.bfloat16, context.device):
-            return rollout(model, context, horizon)
-
-    return predict
-
-
 def test(path: Path, config: Config) -> None:
     """Score a run's checkpoint beside copy-last-frame: print the table, write test-DIGITS.json."""
     require_unseen(settings_of(path).data.digits, config.data.digits)
     device = training.choose_device(config.device)
     model = load_checkpoint(path, device)
-    predictors = {type(model).__name__: predictor(model, config), "copy last frame": copy_last}
+    predictors = {
+        type(model).__name__: training.predictor(model, config.bfloat16),
+        "copy last frame": copy_last,
+    }
     source, count = make_source(config, "test"), config.test_sequences
     with tqdm(total=count, desc="test", unit="seq", dynamic_ncols=True, leave=False) as bar:
         scores = evaluate_all(
@@ -313,7 +302,7 @@ def show(path: Path, config: Config) -> None:
     horizon = 2 * config.horizon
     clips = make_source(config, "test", config.context + horizon).batch(range(3), device)
     context, truth = clips.split([config.context, horizon], dim=1)
-    forecast = predictor(load_checkpoint(path, device), config)(context, horizon)
+    forecast = training.predictor(load_checkpoint(path, device), config.bfloat16)(context, horizon)
     frames = comparison(*(part.float().cpu().numpy() for part in (context, forecast, truth)))
     write_gif(path / "rollout.gif", frames, GIF_FPS)
     print(f"{path / 'rollout.gif'}: {config.context} context frames and {horizon} forecast ones")
@@ -322,14 +311,6 @@ def show(path: Path, config: Config) -> None:
 def settings_of(path: Path) -> Config:
     """Return the settings that a run was trained with."""
     return training.settings_from_dict(Config, read_config(path).get("training"))
-
-
-def resumed(config: Config, path: Path) -> tuple[Config, dict[str, Any]]:
-    """Return the settings and the state of the run to resume."""
-    if dataclasses.replace(config, resume=None, device="auto") != PRESETS[config.preset]:
-        raise ValueError("resume: a run goes on under its own settings; give no other option but --device")
-    settings = dataclasses.replace(settings_of(path), device=config.device)
-    return settings, training.load_state(path, training.choose_device(config.device))
 
 
 if __name__ == "__main__":

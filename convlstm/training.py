@@ -11,10 +11,13 @@ from typing import Any, TypeVar, get_type_hints
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from convlstm.checkpoint import write_atomically
-from convlstm.forecaster import ForecasterConfig
+from convlstm.evaluation import Predict
+from convlstm.forecaster import Forecaster, ForecasterConfig
 from convlstm.networks import config_from_dict, config_to_dict
+from convlstm.rollouts import rollout
 
 T = TypeVar("T")
 
@@ -108,6 +111,16 @@ def describe(device: torch.device, autocast: torch.autocast) -> str:
     return f"{name} in {'bfloat16' if autocast._enabled else 'float32'}"
 
 
+def predictor(model: Forecaster, bfloat16: str) -> Predict:
+    """Return the model's rollout in a run's precision; `bfloat16` as for `autocast`."""
+
+    def predict(context: Tensor, horizon: int) -> Tensor:
+        with autocast(bfloat16, context.device):
+            return rollout(model, context, horizon)
+
+    return predict
+
+
 def lr_factor(step: int, steps: int, schedule: str, warmup: float) -> float:
     """Return the learning rate at a step as a share of the highest.
 
@@ -159,32 +172,46 @@ class RunDirectory:
         for name, value in values.items():
             self._board.add_scalar(name, value, step)
 
-    def save_state(self, state: Mapping[str, Any]) -> None:
-        """Write what a resumed run goes on from, over the state before."""
-        write_atomically(self.path / STATE, lambda path: torch.save(dict(state), path))
+    def save_state(self, step: int, best: float, **parts: Any) -> None:
+        """Write what a resumed run goes on from, over the state before.
+
+        Args:
+            step: optimizer steps done.
+            best: the best validation MSE so far.
+            parts: whatever has a state_dict, by name: model, ema, optimizer.
+        """
+        state = {name: part.state_dict() for name, part in parts.items()} | {"step": step, "best": best}
+        write_atomically(self.path / STATE, lambda path: torch.save(state, path))
 
     def close(self) -> None:
         """Write out what TensorBoard still holds back."""
         self._board.close()
 
 
-def load_state(path: Path, device: torch.device) -> dict[str, Any]:
-    """Read what `RunDirectory.save_state` wrote; nothing in the file is executed.
+def load_state(path: Path, device: torch.device, **parts: Any) -> tuple[int, float]:
+    """Load what `RunDirectory.save_state` wrote into the parts; nothing in the file is executed.
+
+    Returns:
+        The optimizer steps done and the best validation MSE so far.
 
     Raises:
-        ValueError: no such file, or a damaged one.
+        ValueError: no such file, a damaged one, or one that does not fit.
     """
     try:
-        return torch.load(path / STATE, map_location=device, weights_only=True)
+        state = torch.load(path / STATE, map_location=device, weights_only=True)
+        for name, part in parts.items():
+            part.load_state_dict(state[name])
+        return state["step"], state["best"]
     except FileNotFoundError as error:
         raise ValueError(f"resume is {str(path)!r}, which has no {STATE}: nothing to continue") from error
     except Exception as error:  # torch.load raises whatever the damage leads to
-        raise ValueError(f"{path / STATE} is damaged: {error}") from error
+        raise ValueError(f"{path / STATE} is damaged or does not fit: {error}") from error
 
 
-def provenance() -> dict[str, Any]:
-    """Return the command and the versions that a run is made with, for its config.json."""
+def provenance(settings: Any) -> dict[str, Any]:
+    """Return the settings, the command and the versions that a run is made with, for its config.json."""
     return {
+        "training": settings_to_dict(settings),
         "command": shlex.join([Path(sys.executable).name, *sys.argv]),
         "versions": {
             "python": ".".join(map(str, sys.version_info[:3])),

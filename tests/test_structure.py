@@ -19,7 +19,8 @@ cells
 layers  forecaster
 networks
 sampling  rollouts  metrics  checkpoint  importers.torch_rnn
-evaluation  importers  training
+evaluation  importers
+training
 __main__
 """
 LEVELS = {

@@ -64,11 +64,13 @@ def test_a_resumed_log_has_no_step_twice(tmp_path: Path) -> None:
 
 def test_a_state_comes_back(tmp_path: Path) -> None:
     run = training.RunDirectory(tmp_path)
-    run.save_state({"model": {"w": torch.arange(3.0)}, "step": 5, "best": 1.5})
+    model, other = torch.nn.Linear(2, 3), torch.nn.Linear(2, 3)
+    run.save_state(5, 1.5, model=model)
     run.close()
-    state = training.load_state(tmp_path, torch.device("cpu"))
-    assert (state["step"], state["best"]) == (5, 1.5)
-    torch.testing.assert_close(state["model"]["w"], torch.arange(3.0))
+    assert training.load_state(tmp_path, torch.device("cpu"), model=other) == (5, 1.5)
+    torch.testing.assert_close(other.state_dict(), model.state_dict())
+    with pytest.raises(ValueError, match=r"training.pt is damaged or does not fit: .*size mismatch"):
+        training.load_state(tmp_path, torch.device("cpu"), model=torch.nn.Linear(3, 3))
 
 
 class Hostile:
