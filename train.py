@@ -132,6 +132,10 @@ class Config:
                 f"data.image_size is {self.data.image_size}, which model.patch_size {self.model.patch_size} "
                 "does not divide; choose a multiple of it"
             )
+        if self.name is not None and (self.name in ("", "..") or Path(self.name).name != self.name):
+            raise ValueError(
+                f"name is {self.name!r}; it needs the name of a folder, which is made under runs/"
+            )
         if self.model.channels != 1:
             raise ValueError(f"model.channels is {self.model.channels}; Moving MNIST is gray: it needs 1")
 
@@ -236,6 +240,10 @@ def main(config: Config) -> Path:
             speed = (bar.format_dict["rate"] or 0.0) * config.batch_size
             values = {"loss": loss.item(), "gradient_norm": norm.item(), "lr": lr}
             values |= {"teacher_forcing": teacher, "sequences_per_second": speed}
+            if not math.isfinite(values["loss"]):
+                raise ArithmeticError(
+                    f"the loss is {values['loss']} at step {step}; lower --lr or --clip-norm"
+                )
             run.log(step, {f"train/{name}": value for name, value in values.items()})
             bar.set_postfix_str(f"loss {values['loss']:.1f}, gradient {norm:.0f}, {speed:.1f} seq/s")
         if step * config.validations // config.steps > (step - 1) * config.validations // config.steps:
@@ -316,5 +324,5 @@ def settings_of(path: Path) -> Config:
 if __name__ == "__main__":
     try:
         main(parse(sys.argv[1:]))
-    except (ValueError, OSError) as error:
+    except (ArithmeticError, ValueError, OSError) as error:
         sys.exit(f"train.py: error: {error}")

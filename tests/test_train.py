@@ -130,6 +130,7 @@ def run_script(*arguments: str) -> subprocess.CompletedProcess[str]:
         (["--test-sequences", "10001"], "test_sequences is 10001; it needs 1 to 10,000"),
         (["--data.image-size", "66"], "patch_size 4 does not divide"),
         (["--data.image-size", "16"], "image_size"),
+        (["--name", "../mine"], "name is '../mine'; it needs the name of a folder"),
         (["--model.channels", "3"], "model.channels is 3; Moving MNIST is gray"),
         (["--model.cell", "gru", "--model.peephole", "channel"], "a gru has no cell state"),
         (["--device", "abacus"], "device is 'abacus'"),
@@ -152,6 +153,11 @@ def test_a_run_is_not_overwritten_nor_resumed_under_other_settings() -> None:
         train.main(dataclasses.replace(FEW, name="mine"))
     with pytest.raises(ValueError, match="give no other option but --device"):
         train.main(dataclasses.replace(TINY, resume=Path("runs/mine"), steps=3))
+
+
+def test_a_loss_that_is_not_finite_stops_the_run() -> None:
+    with pytest.raises(ArithmeticError, match="the loss is nan at step 3; lower --lr or --clip-norm"):
+        train.main(dataclasses.replace(FEW, steps=3, lr=1e30, clip_norm=1e30))
 
 
 def test_scoring_a_finished_run(capsys: pytest.CaptureFixture[str]) -> None:
