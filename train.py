@@ -8,7 +8,7 @@
     python train.py --help                              every setting, with its default
 
 A run ends as runs/NAME/: model.safetensors and config.json (the checkpoint that was best in validation),
-metrics.jsonl and a TensorBoard log, test.json, rollout.gif, and training.pt to resume from.
+metrics.jsonl and a TensorBoard log, test-DIGITS-COUNT.json, rollout.gif, and training.pt to resume from.
 """
 
 import argparse
@@ -69,7 +69,7 @@ class Config:
     name: str | None = None
     """Name of the run, a folder under runs/ (default: preset, date and time)."""
     resume: Path | None = None
-    """A run's folder, to go on with it under its own settings; goes with no other setting but --device."""
+    """A run's folder, to go on with it under its own settings; only --device may be given with it."""
     score: Path | None = None
     """A run's folder, to score on the test set of --data.digits; nothing is trained."""
     device: str = "auto"
@@ -97,7 +97,8 @@ class Config:
     warmup: float = 0.05
     """Share of the run in which the learning rate rises."""
     clip_norm: float = 1.0
-    """The gradient is scaled down to this norm, of a loss in the field's unit (summed over pixels)."""
+    """The gradient is scaled down to this norm; the loss is in the field's unit, summed over pixels, so that
+    the default acts at every step."""
     ema_decay: float = 0.99
     """Per step, of the running average of the weights that is validated, tested and saved."""
     teacher_forcing: float = 0.5
@@ -158,36 +159,30 @@ PRESETS = {
 
 
 def parse(arguments: list[str]) -> Config:
-    """Read the command line: first the preset, then every setting that differs from it."""
+    """Read the command line: first the preset or the stored run, then every setting that differs from it."""
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--preset", choices=list(PRESETS), default="default")
-    preset = first.parse_known_args(arguments)[0].preset
+    first.add_argument("--resume", type=Path)
+    first.add_argument("--score", type=Path)
+    known = first.parse_known_args(arguments)[0]
+    run = known.resume or known.score
+    default = settings_of(run) if run else PRESETS[known.preset]
     # Without subcommands the kind of network is the preset's, and its settings are plain options.
-    return tyro.cli(
-        Config,
-        description=__doc__,
-        args=arguments,
-        default=PRESETS[preset],
-        config=(tyro.conf.AvoidSubcommands,),
-    )
+    options = (tyro.conf.AvoidSubcommands,)
+    return tyro.cli(Config, description=__doc__, args=arguments, default=default, config=options)
 
 
 def main(config: Config) -> Path:
     """Train from the first step, or from where a run stopped, to the table of test scores and the GIF."""
     if config.score:
-        asked = {name: getattr(config, name) for name in ("test_sequences", "device", "bfloat16")}
-        run = settings_of(config.score)
-        data = dataclasses.replace(run.data, digits=config.data.digits, root=config.data.root)
-        test(config.score, dataclasses.replace(run, data=data, **asked))
+        same_run(config, settings_of(config.score), "score", "device bfloat16 test_sequences data")
+        test(config.score, config)
         return config.score
     resume = config.resume
     path = resume or Path("runs") / (config.name or f"{config.preset}-{datetime.now():%Y%m%d-%H%M%S}")
     if resume:
-        if dataclasses.replace(config, resume=None, device="auto") != PRESETS[config.preset]:
-            raise ValueError(
-                "resume: a run goes on under its own settings; give no other option but --device"
-            )
-        config = dataclasses.replace(settings_of(path), device=config.device)
+        same_run(config, settings_of(resume), "resume", "device")
+        config = dataclasses.replace(config, resume=None)
     elif path.exists():
         raise ValueError(f"name: {path} exists; choose another --name, or go on with it: --resume {path}")
     device = training.choose_device(config.device)
@@ -202,9 +197,12 @@ def main(config: Config) -> Path:
     optimizer = optimizer_type(model.parameters(), weight_decay=config.weight_decay)
     step, best = 0, math.inf
     if resume:
-        step, best = training.load_state(path, device, model=model, ema=ema, optimizer=optimizer)
+        step, best = training.load_state(path, model=model, ema=ema, optimizer=optimizer)
 
     run = training.RunDirectory(path, step)
+    if not resume:  # so that a run can be resumed from its first second
+        save_checkpoint(path, averaged, {"step": 0} | training.provenance(config))
+        run.save_state(0, best, model=model, ema=ema, optimizer=optimizer)
     print(
         f"{path}: {sum(p.numel() for p in model.parameters()):,} parameters, digits of {config.data.digits}, "
         f"on {training.describe(device, autocast)}"
@@ -256,6 +254,8 @@ def main(config: Config) -> Path:
                 device=device,
             )
             run.log(step, {"val/mse": scores.mse, "val/mae": scores.mae, "val/ssim": scores.ssim})
+            if not math.isfinite(scores.mse):
+                raise ArithmeticError(f"the validation MSE is {scores.mse} at step {step}; lower --lr")
             bar.write(f"step {step}: validation MSE {scores.mse:.1f} on {scores.sequences} sequences")
             if scores.mse < best:
                 best = scores.mse
@@ -278,7 +278,7 @@ def make_source(config: Config, split: str, length: int | None = None) -> Moving
 
 
 def test(path: Path, config: Config) -> None:
-    """Score a run's checkpoint beside copy-last-frame: print the table, write test-DIGITS.json."""
+    """Score a run's checkpoint beside copy-last-frame: print the table, write test-DIGITS-COUNT.json."""
     require_unseen(settings_of(path).data.digits, config.data.digits)
     device = training.choose_device(config.device)
     model = load_checkpoint(path, device)
@@ -301,7 +301,7 @@ def test(path: Path, config: Config) -> None:
     print(f"{title}\n{format_scores(scores)}")
     results = {"set": title} | {name: scores[name].to_dict() for name in scores}
     text = json.dumps(results, indent=2) + "\n"
-    write_atomically(path / f"test-{config.data.digits}.json", lambda file: file.write_text(text))
+    write_atomically(path / f"test-{config.data.digits}-{count}.json", lambda file: file.write_text(text))
 
 
 def show(path: Path, config: Config) -> None:
@@ -319,6 +319,20 @@ def show(path: Path, config: Config) -> None:
 def settings_of(path: Path) -> Config:
     """Return the settings that a run was trained with."""
     return training.settings_from_dict(Config, read_config(path).get("training"))
+
+
+def same_run(config: Config, stored: Config, option: str, free: str) -> None:
+    """Raise ValueError if `config` differs from a run's stored settings in more than the free ones."""
+    differing = [
+        f.name for f in dataclasses.fields(Config) if getattr(config, f.name) != getattr(stored, f.name)
+    ]
+    refused = set(differing) - {option, *free.split()}
+    size = dataclasses.replace(config.data, digits=stored.data.digits, root=stored.data.root)
+    if refused or size != stored.data:
+        raise ValueError(
+            f"{option}: a run keeps its own settings, but {', '.join(sorted(refused)) or 'data'} was given; "
+            f"what may be given with --{option}: {free.replace('data', 'data.digits data.root')}"
+        )
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """Checkpoints: a directory with model.safetensors (the tensors) and config.json (what to build them into).
 
-Files are written under a temporary name and renamed, so that a reader finds the old one or the new one,
-whole. Loading executes nothing: tensors are safetensors, the rest is JSON.
+Each file is written under a temporary name and renamed, so that a reader finds the old one or the new one,
+whole; the weights come first, so that notes never speak of weights that are not there yet. Loading executes
+nothing: tensors are safetensors, the rest is JSON.
 """
 
 import json
@@ -48,12 +49,12 @@ def save_checkpoint(directory: str | Path, model: Forecaster, notes: Mapping[str
     if notes and "network" in notes:
         raise ValueError("notes has a key 'network', which holds the network's config; choose another name")
     config = {"network": config_to_dict(model.config), **(notes or {})}
-    text = json.dumps(config, indent=2) + "\n"
+    text = json.dumps(config, indent=2, allow_nan=False) + "\n"
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    directory.mkdir(parents=True, exist_ok=True)
-    write_atomically(directory / CONFIG, lambda path: path.write_text(text))
     data = save(tensors, metadata={"format": "pt"})
+    directory.mkdir(parents=True, exist_ok=True)
     write_atomically(directory / WEIGHTS, lambda path: path.write_bytes(data))
+    write_atomically(directory / CONFIG, lambda path: path.write_text(text, encoding="utf-8"))
 
 
 def read_config(directory: str | Path) -> dict[str, Any]:

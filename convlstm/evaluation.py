@@ -85,9 +85,10 @@ class Scores:
     ssim_range2_per_frame: tuple[float, ...]
     psnr_per_frame: tuple[float, ...]
 
-    def to_dict(self) -> dict[str, int | float | list[float]]:
-        """Return the fields as what JSON knows: numbers, and lists of them."""
-        return {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self).items()}
+    def to_dict(self) -> dict[str, int | float | list[float] | None]:
+        """Return the fields as what JSON knows: numbers, lists of them, None for a nan."""
+        values = {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self).items()}
+        return values | ({"mse_stderr": None} if math.isnan(self.mse_stderr) else {})
 
 
 def evaluate(

@@ -65,9 +65,11 @@ def stream(model: Forecaster, context: Tensor, horizon: int | None = None) -> It
 
 @contextmanager
 def _evaluation_mode(model: Forecaster) -> Iterator[None]:
-    training = model.training
+    # Module by module: a part that was frozen in evaluation mode stays so.
+    modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
         yield
     finally:
-        model.train(training)
+        for module, training in modes:
+            module.training = training

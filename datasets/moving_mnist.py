@@ -210,7 +210,7 @@ def moving_mnist(
 
     Raises:
         ValueError: an unknown source or split, or an argument that `MovingMNIST` refuses.
-        RuntimeError: MNIST is not there and cannot be downloaded.
+        FileNotFoundError: MNIST is not there and cannot be downloaded.
     """
     return MovingMNIST(
         load_digits(source, split, root),

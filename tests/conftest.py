@@ -1,4 +1,4 @@
-"""Settings of all tests: Keras computes with torch, GPU and long tests run only where they can or should."""
+"""Settings of all tests: Keras computes with torch, GPU tests run only where there is one."""
 
 import os
 
@@ -12,16 +12,10 @@ os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that tests start
 torch.set_num_threads(1)
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--long", action="store_true", help="also run the tests that take minutes")
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "gpu" in item.keywords and not torch.cuda.is_available():
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
-        if "long" in item.keywords and not config.getoption("--long"):
-            item.add_marker(pytest.mark.skip(reason="takes minutes; run with --long"))
 
 
 @pytest.fixture(autouse=True)

@@ -27,7 +27,8 @@ def in_a_folder_with_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", TEXT, re.DOTALL)
+    found = re.findall(r"^```(\w*)\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
+    return [body for name, body in found if name == language]
 
 
 @pytest.mark.usefixtures("in_a_folder_with_a_run")
@@ -54,6 +55,7 @@ def test_the_rollout_commands_run() -> None:
     assert Path("out.gif").exists()
 
 
+@pytest.mark.usefixtures("in_a_folder_with_a_run")
 def test_the_training_commands_are_understood() -> None:
     lines = [
         line for block in blocks("") for line in block.splitlines() if line.startswith("python train.py")

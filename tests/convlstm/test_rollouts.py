@@ -63,6 +63,15 @@ def test_the_training_mode_is_as_before(model: Forecaster, context: Tensor, trai
     assert model.training is training
 
 
+def test_a_part_in_evaluation_mode_stays_so(model: Forecaster, context: Tensor) -> None:
+    model.train()
+    next(model.children()).eval()
+    rollout(model, context, 2)
+    assert [module.training for module in model.children()] == [False] + [True] * (
+        len(list(model.children())) - 1
+    )
+
+
 def test_the_training_mode_is_as_before_after_an_error(model: Forecaster) -> None:
     model.train()
     with pytest.raises(ValueError, match="channels"):

@@ -67,10 +67,10 @@ def test_a_state_comes_back(tmp_path: Path) -> None:
     model, other = torch.nn.Linear(2, 3), torch.nn.Linear(2, 3)
     run.save_state(5, 1.5, model=model)
     run.close()
-    assert training.load_state(tmp_path, torch.device("cpu"), model=other) == (5, 1.5)
+    assert training.load_state(tmp_path, model=other) == (5, 1.5)
     torch.testing.assert_close(other.state_dict(), model.state_dict())
     with pytest.raises(ValueError, match=r"training.pt is damaged or does not fit: .*size mismatch"):
-        training.load_state(tmp_path, torch.device("cpu"), model=torch.nn.Linear(3, 3))
+        training.load_state(tmp_path, model=torch.nn.Linear(3, 3))
 
 
 class Hostile:
@@ -82,17 +82,17 @@ def test_a_hostile_state_is_refused_and_not_executed(tmp_path: Path, monkeypatch
     monkeypatch.chdir(tmp_path)
     torch.save({"step": Hostile()}, tmp_path / training.STATE)
     with pytest.raises(ValueError, match=r"training.pt is damaged"):
-        training.load_state(tmp_path, torch.device("cpu"))
+        training.load_state(tmp_path)
     assert not (tmp_path / "executed").exists()
 
 
 def test_a_missing_or_truncated_state_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"which has no training.pt: nothing to continue"):
-        training.load_state(tmp_path, torch.device("cpu"))
+        training.load_state(tmp_path)
     torch.save({"step": 1}, tmp_path / training.STATE)
     (tmp_path / training.STATE).write_bytes((tmp_path / training.STATE).read_bytes()[:200])
     with pytest.raises(ValueError, match=r"training.pt is damaged"):
-        training.load_state(tmp_path, torch.device("cpu"))
+        training.load_state(tmp_path)
 
 
 def test_devices() -> None:

@@ -97,7 +97,7 @@ def test_a_download_that_fails_says_what_to_put_where(
     from torchvision.datasets import MNIST
 
     monkeypatch.setattr(MNIST, "mirrors", [(tmp_path / "nowhere").as_uri() + "/"])
-    with pytest.raises(RuntimeError, match="cannot be read") as caught:
+    with pytest.raises(FileNotFoundError, match="cannot be read") as caught:
         load_digits("mnist", "train", tmp_path)
     message = str(caught.value)
     assert str(tmp_path / "MNIST" / "raw") in message
@@ -111,5 +111,5 @@ def test_damaged_files_are_refused(tmp_path: Path) -> None:
     for name in FILES:
         (raw / name).write_bytes(bytes.fromhex("00000803 00000002 0000001c 0000001c") + bytes(28 * 28))
     for split in ("train", "val", "test"):
-        with pytest.raises(RuntimeError, match="delete damaged ones"):
+        with pytest.raises(FileNotFoundError, match="delete damaged ones"):
             load_digits("mnist", split, tmp_path)
