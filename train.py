@@ -32,11 +32,7 @@ from convlstm import training
 from convlstm.checkpoint import load_checkpoint, read_config, save_checkpoint, write_atomically
 from convlstm.evaluation import copy_last, evaluate, evaluate_all, format_scores
 from convlstm.forecaster import Forecaster
-from convlstm.networks import (
-    EncoderForecasterConfig,
-    StackedForecasterConfig,
-    build,
-)
+from convlstm.networks import EncoderForecasterConfig, StackedForecasterConfig, build
 from convlstm.pictures import comparison
 from convlstm.sampling import draw_use_target, linear_decay
 from convlstm.video import write_gif
@@ -145,7 +141,6 @@ PRESETS = {
     "tiny": Config(
         preset="tiny",
         steps=6,
-        batch_size=4,
         validations=2,
         validation_sequences=8,
         test_sequences=16,
@@ -193,6 +188,7 @@ def main(config: Config) -> Path:
     model = build(config.model).to(device)
     ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay))
     averaged = cast(Forecaster, ema.module)
+    predict, lengths = training.predictor(averaged, config.bfloat16), (config.context, config.horizon)
     optimizer_type = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[config.optimizer]
     optimizer = optimizer_type(model.parameters(), weight_decay=config.weight_decay)
     step, best = 0, math.inf
@@ -215,7 +211,7 @@ def main(config: Config) -> Path:
         teacher = linear_decay(step, config.teacher_forcing * config.steps)
         indices = torch.arange(step * config.batch_size, (step + 1) * config.batch_size)
         clips = train_set.batch(indices, device)  # (B, context + horizon, 1, H, W)
-        context, targets = clips.split([config.context, config.horizon], dim=1)
+        context, targets = clips.split(lengths, dim=1)
         with autocast:
             if model.feedback:
                 use_target = draw_use_target(teacher, config.seed, step, indices, config.horizon).to(device)
@@ -246,12 +242,7 @@ def main(config: Config) -> Path:
             bar.set_postfix_str(f"loss {values['loss']:.1f}, gradient {norm:.0f}, {speed:.1f} seq/s")
         if step * config.validations // config.steps > (step - 1) * config.validations // config.steps:
             scores = evaluate(
-                training.predictor(averaged, config.bfloat16),
-                val_set,
-                config.context,
-                config.horizon,
-                sequences=config.validation_sequences,
-                device=device,
+                predict, val_set, *lengths, sequences=config.validation_sequences, device=device
             )
             run.log(step, {"val/mse": scores.mse, "val/mae": scores.mae, "val/ssim": scores.ssim})
             if not math.isfinite(scores.mse):
@@ -288,15 +279,8 @@ def test(path: Path, config: Config) -> None:
     }
     source, count = make_source(config, "test"), config.test_sequences
     with tqdm(total=count, desc="test", unit="seq", dynamic_ncols=True, leave=False) as bar:
-        scores = evaluate_all(
-            predictors,
-            source,
-            config.context,
-            config.horizon,
-            sequences=count,
-            device=device,
-            progress=bar.update,
-        )
+        options = {"sequences": count, "device": device, "progress": bar.update}
+        scores = evaluate_all(predictors, source, config.context, config.horizon, **options)
     title = f"Moving MNIST test, digits of {config.data.digits}, {count:,} of {len(source):,} sequences"
     print(f"{title}\n{format_scores(scores)}")
     results = {"set": title} | {name: scores[name].to_dict() for name in scores}
