@@ -47,6 +47,8 @@ def _rollout(options: argparse.Namespace) -> None:
         if getattr(options, name) < 1:
             raise ValueError(f"--{name} is {getattr(options, name)}; it needs 1 or more")
     video.check_gif(options.output, options.fps)
+    if options.output.resolve() == options.clips.resolve():
+        raise ValueError(f"--output {options.output} is the file of the clips; give another name")
     device = training.choose_device(options.device)
     model = checkpoint.load_checkpoint(options.checkpoint, device)
     clips = video.read_clips(options.clips, options.layout, first=options.count)  # (N, T, C, H, W)

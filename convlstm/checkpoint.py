@@ -71,7 +71,7 @@ def read_config(directory: str | Path) -> dict[str, Any]:
         )
     try:
         config = json.loads(path.read_text())
-    except ValueError as error:  # JSONDecodeError and UnicodeDecodeError are both ValueErrors
+    except (ValueError, RecursionError) as error:  # JSONDecodeError, UnicodeDecodeError: ValueErrors
         raise ValueError(f"{path} is damaged: it is not JSON ({error})") from error
     if not isinstance(config, dict) or not isinstance(config.get("network"), dict):
         raise ValueError(f"{path} names no network; it needs an object with the key 'network'")
@@ -92,8 +92,9 @@ def load_checkpoint(directory: str | Path, device: torch.device | str = "cpu") -
     config = read_config(directory)["network"]
     try:
         model = build(config_from_dict(config))
-    except ValueError as error:
-        raise ValueError(f"{Path(directory) / CONFIG} does not fit: {error}") from error
+    except (ValueError, TypeError, RuntimeError) as error:  # torch's own, for sizes beyond all measure
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{Path(directory) / CONFIG} does not fit: {reason}") from error
     path = Path(directory) / WEIGHTS
     if not path.is_file():
         raise FileNotFoundError(f"{directory} has no {WEIGHTS}; it needs {WEIGHTS} beside {CONFIG}")
@@ -105,6 +106,11 @@ def load_checkpoint(directory: str | Path, device: torch.device | str = "cpu") -
         f"{name} has shape {tuple(tensors[name].shape)}, the network needs {tuple(expected[name].shape)}"
         for name in expected.keys() & tensors.keys()
         if tensors[name].shape != expected[name].shape
+    ]
+    problems += [
+        f"{name} has type {tensor.dtype}, the network needs a floating type"
+        for name, tensor in tensors.items()
+        if not tensor.is_floating_point()
     ]
     if problems:
         more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""

@@ -70,7 +70,10 @@ def settings_from_dict(kind: type[T], values: Any) -> T:
             settings[name] = settings_from_dict(hints[name], value)
         else:
             settings[name] = Path(value) if hints[name] is Path else value
-    return kind(**settings)
+    try:
+        return kind(**settings)
+    except TypeError as error:
+        raise ValueError(f"settings do not fit {kind.__name__}: {error}") from error
 
 
 def choose_device(name: str) -> torch.device:
@@ -85,7 +88,10 @@ def choose_device(name: str) -> torch.device:
     if not there.get(name.split(":")[0], False):
         found = ", ".join(kind for kind in there if there[kind])
         raise ValueError(f"device is {name!r}, which this machine does not have; it has {found}")
-    return torch.device(name)
+    try:
+        return torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"device is {name!r}; it needs a name such as cuda, cuda:1, mps or cpu") from error
 
 
 def has_bfloat16(device: torch.device) -> bool:

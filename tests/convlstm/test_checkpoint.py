@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch.testing import assert_close
 
 from convlstm import (
@@ -131,6 +132,14 @@ def test_a_config_that_does_not_fit_is_refused(tmp_path: Path, config: str, mess
     save_checkpoint(tmp_path, stacked())
     (tmp_path / "config.json").write_text(config)
     with pytest.raises(ValueError, match=message):
+        load_checkpoint(tmp_path)
+
+
+def test_weights_that_are_no_floating_numbers_are_refused(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path, stacked())
+    tensors = {name: tensor.int() for name, tensor in load_checkpoint(tmp_path).state_dict().items()}
+    save_file(tensors, tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match=r"has type torch.int32, the network needs a floating type"):
         load_checkpoint(tmp_path)
 
 

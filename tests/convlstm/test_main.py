@@ -66,6 +66,8 @@ def test_a_gif_is_read_as_clips() -> None:
         (["run", "odd.npy"], "which patches of 4 x 4 do not divide"),
         (["run", "clips.npy", "--device", "abacus"], "abacus"),
         (["run", "clips.npy", "--layout", "XY"], "layout is 'XY'"),
+        (["run", "clips.npy", "--device", "cpu:x"], "device is 'cpu:x'"),
+        (["run", "same.gif", "-o", "same.gif"], "same.gif is the file of the clips"),
     ],
 )
 def test_errors_are_one_line(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
