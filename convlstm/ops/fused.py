@@ -1,0 +1,184 @@
+"""The fused ops as custom operators of torch: what autograd, torch.compile and the profiler see of them.
+
+Letters: as in `convlstm.ops.stack`.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from convlstm.ops import stack as passes
+from convlstm.ops.convolution import channels_last, empty_frames
+from convlstm.ops.lstm_tape import LSTMWeights, wide_type
+from convlstm.ops.stack import CHECKPOINTS, EVERYTHING, NOTHING, Stack
+
+PARAMETERS = 4  # of a layer: weight_ih, weight_hh, bias, weight_ch
+STATES = 2  # of a layer: h, c
+
+
+class _Arguments:
+    """The tensors of a call, which an operator takes in one list, sorted out.
+
+    The list holds, of the following, those that are there: the input, the states of each layer, the
+    parameters of each layer, weight and bias of the head. `present` has a 1 or 0 for each of them.
+    """
+
+    def __init__(self, tensors: list[Tensor], present: list[int], numbers: list[int]):
+        left = iter(tensors)
+        everything = [next(left) if there else None for there in present]
+        steps, keep, given, first, sigmoid = numbers
+        L = (len(present) - 3) // (PARAMETERS + STATES)
+        input, states = everything[0], everything[1 : 1 + STATES * L]
+        assert input is not None
+        parameters = everything[1 + STATES * L : -2]
+        self.input = input
+        self.states = list(zip(states[::2], states[1::2], strict=True))
+        layers = [LSTMWeights(*parameters[n : n + PARAMETERS]) for n in range(0, len(parameters), PARAMETERS)]
+        weight, bias = everything[-2:]
+        head = None if weight is None or bias is None else (weight, bias)
+        self.stack = Stack(layers, steps, keep, given, head, bool(sigmoid), first)
+
+
+@torch.library.custom_op("convlstm::stack", mutates_args=())
+def _stack(
+    tensors: list[Tensor], present: list[int], numbers: list[int], read_given: Tensor | None, lengths: Tensor | None
+) -> list[Tensor]:
+    call = _Arguments(tensors, present, numbers)
+    with torch.autocast(call.input.device.type, enabled=False):
+        y, last, kept = passes.forward(call.stack, call.input, call.states, read_given, lengths)
+    return [y, *last, *kept]
+
+
+@_stack.register_fake
+def _(tensors, present, numbers, read_given, lengths):
+    call = _Arguments(tensors, present, numbers)
+    stack, (_, B, I, *S) = call.stack, call.input.shape
+    T, like, wide = stack.steps, call.input[0], wide_type(call.input)
+
+    def frames(*shape, dtype=None):
+        return empty_frames(*shape, *S, like=like, dtype=dtype)
+
+    widths = [layer.channels for layer in stack.layers]
+    slots = T if stack.keep == EVERYTHING else 0
+    cells = {NOTHING: 0, EVERYTHING: T, CHECKPOINTS: -(-T // passes.chunk_length(T, stack.keep))}[stack.keep]
+    y = frames(T - stack.first, B, I) if stack.head else frames(T, B, widths[-1])
+    last = [state for C in widths for state in (frames(B, C), frames(B, C, dtype=wide))]
+    kept = [k for C in widths for k in (frames(slots, B, 4 * C), frames(cells, B, C, dtype=wide))]
+    hidden = (widths if stack.head else widths[:-1]) if stack.keep else []
+    read = frames(T if stack.head and stack.keep else 0, B, I)
+    return [y, *last, *kept, *(frames(T, B, C) for C in hidden), read]
+
+
+@torch.library.custom_op("convlstm::stack_backward", mutates_args=())
+def _stack_backward(
+    tensors: list[Tensor],
+    present: list[int],
+    numbers: list[int],
+    read_given: Tensor | None,
+    lengths: Tensor | None,
+    outputs: list[Tensor],
+    gradients: list[Tensor],
+    given_gradients: list[int],
+    to_input: bool,
+) -> list[Tensor]:
+    call = _Arguments(tensors, present, numbers)
+    left = iter(gradients)
+    d_y, *d_last = [next(left) if there else None for there in given_gradients]
+    y, kept = outputs[0], outputs[1:]
+    with torch.autocast(call.input.device.type, enabled=False):
+        d_input, d_states, d_parameters, d_head = passes.backward(
+            call.stack, call.input, call.states, read_given, lengths, y, kept, d_y, d_last, to_input
+        )
+    # Sums over time are made in a wider type than the parameters may have.
+    results = [d_input] if d_input is not None else []
+    results += [channels_last(d) for d in d_states if d is not None]
+    parameters = tensors[len(tensors) - sum(present[1 + STATES * len(call.states) :]) :]
+    summed = [d for d in (*d_parameters, *(d_head or ())) if d is not None]
+    return results + [d.to(p.dtype) for d, p in zip(summed, parameters, strict=True)]
+
+
+@_stack_backward.register_fake
+def _(tensors, present, numbers, read_given, lengths, outputs, gradients, given_gradients, to_input):
+    call = _Arguments(tensors, present, numbers)
+    results = [empty_frames(*call.input.shape, like=call.input[0])] if to_input else []
+    results += [empty_frames(*s.shape, like=s) for pair in call.states for s in pair if s is not None]
+    parameters = tensors[len(tensors) - sum(present[1 + STATES * len(call.states) :]) :]
+    return results + [torch.empty_like(p, memory_format=torch.contiguous_format) for p in parameters]
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
+    tensors, present, numbers, read_given, lengths = inputs
+    L = (len(present) - 3) // (PARAMETERS + STATES)
+    ctx.present, ctx.numbers, ctx.last = present, numbers, STATES * L
+    ctx.count = len(tensors)
+    # The last states are not needed.
+    ctx.save_for_backward(*tensors, read_given, lengths, output[0], *output[1 + STATES * L :])
+    ctx.set_materialize_grads(False)
+
+
+def _backward(ctx: Any, gradients: list[Tensor | None]) -> tuple[Any, ...]:
+    tensors = list(ctx.saved_tensors[: ctx.count])
+    read_given, lengths, *outputs = ctx.saved_tensors[ctx.count :]
+    used = gradients[: 1 + ctx.last]
+    to_input = ctx.needs_input_grad[0][0]
+    results = _stack_backward(
+        tensors,
+        ctx.present,
+        ctx.numbers,
+        read_given,
+        lengths,
+        outputs,
+        [gradient for gradient in used if gradient is not None],
+        [int(gradient is not None) for gradient in used],
+        to_input,
+    )
+    return results if to_input else [None, *results], None, None, None, None
+
+
+_stack.register_autograd(_backward, setup_context=_save)
+
+
+def _no_second_derivatives(ctx: Any, *_: Any) -> None:
+    raise NotImplementedError(
+        "the fused ops have no second derivatives; call with implementation='reference', or set the environment "
+        "variable CONVLSTM_OPS=reference"
+    )
+
+
+_stack_backward.register_autograd(_no_second_derivatives)
+
+
+def lstm(
+    input: Tensor,
+    h0: Tensor | None,
+    c0: Tensor | None,
+    weight_ih: Tensor | None,
+    weight_hh: Tensor,
+    bias: Tensor | None,
+    weight_ch: Tensor | None,
+    lengths: Tensor | None,
+    recompute: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Run `convlstm.ops.reference.lstm`, fused; all tensors but c0 and weight_ch in the compute type."""
+    T = len(input)
+    everything = [input, h0, c0, weight_ih, weight_hh, bias, weight_ch, None, None]
+    y, h_n, c_n = run(everything, [T, keep_of(everything, recompute), T, 0, 0], None, lengths)
+    return y, h_n, c_n
+
+
+def keep_of(tensors: list[Tensor | None], recompute: bool) -> int:
+    """What a call must keep for its backward pass."""
+    if not (torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)):
+        return NOTHING
+    return CHECKPOINTS if recompute else EVERYTHING
+
+
+def run(
+    tensors: list[Tensor | None], numbers: list[int], read_given: Tensor | None, lengths: Tensor | None
+) -> list[Tensor]:
+    """Call the operator; return the outputs, and h and c of each layer."""
+    present = [int(tensor is not None) for tensor in tensors]
+    L = (len(present) - 3) // (PARAMETERS + STATES)
+    given = [tensor for tensor in tensors if tensor is not None]
+    return _stack(given, present, numbers, read_given, lengths)[: 1 + STATES * L]

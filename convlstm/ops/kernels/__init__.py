@@ -1,0 +1,34 @@
+"""The pointwise parts of the fused ops: the same functions for every device, in a module each.
+
+`plain` holds their definition and runs anywhere; `cpu` is compiled by numba. All work on rows: a tensor
+(N, C) with one row of channels for each pixel of each frame of a batch.
+"""
+
+import functools
+import importlib
+from types import ModuleType
+
+import torch
+from torch import Tensor
+
+from convlstm.ops.kernels import plain
+
+
+def rows(frames: Tensor) -> Tensor:
+    """(B, C, *S), channels last in memory, as rows (B P, C); a view, or an error."""
+    return frames.movedim(1, -1).view(-1, frames.shape[1])
+
+
+@functools.cache
+def _load(name: str) -> ModuleType | None:
+    try:
+        return importlib.import_module(f"convlstm.ops.kernels.{name}")
+    except (ImportError, OSError, AttributeError):  # no numba, or a torch without the OpenMP library it runs on
+        return None
+
+
+def kernels_for(device: torch.device, dtype: torch.dtype) -> ModuleType | None:
+    """Return the module that is compiled for a device and a type, or None if there is none."""
+    if device.type == "cpu" and dtype in (torch.float32, torch.bfloat16):
+        return _load("cpu")
+    return None
