@@ -29,8 +29,9 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from convlstm import training
-from convlstm.checkpoint import load_checkpoint, read_config, save_checkpoint, write_atomically
+from convlstm.checkpoint import load_checkpoint, read_config, save_checkpoint
 from convlstm.evaluation import copy_last, evaluate, evaluate_all, format_scores
+from convlstm.files import write_atomically
 from convlstm.forecaster import Forecaster
 from convlstm.networks import EncoderForecasterConfig, StackedForecasterConfig, build
 from convlstm.pictures import comparison

@@ -1,6 +1,7 @@
 """The command line: python -m convlstm rollout CHECKPOINT CLIPS -o out.gif."""
 
 import argparse
+import signal
 import sys
 from pathlib import Path
 
@@ -10,7 +11,10 @@ from convlstm import checkpoint, pictures, rollouts, training, video
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command; return the exit status: 0, or 2 with one line on stderr for what was wrong."""
+    """Run a command; return the exit status.
+
+    That is 0, 2 with one line on stderr for what was wrong, or 130 where Ctrl-C ended it.
+    """
     parser = argparse.ArgumentParser(prog="python -m convlstm", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     command = commands.add_parser(
@@ -38,6 +42,9 @@ def main(arguments: list[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"{parser.prog}: error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print(f"{parser.prog}: interrupted", file=sys.stderr)
+        return 130
     return 0
 
 
@@ -51,23 +58,41 @@ def _rollout(options: argparse.Namespace) -> None:
         raise ValueError(f"--output {options.output} is the file of the clips; give another name")
     device = training.choose_device(options.device)
     model = checkpoint.load_checkpoint(options.checkpoint, device)
-    clips = video.read_clips(options.clips, options.layout, first=options.count)  # (N, T, C, H, W)
+    layout = video.guess_layout(options.clips) if options.layout is None else options.layout
+    clips = video.read_clips(options.clips, layout, first=options.count)  # (N, T, C, H, W)
     if clips.shape[1] < options.context:
+        guessed = layout is not None and options.layout is None
+        other = f", or another --layout: its axes were taken for {layout}" if guessed else ""
         raise ValueError(
             f"{options.clips} has {clips.shape[1]} frames a clip; --context {options.context} "
-            "needs as many or more"
+            f"needs as many or more{other}"
         )
+    count = "1 clip" if len(clips) == 1 else f"{len(clips)} clips"
+    read_as = f" read as {layout.upper()}" if layout is not None else ""
+    print(f"{options.clips}{read_as}: {count} of {clips.shape[1]} frames", flush=True)
     context = clips[:, : options.context]
     truth = clips[:, options.context : options.context + options.horizon]
     forecast = rollouts.rollout(model, torch.from_numpy(context).to(device), options.horizon)
     frames = pictures.comparison(context, forecast.float().cpu().numpy(), truth if truth.shape[1] else None)
     written = video.write_gif(options.output, frames, options.fps)
-    rounded = "" if written == options.fps else f" (not {options.fps:g}: a GIF counts hundredths of a second)"
+    rounded = "" if written == options.fps else f" (not {options.fps:g}: {_why_not(options.fps)})"
     print(
         f"{options.output}: {len(clips)} clips, {options.context} context and {options.horizon} forecast "
         f"frames, {written:.4g} frames per second{rounded}"
     )
 
 
+def _why_not(fps: float) -> str:
+    """Say why a GIF cannot have a frame rate."""
+    hundredths = 100 / fps
+    if hundredths < video.SHORTEST:
+        return f"viewers slow down frames of less than {video.SHORTEST} hundredths of a second"
+    if hundredths > video.LONGEST:
+        return f"a frame of a GIF lasts {video.LONGEST / 100} s at most"
+    return "a GIF counts hundredths of a second"
+
+
 if __name__ == "__main__":
+    # So that an ended process removes its unfinished files, as one that fails does.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     sys.exit(main())

@@ -6,8 +6,7 @@ nothing: tensors are safetensors, the rest is JSON.
 """
 
 import json
-import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
+from convlstm.files import write_atomically
 from convlstm.forecaster import Forecaster
 from convlstm.networks import build, config_from_dict, config_to_dict
 
@@ -22,16 +22,6 @@ __all__ = ["load_checkpoint", "read_config", "save_checkpoint"]
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
-
-
-def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
-    """Call write(temporary path) and rename what it wrote to `path`; on an error leave nothing behind."""
-    temporary = path.with_name(f".{path.name}.partial")
-    try:
-        write(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def save_checkpoint(directory: str | Path, model: Forecaster, notes: Mapping[str, Any] | None = None) -> None:

@@ -59,21 +59,21 @@ def random_bits(*keys: int | torch.Tensor, draws: int) -> torch.Tensor:
         ValueError: no keys, keys of the wrong type or shape, or draws below 1.
     """
     if not keys:
-        raise ValueError("keys: got none; give at least one integer or int64 tensor, such as the seed")
+        raise ValueError("keys are none; they need at least one integer or int64 tensor, such as the seed")
     if draws < 1:
-        raise ValueError(f"draws: got {draws}; it must be 1 or more")
+        raise ValueError(f"draws is {draws}; it needs 1 or more")
     device = torch.device("cpu")
     for key in keys:
         if isinstance(key, torch.Tensor):
             if key.dtype != torch.int64 or key.ndim != 1:
                 raise ValueError(
-                    f"keys: got a {key.dtype} tensor of shape {tuple(key.shape)}; "
-                    "tensors must be torch.int64 of shape (B,)"
+                    f"keys have a {key.dtype} tensor of shape {tuple(key.shape)}; "
+                    "they need torch.int64 of shape (B,)"
                 )
             device = key.device
         elif not isinstance(key, int):
             raise ValueError(
-                f"keys: got a {type(key).__name__}; give integers or int64 tensors of shape (B,)"
+                f"keys have a {type(key).__name__}; they need integers or int64 tensors of shape (B,)"
             )
 
     state, *others = (
@@ -128,5 +128,5 @@ def integers(*keys: int | torch.Tensor, draws: int, below: int) -> torch.Tensor:
         ValueError: as `random_bits`, or `below` out of range.
     """
     if not 1 <= below <= 2**53:
-        raise ValueError(f"below: got {below}; it must be from 1 to 2**53")
+        raise ValueError(f"below is {below}; it needs 1 to 2**53")
     return (uniform(*keys, draws=draws) * below).to(torch.int64)

@@ -31,35 +31,29 @@ def comparison(
     context: NDArray[np.floating],
     prediction: NDArray[np.floating],
     truth: NDArray[np.floating] | None = None,
-    *,
-    scale: int | None = None,
 ) -> NDArray[np.uint8]:
     """Draw rollouts as an animation: a column per clip, rows for the truth, the prediction and its error.
 
     While the context lasts, truth and prediction both show it. A frame that was observed has a blue border,
     one that was forecast an orange one. The error is blue where the prediction is too dark, orange where
     it is too bright and black where it is right, as strong as the absolute difference (its mean over the
-    channels). Without truth there is one row. Pixels stay sharp squares; values are clipped to [0, 1].
+    channels). Without truth there is one row. Values are clipped to [0, 1]. Pixels become sharp squares, the
+    largest that keep a frame within 192 x 192, or stay pixels where frames are larger.
 
     Args:
         context: (N, T, C, H, W), C of 1 or 3, T of 1 or more.
         prediction: (N, horizon, C, H, W), horizon of 1 or more.
         truth: (N, 1 to horizon, C, H, W), what really followed, or None (default) where that is not known.
-        scale: side in pixels of the square that a pixel of a clip becomes. None (default) for the largest
-            that keeps a frame within 192 x 192, or 1 where frames are larger.
 
     Returns:
         uint8 (T + horizon, Y, X, 3), for `convlstm.video.write_gif`.
 
     Raises:
-        ValueError: shapes that do not go together, values that are no numbers, or a scale below 1.
+        ValueError: shapes that do not go together, or values that are no numbers.
     """
     _check(context, prediction, truth)
     height, width = context.shape[-2:]
-    if scale is None:
-        scale = max(1, TILE // max(height, width))
-    elif scale < 1:
-        raise ValueError(f"scale is {scale}; it needs a whole number of 1 or more")
+    scale = max(1, TILE // max(height, width))
     rows = _rows(context, prediction, truth)
     columns, given, horizon = len(context), context.shape[1], prediction.shape[1]
     captions = [f"context {t + 1}/{given}" for t in range(given)]

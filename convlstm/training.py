@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from convlstm.checkpoint import write_atomically
 from convlstm.evaluation import Predict
+from convlstm.files import write_atomically
 from convlstm.forecaster import Forecaster, ForecasterConfig
 from convlstm.networks import config_from_dict, config_to_dict
 from convlstm.rollouts import rollout

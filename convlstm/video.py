@@ -4,29 +4,63 @@ Letters: N clips, T time, C channels (1 or 3), H W pixels. The kind of a file is
 """
 
 import math
-import os
+import re
+import struct
+from io import BytesIO
 from pathlib import Path
 
-import imageio.v3 as iio
 import numpy as np
 from einops import rearrange
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageSequence
 
-__all__ = ["check_gif", "read_clips", "write_gif"]
+from convlstm.files import MAGIC, open_npy, write_atomically
+
+__all__ = ["check_gif", "guess_layout", "read_clips", "write_gif"]
 
 KINDS = "a .npy array of clips, or a GIF"
+
+SHORTEST, LONGEST = 2, 2**16 - 1  # that a frame of a GIF may last, in hundredths of a second
+LARGEST = 2**30  # bytes of a GIF's frames, three a pixel, beyond which it is refused
+
+
+def guess_layout(path: str | Path) -> str | None:
+    """Return the layout that `read_clips` takes an array to have if it is given none; None for a GIF.
+
+    3 axes are THW. 4 are THWC if the last is 1, 3 or 4 long, else TNHW (time first, as in the canonical
+    Moving MNIST file). 5 are NTHWC if the last is so long and the third is not 1 or 3, else NTCHW. Four
+    channels (RGBA) are recognised in order to be refused as such.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a file of another kind, a damaged array, or one with fewer than 3 or more than 5 axes.
+    """
+    path = Path(path)
+    if _kind(path) == "gif":
+        return None
+    shape = open_npy(path).shape
+    if len(shape) == 3:
+        return "THW"
+    if len(shape) == 4:
+        return "THWC" if shape[3] in (1, 3, 4) else "TNHW"
+    if len(shape) == 5:
+        return "NTHWC" if shape[4] in (1, 3, 4) and shape[2] not in (1, 3) else "NTCHW"
+    raise ValueError(f"{path} has {len(shape)} axes, shape {shape}; it needs 3 to 5, such as (T, H, W)")
 
 
 def read_clips(path: str | Path, layout: str | None = None, first: int | None = None) -> NDArray[np.float32]:
     """Read clips from a .npy array, or one clip from a GIF.
 
+    The frames of a clip are evenly spaced in time. A GIF holds equal ones as one that lasts longer, and from
+    what `write_gif` wrote all of them come back. In other GIFs a frame counts as often as the shortest fits
+    into its time, if all times are whole multiples of the shortest; else each counts once, since times such
+    as 3, 3 and 4 hundredths of a second are one time, rounded. The last always counts once, and its time is
+    left aside: it is commonly held for a while before the GIF starts again.
+
     Args:
         path: of the file.
         layout: the axes of an array, a letter each, such as "TNHW": T, H and W, and N and C where there are
-            such axes. None (default) guesses: 3 axes are THW; 4 are THWC if the last is 1 or 3 long, else
-            TNHW (time first, as in the canonical Moving MNIST file); 5 are NTCHW if the third is 1 or 3
-            long, else NTHWC.
+            such axes. None (default) takes what `guess_layout` says.
         first: at most so many clips, from the first on; None (default) for all. Of an array no more is read
             than is asked for.
 
@@ -38,67 +72,39 @@ def read_clips(path: str | Path, layout: str | None = None, first: int | None = 
         FileNotFoundError: no such file.
         ValueError: a file that is empty, damaged or of another kind; an array of Python objects (a pickle,
             which is never loaded), with other axes or nothing in it, with other numbers or out of [0, 1]; a
-            layout that does not fit; or a `first` below 1.
+            layout that does not fit; a GIF whose frames take more than 1 GiB; or a `first` below 1.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is no file; it needs {KINDS}")
     if first is not None and first < 1:
         raise ValueError(f"first is {first}; it needs 1 clip or more")
-    with path.open("rb") as file:
-        start = file.read(6)
-    if not start:
-        raise ValueError(f"{path} is empty; it needs {KINDS}")
-    if start == b"\x93NUMPY":
-        array = _map_array(path)
-        layout = _guess(path, array.shape) if layout is None else layout.upper()
-        return _unit_range(path, _arrange(path, array, layout)[:first])
-    if start.startswith(b"GIF8"):
+    if _kind(path) == "gif":
         if layout is not None:
             raise ValueError(
                 f"layout is {layout!r}, but {path} is a GIF, which has no axes to name; leave it out"
             )
         return _unit_range(path, _read_gif(path))
+    array = open_npy(path)
+    if array.size == 0:
+        raise ValueError(
+            f"{path} has shape {array.shape}: there is nothing in it; it needs 1 or more along each axis"
+        )
+    layout = layout.upper() if layout is not None else str(guess_layout(path))
+    return _unit_range(path, _arrange(path, array, layout)[:first])
+
+
+def _kind(path: Path) -> str:
+    """Return "npy" or "gif", told by what the file begins with."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is no file; it needs {KINDS}")
+    with path.open("rb") as file:
+        start = file.read(6)
+    if not start:
+        raise ValueError(f"{path} is empty; it needs {KINDS}")
+    if start == MAGIC:
+        return "npy"
+    if start.startswith(b"GIF8"):
+        return "gif"
     raise ValueError(f"{path} begins with {start!r}, as no kind of clips that is known; it needs {KINDS}")
-
-
-def _map_array(path: Path) -> NDArray:
-    """Return a memory map of an array, so that only what is used of it is read."""
-    header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-    try:
-        with path.open("rb") as file:
-            version = np.lib.format.read_magic(file)
-            if version not in header:
-                raise ValueError(f"version {version} of the format is for records")
-            shape, fortran_order, dtype = header[version](file)
-            offset = file.tell()
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged, its header cannot be read: {error}") from error
-    if dtype.hasobject:
-        raise ValueError(
-            f"{path} holds Python objects (a pickle), which are never loaded; save numbers, as uint8"
-        )
-    if 0 in shape:
-        raise ValueError(
-            f"{path} has shape {shape}: there is nothing in it; it needs 1 or more along each axis"
-        )
-    needed, found = math.prod(shape) * dtype.itemsize, path.stat().st_size - offset
-    if found < needed:
-        raise ValueError(
-            f"{path} is damaged: it is cut short, with {found:,} bytes of the {needed:,} that its shape "
-            f"{shape} takes; write or copy it again"
-        )
-    return np.memmap(path, dtype, "r", offset, shape, "F" if fortran_order else "C")
-
-
-def _guess(path: Path, shape: tuple[int, ...]) -> str:
-    if len(shape) == 3:
-        return "THW"
-    if len(shape) == 4:
-        return "THWC" if shape[3] in (1, 3) else "TNHW"
-    if len(shape) == 5:
-        return "NTCHW" if shape[2] in (1, 3) else "NTHWC"
-    raise ValueError(f"{path} has {len(shape)} axes, shape {shape}; it needs 3 to 5, such as (T, H, W)")
 
 
 def _arrange(path: Path, array: NDArray, layout: str) -> NDArray:
@@ -114,9 +120,10 @@ def _arrange(path: Path, array: NDArray, layout: str) -> NDArray:
         )
     channels = array.shape[layout.index("C")] if "C" in layout else 1
     if channels not in (1, 3):
+        alpha = " (RGBA: leave out the fourth)" if channels == 4 else ""
         raise ValueError(
-            f"{path} has {channels} channels, its shape {array.shape} read as {layout}; it needs 1 or 3, or "
-            "another layout"
+            f"{path} has {channels} channels{alpha}, its shape {array.shape} read as {layout}; it needs 1 or "
+            "3, or another layout"
         )
     whole = " ".join(axis if axis in layout else "1" for axis in "NTCHW")
     return rearrange(array, f"{' '.join(layout)} -> {whole}")  # (N, T, C, H, W)
@@ -128,14 +135,40 @@ def _read_gif(path: Path) -> NDArray[np.uint8]:
     # Pillow takes a file that ends between two frames for a shorter one; a whole one ends with this mark.
     if not data.rstrip(b"\0").endswith(b";"):
         raise ValueError(f"{path} is a damaged GIF: it is cut short; write or copy it again")
+    frames, durations, note = [], [], b""
     try:
-        frames = np.stack(
-            list(iio.imiter(data, extension=".gif", plugin="pillow", mode="RGB"))
-        )  # (T, H, W, 3)
+        with Image.open(BytesIO(data), formats=["GIF"]) as image:
+            note = image.info.get("comment", b"")
+            for frame in ImageSequence.Iterator(image):
+                frames.append(np.asarray(frame.convert("RGB")))
+                durations.append(frame.info.get("duration", 0) // 10)  # from milliseconds
+                if len(frames) * frames[0].size > LARGEST:
+                    break
+        clip = np.stack(frames)  # (T, H, W, 3)
     except Exception as error:  # Pillow meets damage with whatever error the reading runs into
         raise ValueError(f"{path} is a damaged GIF ({error}); write or copy it again") from error
-    gray = (frames == frames[..., :1]).all()
-    return rearrange(frames[..., :1] if gray else frames, "t h w c -> 1 t c h w")
+    times = _times(durations, note)
+    if sum(times) * clip[0].size > LARGEST:
+        raise ValueError(
+            f"{path} is too large: its frames, each as often as it lasts, take more than {LARGEST:,} bytes; "
+            "cut it, or make its frames smaller or last equally long"
+        )
+    clip = np.repeat(clip, times, axis=0)
+    gray = (clip == clip[..., :1]).all()
+    return rearrange(clip[..., :1] if gray else clip, "t h w c -> 1 t c h w")
+
+
+def _times(durations: list[int], note: bytes) -> list[int]:
+    """Return how often each frame of a GIF counts; durations in hundredths of a second."""
+    written = re.fullmatch(rb"(\d{1,5})/100 s a frame", note)
+    unit = int(written[1]) if written else 0
+    if unit and all(duration and duration % unit == 0 for duration in durations):
+        return [duration // unit for duration in durations]
+    timed = durations[:-1]
+    unit = min(timed, default=0)
+    if unit == 0 or any(duration % unit for duration in timed):
+        return [1] * len(durations)
+    return [*(duration // unit for duration in timed), 1]
 
 
 def _unit_range(path: Path, clips: NDArray) -> NDArray[np.float32]:
@@ -169,8 +202,8 @@ def check_gif(path: str | Path, fps: float) -> int:
         fps: frames per second, above 0.
 
     Returns:
-        The time of a frame in hundredths of a second, in which a GIF counts: rounded, two at least, since
-        viewers slow down shorter ones, and 65,535 at most.
+        The time of a frame in hundredths of a second, in which a GIF counts: rounded, `SHORTEST` at least,
+        since viewers slow down shorter ones, and `LONGEST` at most.
 
     Raises:
         ValueError: a path that does not end in .gif, is a directory or lies in none; an fps not above 0.
@@ -184,14 +217,15 @@ def check_gif(path: str | Path, fps: float) -> int:
         raise ValueError(f"{path} is a directory; give the name of a file")
     if not 0 < fps < math.inf:
         raise ValueError(f"fps is {fps}; it needs a number of frames per second above 0")
-    return min(max(round(100 / fps), 2), 2**16 - 1)
+    return round(min(max(100 / fps, SHORTEST), LONGEST))
 
 
 def write_gif(path: str | Path, frames: NDArray[np.uint8], fps: float) -> float:
     """Write frames as an animated GIF that loops for ever.
 
     A frame of at most 256 colours, so any gray one, is kept exactly; of one with more, the 256 that fit it
-    best are kept, without dithering. A frame that equals the one before makes that one last longer.
+    best are kept, without dithering. A frame that equals the one before makes that one last longer; a
+    comment in the file says how long a single one lasts, so that `read_clips` gives back as many.
 
     Args:
         path: ends in .gif; a file that stands there is replaced once the new one is whole.
@@ -202,7 +236,8 @@ def write_gif(path: str | Path, frames: NDArray[np.uint8], fps: float) -> float:
         The frame rate written, that of a whole number of hundredths of a second per frame; see `check_gif`.
 
     Raises:
-        ValueError: frames of another type or shape, or none, or those of `check_gif`.
+        ValueError: frames of another type or shape, or none; equal ones that would last longer than a GIF
+            can say; or the errors of `check_gif`.
     """
     path = Path(path)
     hundredths = check_gif(path, fps)
@@ -215,14 +250,18 @@ def write_gif(path: str | Path, frames: NDArray[np.uint8], fps: float) -> float:
             f"frames have shape {frames.shape}; a GIF needs one or more, of 1 to 65,535 pixels a side"
         )
     images = [_with_palette(Image.fromarray(frame)) for frame in frames]
-    temporary = path.with_name(f".{path.name}.partial")
+    options = {"duration": 10 * hundredths, "loop": 0, "comment": f"{hundredths}/100 s a frame"}
+
+    def write(temporary: Path) -> None:
+        images[0].save(temporary, "GIF", save_all=True, append_images=images[1:], **options)
+
     try:
-        images[0].save(
-            temporary, "GIF", save_all=True, append_images=images[1:], duration=10 * hundredths, loop=0
-        )
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        write_atomically(path, write)
+    except (OverflowError, struct.error) as error:  # of a Pillow of today, of an older one
+        raise ValueError(
+            f"frames are equal for longer than {LONGEST / 100} s at {fps:g} frames per second, the longest "
+            "that a GIF can show one; they need a higher fps"
+        ) from error
     return 100 / hundredths
 
 

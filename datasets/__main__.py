@@ -1,25 +1,30 @@
 """The command line of the data: ``python -m datasets write`` and ``python -m datasets show``."""
 
 import argparse
+import signal
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from convlstm.files import open_npy
 from datasets.canonical import CANONICAL_MD5
 from datasets.digits import SOURCES, SPLITS
 from datasets.moving_mnist import FIXED_SEQUENCES, moving_mnist
-from datasets.npy import check_writable, md5_of, open_npy, write_npy
+from datasets.npy import check_space, check_writable, md5_of, write_npy
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run one command; on bad input, print what is wrong and exit with code 2."""
+    """Run one command; exit with 2 and one line on stderr for what was wrong, with 130 on Ctrl-C."""
     parser = _parser()
     args = parser.parse_args(argv)
     try:
         args.run(args)
     except (OSError, ValueError) as error:
         parser.exit(2, f"{parser.prog} {args.command}: error: {error}\n")
+    except KeyboardInterrupt:
+        parser.exit(130, f"{parser.prog} {args.command}: interrupted\n")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -62,7 +67,9 @@ def _write(args: argparse.Namespace) -> None:
     from tqdm import tqdm
 
     if args.seed is not None and args.split != "train":
-        raise ValueError(f"--seed: the {args.split} set has a fixed seed; leave it out, or use --split train")
+        raise ValueError(
+            f"--seed is {args.seed}, but the {args.split} set has its own; leave it out, or use --split train"
+        )
     check_writable(args.out, args.force)
     source = moving_mnist(
         args.digits,
@@ -74,6 +81,7 @@ def _write(args: argparse.Namespace) -> None:
         image_size=args.image_size,
         length=args.length,
     )
+    check_space(args.out, source)  # before there is a bar
     with tqdm(total=len(source), unit=" sequences", desc=args.out.name, dynamic_ncols=True) as bar:
         write_npy(args.out, source, overwrite=args.force, progress=bar.update)
     print(f"wrote {args.out}")
@@ -111,7 +119,8 @@ def _layout(array: np.ndarray) -> str:
     if 1 in (first, second):
         return f"unknown order: {first} and {second} sequences or frames, {frame}"
     sample = array[:32, :32].astype(np.float64)
-    along_first, along_second = (np.abs(np.diff(sample, axis=axis)).mean() for axis in (0, 1))
+    with np.errstate(invalid="ignore"):  # infinities
+        along_first, along_second = (np.abs(np.diff(sample, axis=axis)).mean() for axis in (0, 1))
     if along_first < along_second:
         return f"probably time first, as in the canonical file: {first} frames, {second} sequences, {frame}"
     return f"probably sequences first: {first} sequences, {second} frames, {frame}"
@@ -123,8 +132,10 @@ def _values(array: np.ndarray) -> str:
     if not _is_number(array):
         return "not real numbers"
     parts = np.atleast_1d(array)  # one part of the first axis at a time, never the whole file in memory
-    low, high, mean = np.array([(part.min(), part.max(), part.mean(dtype=np.float64)) for part in parts]).T
-    return f"{low.min():g} to {high.max():g}, mean {mean.mean():.4g}"
+    with np.errstate(invalid="ignore"):  # infinities
+        values = [(part.min(), part.max(), part.mean(dtype=np.float64)) for part in parts]
+        low, high, mean = np.array(values).T
+        return f"{low.min():g} to {high.max():g}, mean {mean.mean():.4g}"
 
 
 def _is_number(array: np.ndarray) -> bool:
@@ -132,4 +143,6 @@ def _is_number(array: np.ndarray) -> bool:
 
 
 if __name__ == "__main__":
+    # So that an ended process removes its unfinished file, as one that fails does.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     main()

@@ -7,7 +7,8 @@ import numpy as np
 import torch
 from einops import rearrange
 
-from datasets.npy import md5_of, open_npy
+from convlstm.files import open_npy
+from datasets.npy import md5_of
 from datasets.source import check_indices, unit_range
 
 CANONICAL_MD5 = "be083ec986bfe91a449d63653c411eb2"
@@ -41,19 +42,19 @@ class CanonicalMovingMNIST:
         path = Path(path)
         if not path.is_file():
             raise FileNotFoundError(
-                f"path: there is no file {str(path)!r}; mnist_test_seq.npy is published at {CANONICAL_URL}"
+                f"{path} is no file; it needs mnist_test_seq.npy, which is published at {CANONICAL_URL}"
             )
         found = md5_of(path)
         if found != md5:
             raise ValueError(
-                f"path: {str(path)!r} ({path.stat().st_size:,} bytes) has md5 {found}, not {md5}: it "
-                f"is damaged, incomplete or another file. Fetch it again from {CANONICAL_URL}"
+                f"{path} has md5 {found} ({path.stat().st_size:,} bytes); it needs {md5}, so it is damaged, "
+                f"incomplete or another file: fetch it again from {CANONICAL_URL}"
             )
         self._frames = open_npy(path)  # (T, N, H, W)
         if self._frames.ndim != 4 or self._frames.dtype != np.uint8:
             raise ValueError(
-                f"path: {str(path)!r} holds {self._frames.dtype} of shape {self._frames.shape}; it must be "
-                "uint8 of shape (T, N, H, W)"
+                f"{path} is {self._frames.dtype} of shape {self._frames.shape}; it needs uint8 of shape "
+                "(T, N, H, W)"
             )
 
     def __len__(self) -> int:

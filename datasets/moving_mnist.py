@@ -86,19 +86,19 @@ class MovingMNIST:
     ) -> None:
         if digits.dtype != torch.uint8 or digits.ndim != 3 or 0 in digits.shape:
             raise ValueError(
-                f"digits: got {digits.dtype} of shape {tuple(digits.shape)}; they must be torch.uint8 of "
-                "shape (N, h, w), one image or more"
+                f"digits are {digits.dtype} of shape {tuple(digits.shape)}; they need torch.uint8 of shape "
+                "(N, h, w), one image or more"
             )
         for name, value in (("sequences", sequences), ("num_digits", num_digits), ("length", length)):
             if not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name}: got {value}; it must be an integer of 1 or more")
+                raise ValueError(f"{name} is {value}; it needs an integer of 1 or more")
         if not isinstance(image_size, int) or image_size < max(digits.shape[1:]):
             raise ValueError(
-                f"image_size: got {image_size}; digits of {digits.shape[1]} x {digits.shape[2]} pixels need "
-                f"frames of {max(digits.shape[1:])} or more"
+                f"image_size is {image_size}; digits of {digits.shape[1]} x {digits.shape[2]} pixels need "
+                f"an integer of {max(digits.shape[1:])} or more"
             )
         if not (speed >= 0 and math.isfinite(speed)):
-            raise ValueError(f"speed: got {speed}; it must be 0 or more, in travels per frame (0.1, say)")
+            raise ValueError(f"speed is {speed}; it needs 0 or more travels per frame (0.1, say)")
         self.digits = digits.cpu()
         self.sequences = sequences
         self.seed = seed

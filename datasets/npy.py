@@ -1,10 +1,11 @@
-"""How files of sequences are read and written: .npy, never pickled, never whole in memory.
+"""How files of sequences are written: .npy, never whole in memory.
 
 Letters: T time, N sequences, H W pixels.
 """
 
 import hashlib
-import os
+import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,28 +13,10 @@ import numpy as np
 import torch
 from einops import rearrange
 
+from convlstm.files import write_atomically
 from datasets.moving_mnist import MovingMNIST
 
 _CHUNK = 64
-
-
-def open_npy(path: str | Path) -> np.ndarray:
-    """Return the array in a .npy file, memory-mapped and read-only.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is not a .npy file, it is empty, truncated, or holds pickled objects.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"path: there is no file {str(path)!r}")
-    try:
-        return np.lib.format.open_memmap(path, mode="r")
-    except ValueError as error:
-        raise ValueError(
-            f"path: {str(path)!r} ({path.stat().st_size:,} bytes) is not a whole .npy file of numbers; numpy "
-            f"says: {error}"
-        ) from error
 
 
 def md5_of(path: str | Path) -> str:
@@ -64,16 +47,16 @@ def write_npy(
         ValueError: the name does not end in .npy.
         FileNotFoundError: the folder does not exist.
         FileExistsError: the file exists and may not be replaced, or it is a folder.
-        OSError: the disk is full or may not be written.
+        OSError: the disk has too little space or may not be written.
     """
     path = Path(path)
     check_writable(path, overwrite)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
-    shape = (source.length, len(source), source.image_size, source.image_size)
-    try:
+    check_space(path, source)
+
+    def write(unfinished: Path) -> None:
         # Not through a memory map, which kills the process when the disk is full.
         with open(unfinished, "wb") as file:
-            header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+            header = {"descr": "|u1", "fortran_order": False, "shape": _shape(source)}
             np.lib.format.write_array_header_1_0(file, header)
             start = file.tell()
             for first in range(0, len(source), _CHUNK):
@@ -83,20 +66,34 @@ def write_npy(
                     file.seek(start + (time * len(source) + first) * chunk.shape[1])
                     file.write(chunk.numpy().data)
                 progress(len(numbers))
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+
+    write_atomically(path, write)
+
+
+def _shape(source: MovingMNIST) -> tuple[int, ...]:
+    # Not len(), which has no word for numbers beyond all disks.
+    return source.length, source.sequences, source.image_size, source.image_size  # (T, N, H, W)
 
 
 def check_writable(path: Path, overwrite: bool) -> None:
-    """Raise what `write_npy` raises before it writes, so that nobody waits for an error."""
+    """Raise what `write_npy` raises for a path, before anything is made that should be written there."""
     if path.suffix != ".npy":
-        raise ValueError(f"path: got {str(path)!r}; the name must end in .npy")
+        raise ValueError(f"{path} does not end in .npy, the kind of file that is written")
     if not path.parent.is_dir():
-        raise FileNotFoundError(f"path: there is no folder {str(path.parent)!r}; make it first")
+        raise FileNotFoundError(f"{path.parent} is no folder, but {path} should go there; make it first")
     if path.is_dir():
-        raise FileExistsError(f"path: {str(path)!r} is a folder; give the name of a file")
+        raise FileExistsError(f"{path} is a folder; it needs to be the name of a file")
     if path.exists() and not overwrite:
         raise FileExistsError(
-            f"path: {str(path)!r} exists; take another name, or have it replaced (overwrite=True, --force)"
+            f"{path} exists; take another name, or have it replaced (overwrite=True, --force)"
+        )
+
+
+def check_space(path: Path, source: MovingMNIST) -> None:
+    """Raise OSError if the file that `write_npy` would write takes more than the disk has free."""
+    needed, free = math.prod(_shape(source)), shutil.disk_usage(path.parent).free
+    if needed > free:
+        raise OSError(
+            f"{path} needs {needed:,} bytes for {source.sequences:,} sequences, but its disk has {free:,} "
+            "free; write fewer or elsewhere"
         )

@@ -13,7 +13,8 @@ from einops import rearrange
 class Source(Protocol):
     """A numbered set of sequences, generated or read.
 
-    Sequence n is always the same, bit for bit, whatever the batch it is asked for in.
+    Sequence n is always the same, bit for bit, whatever the batch it is asked for in. What has this fits
+    `convlstm.evaluation.Source`, too: the part of it that scoring needs.
     """
 
     value_range: tuple[float, float]
@@ -40,15 +41,16 @@ def check_indices(indices: torch.Tensor | Sequence[int], sequences: int) -> torc
     numbers = torch.as_tensor(indices)
     if numbers.ndim != 1 or numbers.numel() == 0:
         raise ValueError(
-            f"indices: got shape {tuple(numbers.shape)}; give the numbers of one sequence or more, shape (B,)"
+            f"indices have shape {tuple(numbers.shape)}; they need (B,), the number of one sequence or more"
         )
     if numbers.is_floating_point() or numbers.is_complex() or numbers.dtype == torch.bool:
-        raise ValueError(f"indices: got {numbers.dtype}; the numbers of sequences must be integers")
+        raise ValueError(f"indices are {numbers.dtype}; they need integers")
     numbers = numbers.to("cpu", torch.int64)
     low, high = int(numbers.min()), int(numbers.max())
     if low < 0 or high >= sequences:
         raise IndexError(
-            f"indices: got {low if low < 0 else high}; there are {sequences} sequences, 0 to {sequences - 1}"
+            f"indices have {low if low < 0 else high}; they need 0 to {sequences - 1}, one of {sequences} "
+            "sequences"
         )
     return numbers
 

@@ -19,7 +19,7 @@ from convlstm import (
     load_checkpoint,
     save_checkpoint,
 )
-from convlstm.checkpoint import read_config, write_atomically
+from convlstm.checkpoint import read_config
 
 
 def stacked(hidden: int = 4) -> StackedForecaster:
@@ -48,20 +48,6 @@ def test_saving_replaces_what_stood_there(tmp_path: Path) -> None:
     second = stacked()
     save_checkpoint(tmp_path, second)
     assert_close(load_checkpoint(tmp_path).state_dict(), second.state_dict(), rtol=0, atol=0)
-
-
-def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    path.write_text("old")
-
-    def fail(temporary: Path) -> None:
-        temporary.write_text("half")
-        raise OSError("no space left on device")
-
-    with pytest.raises(OSError, match="no space"):
-        write_atomically(path, fail)
-    assert path.read_text() == "old"
-    assert os.listdir(tmp_path) == ["file"]
 
 
 def test_notes_cannot_hide_the_network(tmp_path: Path) -> None:

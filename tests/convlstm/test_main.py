@@ -11,6 +11,7 @@ import pytest
 
 from convlstm import StackedForecaster, StackedForecasterConfig, save_checkpoint
 from convlstm.__main__ import main
+from convlstm.video import write_gif
 
 
 @pytest.fixture(autouse=True)
@@ -38,10 +39,51 @@ def test_a_clip_that_ends_with_the_context_has_no_truth() -> None:
     assert iio.imread("out.gif", index=0).shape[0] < iio.imread("with_truth.gif", index=0).shape[0]
 
 
-def test_a_frame_rate_that_a_gif_cannot_have_is_said(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["rollout", "run", "clips.npy", "--fps", "12", "-o", "out.gif"]) == 0
-    assert "12.5 frames per second (not 12: a GIF counts hundredths of a second)" in capsys.readouterr().out
-    assert iio.immeta("out.gif")["duration"] == 80
+@pytest.mark.parametrize(
+    ("fps", "message", "duration"),
+    [
+        ("12", "12.5 frames per second (not 12: a GIF counts hundredths of a second)", 80),
+        ("60", "50 frames per second (not 60: viewers slow down frames of less than 2 hundredths", 20),
+        ("1e-3", "0.001526 frames per second (not 0.001: a frame of a GIF lasts 655.35 s at most)", 655_350),
+    ],
+)
+def test_a_frame_rate_that_a_gif_cannot_have_is_said(
+    fps: str, message: str, duration: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["rollout", "run", "clips.npy", "--fps", fps, "--horizon", "2", "-o", "out.gif"]) == 0
+    assert message in capsys.readouterr().out
+    assert iio.immeta("out.gif")["duration"] == duration
+
+
+def test_how_the_clips_were_read_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    np.save("more.npy", np.load("clips.npy").swapaxes(0, 1))  # (N, T, H, W)
+    write_gif("a.gif", np.load("clips.npy")[:, 0], 5)
+    for clips, said in (
+        (["clips.npy"], "clips.npy read as TNHW: 3 clips of 14 frames\n"),
+        (["more.npy", "--layout", "nthw", "--count", "9"], "more.npy read as NTHW: 4 clips of 14 frames\n"),
+        (["a.gif"], "a.gif: 1 clip of 14 frames\n"),
+    ):
+        assert main(["rollout", "run", *clips, "--horizon", "2", "-o", "out.gif"]) == 0
+        assert capsys.readouterr().out.startswith(said)
+
+
+def test_a_layout_that_was_guessed_is_named_where_it_may_be_wrong(capsys: pytest.CaptureFixture[str]) -> None:
+    np.save("more.npy", np.load("clips.npy").swapaxes(0, 1))  # (N, T, H, W)
+    assert main(["rollout", "run", "more.npy"]) == 2
+    error = "more.npy has 4 frames a clip; --context 10 needs as many or more"
+    guessed = f"{error}, or another --layout: its axes were taken for TNHW\n"
+    assert capsys.readouterr().err.endswith(guessed)
+    assert main(["rollout", "run", "more.npy", "--layout", "TNHW"]) == 2
+    assert capsys.readouterr().err.endswith(f"{error}\n")
+
+
+def test_ctrl_c_is_one_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("convlstm.rollouts.rollout", interrupt)
+    assert main(["rollout", "run", "clips.npy"]) == 130
+    assert capsys.readouterr().err == "python -m convlstm: interrupted\n"
 
 
 def test_a_gif_is_read_as_clips() -> None:
@@ -63,6 +105,8 @@ def test_a_gif_is_read_as_clips() -> None:
         (["run", "nowhere.npy"], "nowhere.npy is no file"),
         (["run", "empty.npy"], "empty.npy is empty"),
         (["run", "truncated.npy"], "truncated.npy is damaged"),
+        (["run", "negative.npy"], "negative.npy is damaged"),
+        (["run", "rgba.npy"], "rgba.npy has 4 channels (RGBA: leave out the fourth)"),
         (["run", "odd.npy"], "which patches of 4 x 4 do not divide"),
         (["run", "clips.npy", "--device", "abacus"], "abacus"),
         (["run", "clips.npy", "--layout", "XY"], "layout is 'XY'"),
@@ -73,6 +117,8 @@ def test_a_gif_is_read_as_clips() -> None:
 def test_errors_are_one_line(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     Path("empty.npy").touch()
     Path("truncated.npy").write_bytes(Path("clips.npy").read_bytes()[:500])
+    Path("negative.npy").write_bytes(Path("clips.npy").read_bytes().replace(b"(14, ", b"(-1, "))
+    np.save("rgba.npy", np.zeros((14, 16, 12, 4), np.uint8))
     np.save("odd.npy", np.zeros((14, 4, 17, 12), np.uint8))
     before = sorted(os.listdir())
     assert main(["rollout", *arguments]) == 2

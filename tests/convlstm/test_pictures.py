@@ -135,15 +135,6 @@ def test_the_scale_is_whole(size: tuple[int, int], scale: int) -> None:
     assert_shows(found[0][1], frames[0, 0])
 
 
-def test_a_scale_of_ones_own() -> None:
-    context = clips(T)
-    shown = tiles(comparison(context, context, scale=2)[0], 2)
-    assert len(shown) == N
-    assert_shows(shown[1][1], context[1, 0])
-    with pytest.raises(ValueError, match="scale is 0; it needs a whole number of 1 or more"):
-        comparison(context, context, scale=0)
-
-
 def test_gray_clips_make_a_gif_that_is_exact(tmp_path) -> None:
     # Every shade, every error, every colour of letter: as many colours as there can be.
     ramp = np.linspace(0, 1, HEIGHT * WIDTH).reshape(HEIGHT, WIDTH)

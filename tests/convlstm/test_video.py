@@ -91,7 +91,10 @@ def test_only_what_is_asked_for_is_read(tmp_path: Path) -> None:
         (np.zeros((4, 5, 5), np.uint8), "TH", "layout is 'TH'; it needs each of T, H and W once"),
         (np.zeros((4, 5, 5), np.uint8), "THWT", "layout is 'THWT'"),
         (np.zeros((4, 5, 5), np.uint8), "TNHW", "layout is 'TNHW', 4 axes, but .* has 3"),
-        (np.zeros((2, 4, 4, 5, 5), np.uint8), "NTCHW", "has 4 channels"),
+        (np.zeros((2, 4, 4, 5, 5), np.uint8), "NTCHW", r"has 4 channels \(RGBA: leave out the fourth\)"),
+        (np.zeros((2, 4, 4, 5, 5), np.uint8), None, r"has 4 channels .*read as NTCHW"),
+        (np.zeros((2, 4, 5, 5, 4), np.uint8), None, r"has 4 channels .*read as NTHWC"),
+        (np.zeros((4, 5, 5, 4), np.uint8), None, r"has 4 channels .*read as THWC; it needs 1 or 3"),
         (np.array([[["a"]]]), None, "values of type <U1"),
     ],
 )
@@ -192,12 +195,64 @@ def test_frames_of_more_colours_are_near_and_without_noise(tmp_path: Path) -> No
     assert np.abs(flat - (200, 30, 90)).max() <= 2
 
 
-def test_equal_frames_become_one_that_lasts(tmp_path: Path) -> None:
-    frames = np.zeros((4, 6, 5), np.uint8)
-    frames[2:] = 255
-    write_gif(tmp_path / "a.gif", frames, 10)
-    assert read_clips(tmp_path / "a.gif").shape == (1, 2, 1, 6, 5)
-    assert iio.immeta(tmp_path / "a.gif", index=0)["duration"] == 200
+@pytest.mark.parametrize(
+    "order", [[0, 0, 1, 2, 2, 2, 3], [0, 1, 2, 2, 2], [0, 0, 1, 1, 2, 2], [0, 0, 0, 0], [0]], ids=str
+)
+@pytest.mark.parametrize("fps", [10, 1000, 0.1])
+def test_equal_frames_come_back_as_many(tmp_path: Path, order: list[int], fps: float) -> None:
+    frames = RANDOM.integers(0, 256, (4, 6, 5), dtype=np.uint8)[order]
+    write_gif(tmp_path / "a.gif", frames, fps)
+    with Image.open(tmp_path / "a.gif") as image:
+        assert image.n_frames == len(set(order))  # pyright: ignore[reportAttributeAccessIssue]
+    np.testing.assert_allclose(read_clips(tmp_path / "a.gif")[0, :, 0] * 255, frames, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("durations", "comment", "times"),
+    [
+        ([10, 20, 10], "", [1, 2, 1]),
+        ([5, 5, 5, 300], "", [1, 1, 1, 1]),  # held at the end
+        ([6000], "", [1]),
+        ([3, 3, 4, 3], "", [1, 1, 1, 1]),  # 30 frames a second
+        ([2, 3, 2, 3], "", [1, 1, 1, 1]),  # 40
+        ([0, 0, 0], "", [1, 1, 1]),  # as fast as the viewer can
+        ([10, 0, 10], "", [1, 1, 1]),
+        ([10, 20, 30], "5/100 s a frame", [2, 4, 6]),
+        ([12, 12, 24], "5/100 s a frame", [1, 1, 1]),  # changed since
+        ([10, 10, 20], "0/100 s a frame", [1, 1, 1]),
+        ([10, 10, 20], "9" * 9000, [1, 1, 1]),
+    ],
+)
+def test_gifs_of_others_come_as_evenly_as_they_last(
+    tmp_path: Path, durations: list[int], comment: str, times: list[int]
+) -> None:
+    frames = RANDOM.integers(0, 256, (len(durations), 6, 5), dtype=np.uint8)
+    images = [Image.fromarray(frame) for frame in frames]
+    milliseconds = [10 * duration for duration in durations]
+    path, options = tmp_path / "a.gif", {"comment": comment} if comment else {}
+    images[0].save(path, save_all=True, append_images=images[1:], duration=milliseconds, **options)
+    clip = read_clips(path)[0, :, 0]
+    np.testing.assert_allclose(clip * 255, np.repeat(frames, times, axis=0), atol=1e-4)
+
+
+def test_a_gif_too_large_for_the_memory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dark, light = Image.new("L", (100, 100)), Image.new("L", (100, 100), 255)
+    # 655.35 s at the pace of 0.01 s: 65,535 frames of 30,000 bytes.
+    dark.save(tmp_path / "a.gif", save_all=True, append_images=[light, dark], duration=[655_350, 10, 10])
+    with pytest.raises(ValueError, match=r"a.gif is too large: .* more than 1,073,741,824 bytes"):
+        read_clips(tmp_path / "a.gif")
+    monkeypatch.setattr("convlstm.video.LARGEST", 5 * 8 * 8 * 3)
+    write_gif(tmp_path / "b.gif", RANDOM.integers(0, 256, (5, 8, 8), dtype=np.uint8), 5)
+    assert read_clips(tmp_path / "b.gif").shape == (1, 5, 1, 8, 8)
+    write_gif(tmp_path / "b.gif", RANDOM.integers(0, 256, (6, 8, 8), dtype=np.uint8), 5)
+    with pytest.raises(ValueError, match=r"b.gif is too large"):
+        read_clips(tmp_path / "b.gif")
+
+
+def test_frames_equal_for_longer_than_a_gif_can_say_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"frames are equal for longer than 655.35 s at 1 frames per second"):
+        write_gif(tmp_path / "a.gif", np.zeros((656, 4, 4), np.uint8), 1)
+    assert os.listdir(tmp_path) == []
 
 
 def test_all_gray_levels_survive(tmp_path: Path) -> None:
@@ -253,7 +308,13 @@ def test_a_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_whether_a_gif_can_be_written(tmp_path: Path) -> None:
-    assert [check_gif(tmp_path / "a.GIF", fps) for fps in (5, 12, 1000, 1e-9)] == [20, 8, 2, 65_535]
+    assert [check_gif(tmp_path / "a.GIF", fps) for fps in (5, 12, 1000, 1e-9, 1e-320)] == [
+        20,
+        8,
+        2,
+        65_535,
+        65_535,
+    ]
     (tmp_path / "b.gif").mkdir()
     with pytest.raises(ValueError, match=r"b.gif is a directory"):
         check_gif(tmp_path / "b.gif", 5)

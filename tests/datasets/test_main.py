@@ -1,3 +1,7 @@
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +11,8 @@ import torch
 import datasets.__main__ as command_line
 from datasets import moving_mnist
 from datasets.npy import md5_of
+
+ROOT = Path(__file__).parents[2]
 
 
 def run(*argv: object) -> None:
@@ -53,7 +59,7 @@ def test_write_takes_a_seed_for_training_sequences_alone(
     )
     capsys.readouterr()
     message = refused(capsys, "write", tmp_path / "test.npy", "--seed", 5)
-    assert "--seed: the test set has a fixed seed" in message
+    assert "--seed is 5, but the test set has its own" in message
 
 
 def test_write_spares_a_file_unless_forced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -69,10 +75,10 @@ def test_write_spares_a_file_unless_forced(tmp_path: Path, capsys: pytest.Captur
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--image-size=20"], "image_size: got 20"),
-        (["--length=0"], "length: got 0"),
-        (["--sequences=-3"], "sequences: got -3"),
-        (["--num-digits=0"], "num_digits: got 0"),
+        (["--image-size=20"], "image_size is 20"),
+        (["--length=0"], "length is 0"),
+        (["--sequences=-3"], "sequences is -3"),
+        (["--num-digits=0"], "num_digits is 0"),
     ],
 )
 def test_write_refuses_bad_numbers(
@@ -80,6 +86,41 @@ def test_write_refuses_bad_numbers(
 ) -> None:
     assert message in refused(capsys, "write", tmp_path / "set.npy", *flags)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("sequences", [10**13, 10**25])
+def test_write_asks_first_whether_the_disk_has_room(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], sequences: int
+) -> None:
+    message = refused(capsys, "write", tmp_path / "set.npy", "--sequences", sequences)
+    assert f"needs {sequences * 20 * 64 * 64:,} bytes for {sequences:,} sequences" in message
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_write_that_is_ended_leaves_nothing(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "datasets", "write", tmp_path / "set.npy"]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+        while process.poll() is None and not list(tmp_path.iterdir()):
+            time.sleep(0.05)
+        process.terminate()
+        _, errors = process.communicate()
+    assert process.returncode == 128 + signal.SIGTERM
+    assert "Traceback" not in errors
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_ctrl_c_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command_line, "md5_of", interrupt)
+    np.save(tmp_path / "array.npy", np.zeros(3))
+    with pytest.raises(SystemExit) as caught:
+        run("show", tmp_path / "array.npy")
+    assert caught.value.code == 130
+    assert capsys.readouterr().err == "python -m datasets show: interrupted\n"
 
 
 def test_write_says_how_to_get_mnist(
@@ -91,8 +132,8 @@ def test_write_says_how_to_get_mnist(
     with pytest.raises(SystemExit) as caught:
         run("write", tmp_path / "set.npy", "--digits=mnist", "--root", tmp_path)
     assert caught.value.code == 2
-    assert f"into {tmp_path / 'MNIST' / 'raw'}" in capsys.readouterr().err
-    assert not (tmp_path / "set.npy").exists()
+    assert f"in {tmp_path / 'MNIST' / 'raw'}" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_show_tells_the_order_of_time_and_sequences(
@@ -132,6 +173,7 @@ def test_show_tells_the_order_of_time_and_sequences(
         (np.array(4), "4 to 4, mean 4"),
         (np.array([True, False]), "0 to 1, mean 0.5"),
         (np.array([1.0, np.nan]), "nan to nan, mean nan"),
+        (np.full((2, 2, 2, 2), [np.inf, -np.inf]), "-inf to inf, mean nan"),
         (np.zeros((0, 3)), "none: the array is empty"),
         (np.array(["a", "b"]), "not real numbers"),
     ],
@@ -156,12 +198,15 @@ def test_show_knows_the_canonical_file(
 
 def test_show_refuses_what_is_not_an_array(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "file.npy"
-    assert "there is no file" in refused(capsys, "show", path)
-    assert "there is no file" in refused(capsys, "show", tmp_path)
+    assert f"{path} is no file" in refused(capsys, "show", path)
+    assert f"{tmp_path} is no file" in refused(capsys, "show", tmp_path)
     path.write_bytes(b"")
-    assert "not a whole .npy file" in refused(capsys, "show", path)
+    assert "file.npy is empty" in refused(capsys, "show", path)
     np.save(path, np.array([{}], dtype=object), allow_pickle=True)
-    assert "not a whole .npy file" in refused(capsys, "show", path)
+    assert "file.npy holds Python objects" in refused(capsys, "show", path)
+    np.save(path, np.zeros((2, 3)))
+    path.write_bytes(path.read_bytes().replace(b"(2, 3)", b"(-2,3)"))
+    assert "file.npy is damaged" in refused(capsys, "show", path)
 
 
 def test_a_command_is_required(capsys: pytest.CaptureFixture[str]) -> None:

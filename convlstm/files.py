@@ -1,0 +1,87 @@
+"""Files: written whole or not at all, and .npy arrays opened without trust in what they hold."""
+
+import math
+import os
+import textwrap
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+__all__ = ["open_npy", "write_atomically"]
+
+MAGIC = b"\x93NUMPY"  # what every .npy file begins with
+MOST_AXES = 32  # of an array, in every version of numpy
+
+
+def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
+    """Call write(temporary path) and rename what it wrote to `path`; on an error leave nothing behind.
+
+    Args:
+        path: of the file; one that stands there is replaced once the new one is whole.
+        write: writes the whole file to the path that it is given, a hidden name beside `path`.
+    """
+    # The process's number keeps two that write the same file out of each other's way.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        write(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def open_npy(path: str | Path) -> np.memmap:
+    """Return the array in a .npy file, memory-mapped and read-only: no more is read than is used of it.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a file that is empty, damaged or of another kind, or an array of Python objects (a pickle,
+            which is never loaded).
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is no file; it needs a .npy array")
+    with path.open("rb") as file:
+        start = file.read(len(MAGIC))
+        if start != MAGIC:
+            begins = f"begins with {start!r}" if start else "is empty"
+            raise ValueError(f"{path} {begins}; it needs a .npy array, which begins with {MAGIC!r}")
+        file.seek(0)
+        try:
+            shape, fortran_order, dtype = _read_header(file)
+        except Exception as error:  # numpy evaluates a header, and meets damage with whatever error that has
+            # The first line alone: what numpy advises in the others is for files that one trusts.
+            reason = textwrap.shorten(str(error).partition("\n")[0] or type(error).__name__, 120)
+            raise ValueError(f"{path} is damaged, its header cannot be read: {reason}") from error
+        offset = file.tell()
+    if dtype.hasobject:
+        raise ValueError(
+            f"{path} holds Python objects (a pickle), which are never loaded; save numbers, as uint8"
+        )
+    needed, found = math.prod(shape) * dtype.itemsize, path.stat().st_size - offset
+    if found < needed:
+        raise ValueError(
+            f"{path} is damaged: it is cut short, with {found:,} bytes of the {needed:,} that its shape "
+            f"{shape} takes; write or copy it again"
+        )
+    return np.memmap(path, dtype, "r", offset, shape, "F" if fortran_order else "C")
+
+
+def _read_header(file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Return the shape of an array, whether it is in Fortran's order, and its type; raise anything."""
+    versions = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    version = np.lib.format.read_magic(file)
+    if version not in versions:
+        raise ValueError(f"version {version} of the format is for records")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a header that Python 2 wrote is as good, a damaged one is an error
+        shape, fortran_order, dtype = versions[version](file)
+    if any(type(n) is not int or n < 0 for n in shape):
+        raise ValueError(f"shape is {shape}; it needs whole numbers of 0 or more")
+    if len(shape) > MOST_AXES:
+        raise ValueError(f"shape has {len(shape)} axes; it needs {MOST_AXES} or fewer")
+    if math.prod(n for n in shape if n) * max(dtype.itemsize, 1) >= 2**63:
+        raise ValueError(f"shape is {shape}, larger than any memory")
+    return shape, fortran_order, dtype
