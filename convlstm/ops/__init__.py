@@ -4,14 +4,20 @@ Letters: T time, B batch, I input channels, C hidden channels, S the spatial axe
 All three take (T, B, I, *S) and parameters shaped as in `convlstm.functional`. The hidden state is held in
 the type the convolutions compute in (autocast's, or the weights'), the LSTM's cell state in float32 (float64
 for float64): the cell state is a sum over all of time and would lose the small terms in a shorter type.
+
+`reference` is the definition of right; `fused` is tested against it and is what runs where it is compiled.
 """
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from convlstm.ops import reference
+from convlstm.ops import checks, fused, reference
+from convlstm.ops.checks import check_state
+from convlstm.ops.choice import is_fused
 
-__all__ = ["gru", "lstm", "rnn"]
+__all__ = ["check_state", "gru", "lstm", "rnn"]
 
 
 def rnn(
@@ -21,6 +27,7 @@ def rnn(
     weight_hh: Tensor,
     bias: Tensor | None = None,
     nonlinearity: str = "tanh",
+    lengths: Tensor | Sequence[int] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Run a convolutional Elman network over a sequence.
 
@@ -31,6 +38,8 @@ def rnn(
         weight_hh: (C, C, *K).
         bias: (C,), or None.
         nonlinearity: "tanh" (default) or "relu".
+        lengths: (B,), steps of each sequence, 1 to T; None (default) for T. What comes after them is not
+            looked at, the outputs there are zero, and the last state is the one at the length.
 
     Returns:
         The hidden states (T, B, C, *S) and the last of them (B, C, *S).
@@ -38,9 +47,12 @@ def rnn(
     Raises:
         ValueError: a wrong shape, type or device, named with what is needed.
     """
-    _check_input(input, weight_ih, weight_hh)
-    h = _state("h0", h0, input, weight_hh)
-    return reference.rnn(input, h, weight_ih, weight_hh, bias, nonlinearity)
+    input, lengths = _check(input, weight_ih, weight_hh, lengths, h0=h0)
+    dtype = checks.compute_dtype(weight_hh)
+    out, h_n = reference.rnn(
+        input, _state(h0, input, weight_hh, dtype), weight_ih, weight_hh, bias, nonlinearity, lengths
+    )
+    return _cut(out, lengths), h_n
 
 
 def lstm(
@@ -51,6 +63,10 @@ def lstm(
     weight_hh: Tensor,
     bias: Tensor | None = None,
     weight_ch: Tensor | None = None,
+    lengths: Tensor | Sequence[int] | None = None,
+    *,
+    recompute: bool = False,
+    implementation: str | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Run a convolutional LSTM over a sequence.
 
@@ -62,6 +78,11 @@ def lstm(
         weight_hh: (4C, C, *K), rows i, f, g, o.
         bias: (4C,), or None.
         weight_ch: peepholes, rows i, f, o: (3C, 1, ...), (3C, *S) or None.
+        lengths: (B,), steps of each sequence, 1 to T; None (default) for T. What comes after them is not
+            looked at, the outputs there are zero, and the last states are those at the length.
+        recompute: keep little for the backward pass and compute the rest anew in it (default False); only the
+            fused implementation can, the reference ignores it.
+        implementation: "auto", "reference" or "fused"; None (default): see `convlstm.ops.choice`.
 
     Returns:
         The hidden states (T, B, C, *S), the last hidden and the last cell state (B, C, *S).
@@ -69,17 +90,23 @@ def lstm(
     Raises:
         ValueError: a wrong shape, type or device, named with what is needed.
     """
-    _check_input(input, weight_ih, weight_hh)
+    input, lengths = _check(input, weight_ih, weight_hh, lengths, h0=h0, c0=c0)
     frame, pixels = tuple(input.shape[3:]), None if weight_ch is None else tuple(weight_ch.shape[1:])
     if pixels is not None and pixels != frame and set(pixels) != {1}:
         raise ValueError(
-            f"input has frames of {_sizes(frame)}, but the per-pixel peepholes were made for "
-            f"{_sizes(pixels)}; give frames of that size "
+            f"input has frames of {checks.sizes(frame)}, but the per-pixel peepholes were made for "
+            f"{checks.sizes(pixels)}; give frames of that size "
             "(peephole='channel' fits any)"
         )
-    h = _state("h0", h0, input, weight_hh)
-    c = _state("c0", c0, input, weight_hh, torch.float64 if h.dtype == torch.float64 else torch.float32)
-    return reference.lstm(input, h, c, weight_ih, weight_hh, bias, weight_ch)
+    dtype = checks.compute_dtype(weight_hh)
+    wide = torch.promote_types(dtype, torch.float32)
+    if is_fused(implementation, input.device, dtype):
+        tensors = fused.cast(dtype, input, h0, weight_ih, weight_hh, bias)
+        out, h_n, c_n = fused.lstm(*tensors, *fused.cast(wide, c0, weight_ch), lengths, recompute)
+    else:
+        h, c = _state(h0, input, weight_hh, dtype), _state(c0, input, weight_hh, wide)
+        out, h_n, c_n = reference.lstm(input, h, c, weight_ih, weight_hh, bias, weight_ch, lengths)
+    return _cut(out, lengths), h_n, c_n
 
 
 def gru(
@@ -90,6 +117,7 @@ def gru(
     bias: Tensor | None = None,
     bias_hn: Tensor | None = None,
     reset_after: bool = True,
+    lengths: Tensor | Sequence[int] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Run a convolutional GRU over a sequence.
 
@@ -101,6 +129,8 @@ def gru(
         bias: (3C,), or None.
         bias_hn: (C,), or None; only with reset_after.
         reset_after: apply the reset gate after the recurrent convolution (default) or before it.
+        lengths: (B,), steps of each sequence, 1 to T; None (default) for T. What comes after them is not
+            looked at, the outputs there are zero, and the last state is the one at the length.
 
     Returns:
         The hidden states (T, B, C, *S) and the last of them (B, C, *S).
@@ -108,78 +138,37 @@ def gru(
     Raises:
         ValueError: a wrong shape, type or device, named with what is needed.
     """
-    _check_input(input, weight_ih, weight_hh)
-    h = _state("h0", h0, input, weight_hh)
-    return reference.gru(input, h, weight_ih, weight_hh, bias, bias_hn, reset_after)
+    input, lengths = _check(input, weight_ih, weight_hh, lengths, h0=h0)
+    h = _state(h0, input, weight_hh, checks.compute_dtype(weight_hh))
+    out, h_n = reference.gru(input, h, weight_ih, weight_hh, bias, bias_hn, reset_after, lengths)
+    return _cut(out, lengths), h_n
 
 
-def _sizes(shape: tuple[int, ...]) -> str:
-    return " x ".join(str(size) for size in shape)
+def _check(
+    input: Tensor,
+    weight_ih: Tensor | None,
+    weight_hh: Tensor,
+    lengths: Tensor | Sequence[int] | None,
+    **states: Tensor | None,
+) -> tuple[Tensor, Tensor | None]:
+    """Check the arguments; return the input, zeros past the lengths, and the lengths."""
+    checks.check_input(input, weight_ih, weight_hh)
+    checks.check_states(input, weight_hh, **states)
+    lengths = checks.check_lengths(lengths, input)
+    # Zeros, whatever is there: a gradient of zero times a NaN would be a NaN.
+    return _cut(input, lengths), lengths
 
 
-def _autocast(device: torch.device) -> bool:
-    # Asking about a device that has no autocast, such as meta, raises.
-    return torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type)
+def _cut(sequence: Tensor, lengths: Tensor | None) -> Tensor:
+    """(T, B, ...) with zeros past the lengths."""
+    if lengths is None:
+        return sequence
+    past = torch.arange(len(sequence), device=lengths.device)[:, None] >= lengths  # (T, B)
+    return sequence.masked_fill(past.reshape(*past.shape, *(1 for _ in sequence.shape[2:])), 0)
 
 
-def _compute_dtype(weight: Tensor) -> torch.dtype:
-    if _autocast(weight.device) and weight.dtype != torch.float64:
-        return torch.get_autocast_dtype(weight.device.type)
-    return weight.dtype
-
-
-def _check_input(input: Tensor, weight_ih: Tensor | None, weight_hh: Tensor) -> None:
-    channels = 0 if weight_ih is None else weight_ih.shape[1]
-    axes = ("D", "H", "W")[5 - weight_hh.dim() :]
-    if input.dim() != weight_hh.dim() + 1:
-        raise ValueError(
-            f"input has {input.dim()} dimensions, shape {tuple(input.shape)}; "
-            f"it needs {weight_hh.dim() + 1}: (T, B, {channels}, {', '.join(axes)})"
-        )
-    if input.shape[2] != channels:
-        raise ValueError(
-            f"input has {input.shape[2]} channels, shape {tuple(input.shape)}; it needs {channels}: "
-            f"(T, B, {channels}, {', '.join(axes)})"
-        )
-    if 0 in input.shape[:2] or 0 in input.shape[3:]:
-        raise ValueError(
-            f"input has shape {tuple(input.shape)} (T, B, I, {', '.join(axes)}); "
-            "it needs at least one frame, one sequence and one pixel"
-        )
-    if input.device != weight_hh.device:
-        raise ValueError(
-            f"input is on {input.device}, the weights are on {weight_hh.device}; move one with .to(...)"
-        )
-    if not input.is_floating_point():
-        raise ValueError(
-            f"input has type {input.dtype}; it needs a floating type: pixels in [0, 1], not integers"
-        )
-    # Autocast converts every floating type but float64.
-    autocast = _autocast(input.device)
-    if input.dtype != weight_hh.dtype and (not autocast or torch.float64 in (input.dtype, weight_hh.dtype)):
-        raise ValueError(
-            f"input has type {input.dtype}, the weights have {weight_hh.dtype}; "
-            "convert one with .to(...), or run under torch.autocast"
-        )
-
-
-def _state(
-    name: str, state: Tensor | None, input: Tensor, weight_hh: Tensor, dtype: torch.dtype | None = None
-) -> Tensor:
-    """Check a given state and cast it, or make one of zeros; (B, C, *S)."""
-    shape = (input.shape[1], weight_hh.shape[1], *input.shape[3:])
-    dtype = dtype or _compute_dtype(weight_hh)
-    if state is None:
-        return torch.zeros(shape, device=input.device, dtype=dtype)
-    check_state(name, state, shape, input.device)
-    return state.to(dtype)
-
-
-def check_state(name: str, state: Tensor, shape: tuple[int, ...], device: torch.device) -> None:
-    """Raise ValueError unless a state has the given shape, lies on the device and holds floating numbers."""
-    if tuple(state.shape) != tuple(shape):
-        raise ValueError(f"{name} has shape {tuple(state.shape)}; it needs {tuple(shape)}")
-    if state.device != device:
-        raise ValueError(f"{name} is on {state.device}, the input is on {device}; move it with .to({device})")
-    if not state.is_floating_point():
-        raise ValueError(f"{name} has type {state.dtype}; it needs a floating type")
+def _state(state: Tensor | None, input: Tensor, weight_hh: Tensor, dtype: torch.dtype) -> Tensor:
+    """An initial state (B, C, *S) in its type, zeros for None."""
+    if state is not None:
+        return state.to(dtype)
+    return input.new_zeros(input.shape[1], weight_hh.shape[1], *input.shape[3:], dtype=dtype)

@@ -6,6 +6,7 @@ Letters: as in `convlstm.ops.stack`.
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from convlstm.ops import stack as passes
@@ -42,7 +43,11 @@ class _Arguments:
 
 @torch.library.custom_op("convlstm::stack", mutates_args=())
 def _stack(
-    tensors: list[Tensor], present: list[int], numbers: list[int], read_given: Tensor | None, lengths: Tensor | None
+    tensors: list[Tensor],
+    present: list[int],
+    numbers: list[int],
+    read_given: Tensor | None,
+    lengths: Tensor | None,
 ) -> list[Tensor]:
     call = _Arguments(tensors, present, numbers)
     with torch.autocast(call.input.device.type, enabled=False):
@@ -152,19 +157,40 @@ _stack_backward.register_autograd(_no_second_derivatives)
 def lstm(
     input: Tensor,
     h0: Tensor | None,
-    c0: Tensor | None,
     weight_ih: Tensor | None,
     weight_hh: Tensor,
     bias: Tensor | None,
+    c0: Tensor | None,
     weight_ch: Tensor | None,
     lengths: Tensor | None,
     recompute: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Run `convlstm.ops.reference.lstm`, fused; all tensors but c0 and weight_ch in the compute type."""
+    """Run what `convlstm.ops.reference.lstm` runs; all tensors but c0 and weight_ch in the compute type."""
+    if input.dim() == 4:  # one spatial axis is two, of which the first is one pixel
+        row = [None if t is None else t.unsqueeze(-2) for t in (input, h0, weight_ih, weight_hh)]
+        row_c0, row_ch = (None if t is None else t.unsqueeze(-2) for t in (c0, weight_ch))
+        y, h_n, c_n = lstm(*row, bias, row_c0, row_ch, lengths, recompute)
+        return y.squeeze(-2), h_n.squeeze(-2), c_n.squeeze(-2)
+    weight_ih, weight_hh = odd(weight_ih), odd(weight_hh)
     T = len(input)
     everything = [input, h0, c0, weight_ih, weight_hh, bias, weight_ch, None, None]
     y, h_n, c_n = run(everything, [T, keep_of(everything, recompute), T, 0, 0], None, lengths)
     return y, h_n, c_n
+
+
+def cast(dtype: torch.dtype, *tensors: Tensor | None) -> list[Tensor | None]:
+    """The tensors in another type."""
+    return [None if tensor is None else tensor.to(dtype) for tensor in tensors]
+
+
+def odd(weight: Tensor | None) -> Tensor | None:
+    """A weight (O, I, *K) with a tap of zeros before the others along axes where their number is even.
+
+    Padded alike on both sides, it convolves as the even kernel does that is padded by one more at the end.
+    """
+    if weight is None or all(k % 2 for k in weight.shape[2:]):
+        return weight
+    return F.pad(weight, [side for k in reversed(weight.shape[2:]) for side in (1 - k % 2, 0)])
 
 
 def keep_of(tensors: list[Tensor | None], recompute: bool) -> int:

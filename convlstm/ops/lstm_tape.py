@@ -79,7 +79,12 @@ class LSTMForward:
         if slot is not None:
             saved, self.c = rows(self.gates[slot]), self.cells[slot]
         weights.kernels.lstm_forward(
-            rows(gates), rows(c), weights.peepholes, saved, rows(self.c), [rows(place) for place in (self.h, *h)]
+            rows(gates),
+            rows(c),
+            weights.peepholes,
+            saved,
+            rows(self.c),
+            [rows(place) for place in (self.h, *h)],
         )
 
 
@@ -130,7 +135,13 @@ class LSTMBackward:
         """
         weights, d_gates = self._weights, self._d_gates[slot]
         weights.kernels.lstm_backward(
-            rows(gates), rows(c), rows(c_new), weights.peepholes, [rows(d) for d in d_h], rows(self.d_c), rows(d_gates)
+            rows(gates),
+            rows(c),
+            rows(c_new),
+            weights.peepholes,
+            [rows(d) for d in d_h],
+            rows(self.d_c),
+            rows(d_gates),
         )
         self._peephole_gradients(d_gates, c, c_new)
         if to_x and to_h and self._to_both is not None:
@@ -143,7 +154,9 @@ class LSTMBackward:
         if self.gradients[3] is None:
             return
         d_i, d_f, _, d_o = d_gates.to(c.dtype).chunk(4, dim=1)
-        for d_weight, d_gate, cell in zip(self.gradients[3].chunk(3), (d_i, d_f, d_o), (c, c, c_new), strict=True):
+        for d_weight, d_gate, cell in zip(
+            self.gradients[3].chunk(3), (d_i, d_f, d_o), (c, c, c_new), strict=True
+        ):
             d_weight += (d_gate * cell).sum(0).sum_to_size(d_weight.shape)
 
     def weights(self, steps: int, input: Tensor | None, h: Tensor) -> None:

@@ -110,7 +110,11 @@ def forward(
             ]
     if lengths is None:
         last = [(out[-1].clone(), layer.c.clone()) for out, layer in zip(outs, layers, strict=True)]
-    kept = [tensor for n, layer in enumerate(layers) for tensor in (layer.gates, layer.cells if everything else starts[n])]
+    kept = [
+        tensor
+        for n, layer in enumerate(layers)
+        for tensor in (layer.gates, layer.cells if everything else starts[n])
+    ]
     hidden = (outs if head else outs[:-1]) if stack.keep else []
     return y, [state for pair in last for state in pair], [*kept, *hidden, read]
 
@@ -188,8 +192,14 @@ def backward(
     chunk, again = chunk_length(T, stack.keep), stack.keep == CHECKPOINTS
     gates, cells, hidden, read = kept[0 : 2 * L : 2], kept[1 : 2 * L : 2], kept[2 * L : -1], kept[-1]
     outs, fed = (hidden, read) if stack.head else ([*hidden, y], input)
-    first_c = [torch.zeros_like(out[0], dtype=wide_type(like)) if c is None else channels_last(c) for out, (_, c) in zip(outs, states, strict=True)]
-    starts, recompute = cells, [LSTMForward(weights, like, chunk) for weights in stack.layers] if again else []
+    first_c = [
+        torch.zeros_like(out[0], dtype=wide_type(like)) if c is None else channels_last(c)
+        for out, (_, c) in zip(outs, states, strict=True)
+    ]
+    starts, recompute = (
+        cells,
+        [LSTMForward(weights, like, chunk) for weights in stack.layers] if again else [],
+    )
     if again:
         gates, cells = [layer.gates for layer in recompute], [layer.cells for layer in recompute]
     d_h_last, d_c_last = d_last[::2], d_last[1::2]
@@ -253,7 +263,11 @@ def backward(
     if head:
         states_read = [out[stack.first :].flatten(0, 1) for out in outs]
         d_head = head.gradients(torch.cat(d_rows), states_read)
-    d_states = [d for h, (h0, c0), layer in zip(d_h, states, layers, strict=True) for d in (h, layer.d_c if c0 is not None else None)]
+    d_states = [
+        d
+        for h, (h0, c0), layer in zip(d_h, states, layers, strict=True)
+        for d in (h, layer.d_c if c0 is not None else None)
+    ]
     return d_input, d_states, [d for layer in layers for d in layer.gradients], d_head
 
 

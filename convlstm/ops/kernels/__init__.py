@@ -23,7 +23,11 @@ def rows(frames: Tensor) -> Tensor:
 def _load(name: str) -> ModuleType | None:
     try:
         return importlib.import_module(f"convlstm.ops.kernels.{name}")
-    except (ImportError, OSError, AttributeError):  # no numba, or a torch without the OpenMP library it runs on
+    except (
+        ImportError,
+        OSError,
+        AttributeError,
+    ):  # no numba, or a torch without the OpenMP library it runs on
         return None
 
 

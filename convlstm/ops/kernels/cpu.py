@@ -83,8 +83,18 @@ def lstm_forward(
     keep, peepholes = _peepholes(weight_ch, c)
     copies = [number for copy in h[1:] for number in _rows(copy)]
     launch(
-        kernel, N, C, C * gates.element_size(),
-        *_rows(gates), *_rows(c), *peepholes, *_rows(saved), *_rows(c_new), *_rows(h[0]), len(h) - 1, *copies,
+        kernel,
+        N,
+        C,
+        C * gates.element_size(),
+        *_rows(gates),
+        *_rows(c),
+        *peepholes,
+        *_rows(saved),
+        *_rows(c_new),
+        *_rows(h[0]),
+        len(h) - 1,
+        *copies,
     )
 
 
@@ -151,6 +161,15 @@ def lstm_backward(
     sources = [number for source in dh for number in _rows(source)]
     sources += [zeros.data_ptr(), 0] * (3 - len(dh))
     launch(
-        kernel, N, C, C * gates.element_size(),
-        *_rows(gates), *_rows(c), *_rows(c_new), *peepholes, *_rows(dc), *_rows(d_gates), *sources,
+        kernel,
+        N,
+        C,
+        C * gates.element_size(),
+        *_rows(gates),
+        *_rows(c),
+        *_rows(c_new),
+        *peepholes,
+        *_rows(dc),
+        *_rows(d_gates),
+        *sources,
     )
