@@ -11,21 +11,25 @@ from torch import Tensor
 
 from convlstm.ops import stack as passes
 from convlstm.ops.convolution import channels_last, empty_frames
+from convlstm.ops.gru_before_tape import GRUBeforeWeights
+from convlstm.ops.gru_tape import GRUWeights
 from convlstm.ops.lstm_tape import LSTMWeights, wide_type
 from convlstm.ops.stack import CHECKPOINTS, EVERYTHING, NOTHING, Stack
 
-PARAMETERS = 4  # of a layer: weight_ih, weight_hh, bias, weight_ch
-STATES = 2  # of a layer: h, c
+LAYERS = {"lstm": LSTMWeights, "gru": GRUWeights, "gru_before": GRUBeforeWeights}
+PARAMETERS = 4  # of a layer: weight_ih, weight_hh, bias, and the LSTM's weight_ch or the GRU's bias_hn
+STATES = 2  # of a layer: h, c; the GRU's c is never given, and returned with no channels
 
 
 class _Arguments:
     """The tensors of a call, which an operator takes in one list, sorted out.
 
     The list holds, of the following, those that are there: the input, the states of each layer, the
-    parameters of each layer, weight and bias of the head. `present` has a 1 or 0 for each of them.
+    parameters of each layer, weight and bias of the head. `present` has a 1 or 0 for each of them. `kind` is
+    that of all layers, a key of LAYERS.
     """
 
-    def __init__(self, tensors: list[Tensor], present: list[int], numbers: list[int]):
+    def __init__(self, kind: str, tensors: list[Tensor], present: list[int], numbers: list[int]):
         left = iter(tensors)
         everything = [next(left) if there else None for there in present]
         steps, keep, given, first, sigmoid = numbers
@@ -35,7 +39,9 @@ class _Arguments:
         parameters = everything[1 + STATES * L : -2]
         self.input = input
         self.states = list(zip(states[::2], states[1::2], strict=True))
-        layers = [LSTMWeights(*parameters[n : n + PARAMETERS]) for n in range(0, len(parameters), PARAMETERS)]
+        layers = [
+            LAYERS[kind](*parameters[n : n + PARAMETERS]) for n in range(0, len(parameters), PARAMETERS)
+        ]
         weight, bias = everything[-2:]
         head = None if weight is None or bias is None else (weight, bias)
         self.stack = Stack(layers, steps, keep, given, head, bool(sigmoid), first)
@@ -43,21 +49,22 @@ class _Arguments:
 
 @torch.library.custom_op("convlstm::stack", mutates_args=())
 def _stack(
+    kind: str,
     tensors: list[Tensor],
     present: list[int],
     numbers: list[int],
     read_given: Tensor | None,
     lengths: Tensor | None,
 ) -> list[Tensor]:
-    call = _Arguments(tensors, present, numbers)
+    call = _Arguments(kind, tensors, present, numbers)
     with torch.autocast(call.input.device.type, enabled=False):
         y, last, kept = passes.forward(call.stack, call.input, call.states, read_given, lengths)
     return [y, *last, *kept]
 
 
 @_stack.register_fake
-def _(tensors, present, numbers, read_given, lengths):
-    call = _Arguments(tensors, present, numbers)
+def _(kind, tensors, present, numbers, read_given, lengths):
+    call = _Arguments(kind, tensors, present, numbers)
     stack, (_, B, I, *S) = call.stack, call.input.shape
     T, like, wide = stack.steps, call.input[0], wide_type(call.input)
 
@@ -68,8 +75,16 @@ def _(tensors, present, numbers, read_given, lengths):
     slots = T if stack.keep == EVERYTHING else 0
     cells = {NOTHING: 0, EVERYTHING: T, CHECKPOINTS: -(-T // passes.chunk_length(T, stack.keep))}[stack.keep]
     y = frames(T - stack.first, B, I) if stack.head else frames(T, B, widths[-1])
-    last = [state for C in widths for state in (frames(B, C), frames(B, C, dtype=wide))]
-    kept = [k for C in widths for k in (frames(slots, B, 4 * C), frames(cells, B, C, dtype=wide))]
+    last = [
+        state
+        for w in stack.layers
+        for state in (frames(B, w.channels), frames(B, w.cell_channels, dtype=wide))
+    ]
+    kept = [
+        k
+        for w in stack.layers
+        for k in (frames(slots, B, w.kept_channels), frames(cells, B, w.cell_channels, dtype=wide))
+    ]
     hidden = (widths if stack.head else widths[:-1]) if stack.keep else []
     read = frames(T if stack.head and stack.keep else 0, B, I)
     return [y, *last, *kept, *(frames(T, B, C) for C in hidden), read]
@@ -77,6 +92,7 @@ def _(tensors, present, numbers, read_given, lengths):
 
 @torch.library.custom_op("convlstm::stack_backward", mutates_args=())
 def _stack_backward(
+    kind: str,
     tensors: list[Tensor],
     present: list[int],
     numbers: list[int],
@@ -87,7 +103,7 @@ def _stack_backward(
     given_gradients: list[int],
     to_input: bool,
 ) -> list[Tensor]:
-    call = _Arguments(tensors, present, numbers)
+    call = _Arguments(kind, tensors, present, numbers)
     left = iter(gradients)
     d_y, *d_last = [next(left) if there else None for there in given_gradients]
     y, kept = outputs[0], outputs[1:]
@@ -104,8 +120,8 @@ def _stack_backward(
 
 
 @_stack_backward.register_fake
-def _(tensors, present, numbers, read_given, lengths, outputs, gradients, given_gradients, to_input):
-    call = _Arguments(tensors, present, numbers)
+def _(kind, tensors, present, numbers, read_given, lengths, outputs, gradients, given_gradients, to_input):
+    call = _Arguments(kind, tensors, present, numbers)
     results = [empty_frames(*call.input.shape, like=call.input[0])] if to_input else []
     results += [empty_frames(*s.shape, like=s) for pair in call.states for s in pair if s is not None]
     parameters = tensors[len(tensors) - sum(present[1 + STATES * len(call.states) :]) :]
@@ -113,9 +129,9 @@ def _(tensors, present, numbers, read_given, lengths, outputs, gradients, given_
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
-    tensors, present, numbers, read_given, lengths = inputs
+    kind, tensors, present, numbers, read_given, lengths = inputs
     L = (len(present) - 3) // (PARAMETERS + STATES)
-    ctx.present, ctx.numbers, ctx.last = present, numbers, STATES * L
+    ctx.kind, ctx.present, ctx.numbers, ctx.last = kind, present, numbers, STATES * L
     ctx.count = len(tensors)
     # The last states are not needed.
     ctx.save_for_backward(*tensors, read_given, lengths, output[0], *output[1 + STATES * L :])
@@ -126,8 +142,9 @@ def _backward(ctx: Any, gradients: list[Tensor | None]) -> tuple[Any, ...]:
     tensors = list(ctx.saved_tensors[: ctx.count])
     read_given, lengths, *outputs = ctx.saved_tensors[ctx.count :]
     used = gradients[: 1 + ctx.last]
-    to_input = ctx.needs_input_grad[0][0]
+    to_input = ctx.needs_input_grad[1][0]
     results = _stack_backward(
+        ctx.kind,
         tensors,
         ctx.present,
         ctx.numbers,
@@ -138,7 +155,7 @@ def _backward(ctx: Any, gradients: list[Tensor | None]) -> tuple[Any, ...]:
         [int(gradient is not None) for gradient in used],
         to_input,
     )
-    return results if to_input else [None, *results], None, None, None, None
+    return None, results if to_input else [None, *results], None, None, None, None
 
 
 _stack.register_autograd(_backward, setup_context=_save)
@@ -174,8 +191,34 @@ def lstm(
     weight_ih, weight_hh = odd(weight_ih), odd(weight_hh)
     T = len(input)
     everything = [input, h0, c0, weight_ih, weight_hh, bias, weight_ch, None, None]
-    y, h_n, c_n = run(everything, [T, keep_of(everything, recompute), T, 0, 0], None, lengths)
+    y, h_n, c_n = run("lstm", everything, [T, keep_of(everything, recompute), T, 0, 0], None, lengths)
     return y, h_n, c_n
+
+
+def gru(
+    input: Tensor,
+    h0: Tensor | None,
+    weight_ih: Tensor | None,
+    weight_hh: Tensor,
+    bias: Tensor | None,
+    bias_hn: Tensor | None,
+    reset_after: bool,
+    lengths: Tensor | None,
+    recompute: bool,
+) -> tuple[Tensor, Tensor]:
+    """Run what `convlstm.ops.reference.gru` runs; all tensors in the compute type."""
+    if input.dim() == 4:  # one spatial axis is two, of which the first is one pixel
+        row = [None if t is None else t.unsqueeze(-2) for t in (input, h0, weight_ih, weight_hh)]
+        y, h_n = gru(*row, bias, bias_hn, reset_after, lengths, recompute)
+        return y.squeeze(-2), h_n.squeeze(-2)
+    weight_ih, weight_hh = odd(weight_ih), odd(weight_hh)
+    T = len(input)
+    if not reset_after:
+        bias_hn = None
+    everything = [input, h0, None, weight_ih, weight_hh, bias, bias_hn, None, None]
+    kind = "gru" if reset_after else "gru_before"
+    y, h_n, _ = run(kind, everything, [T, keep_of(everything, recompute), T, 0, 0], None, lengths)
+    return y, h_n
 
 
 def cast(dtype: torch.dtype, *tensors: Tensor | None) -> list[Tensor | None]:
@@ -201,10 +244,14 @@ def keep_of(tensors: list[Tensor | None], recompute: bool) -> int:
 
 
 def run(
-    tensors: list[Tensor | None], numbers: list[int], read_given: Tensor | None, lengths: Tensor | None
+    kind: str,
+    tensors: list[Tensor | None],
+    numbers: list[int],
+    read_given: Tensor | None,
+    lengths: Tensor | None,
 ) -> list[Tensor]:
     """Call the operator; return the outputs, and h and c of each layer."""
     present = [int(tensor is not None) for tensor in tensors]
     L = (len(present) - 3) // (PARAMETERS + STATES)
     given = [tensor for tensor in tensors if tensor is not None]
-    return _stack(given, present, numbers, read_given, lengths)[: 1 + STATES * L]
+    return _stack(kind, given, present, numbers, read_given, lengths)[: 1 + STATES * L]

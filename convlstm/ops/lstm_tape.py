@@ -8,7 +8,7 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from convlstm.ops.convolution import Convolution, channels_last, empty_frames
+from convlstm.ops.convolution import Convolution, empty_frames
 from convlstm.ops.kernels import kernels_for, plain, rows
 
 
@@ -25,7 +25,17 @@ class LSTMWeights:
         self.kernels: ModuleType = kernels_for(hh.device, hh.dtype) or plain
         self.channels = hh.shape[1]
         self.input_channels = 0 if ih is None else ih.shape[1]
+        self.cell_channels = self.channels
+        self.kept_channels = 4 * self.channels  # i, f, g, o
         self.peepholes = None if ch is None else ch.flatten(1).t().contiguous()  # (1 or P, 3C)
+
+    def forward(self, like: Tensor, slots: int) -> "LSTMForward":
+        """Return the steps forward; see there."""
+        return LSTMForward(self, like, slots)
+
+    def backward(self, like: Tensor, chunk: int, d_c: Tensor | None) -> "LSTMBackward":
+        """Return the steps back; see there."""
+        return LSTMBackward(self, like, chunk, d_c)
 
 
 class LSTMForward:
@@ -106,9 +116,9 @@ class LSTMBackward:
         if weights.ih is not None:
             self._to_x = Convolution(weights.ih).transposed()
             self._to_both = Convolution(torch.cat([weights.ih, weights.hh], dim=1)).transposed()
-        self.d_c = empty_frames(B, C, *S, like=like, dtype=wide)
+        self.carried = empty_frames(B, C, *S, like=like, dtype=wide)
         """(B, C, *S), the gradient of the cell state; every step takes it one step back."""
-        self.d_c.zero_() if d_c is None else self.d_c.copy_(d_c)
+        self.carried.zero_() if d_c is None else self.carried.copy_(d_c)
         self._d_gates = empty_frames(chunk, B, 4 * C, *S, like=like)
         self.gradients = [
             None if p is None else torch.zeros_like(p, dtype=wide)
@@ -117,21 +127,29 @@ class LSTMBackward:
         """Of weight_ih, weight_hh, bias and weight_ch."""
 
     def step(
-        self, slot: int, gates: Tensor, c: Tensor, c_new: Tensor, d_h: list[Tensor], to_x: bool, to_h: bool
+        self,
+        slot: int,
+        gates: Tensor,
+        h: Tensor | None,
+        c: Tensor,
+        c_new: Tensor,
+        d_h: list[Tensor],
+        to_x: bool,
     ) -> tuple[Tensor | None, Tensor | None]:
         """Go one step back.
 
         Args:
             slot: the step's place in the chunk.
             gates: (B, 4C, *S), activated.
+            h: (B, C, *S), the hidden state before the step, or None for zeros.
             c: (B, C, *S), the cell state before the step.
             c_new: (B, C, *S), the one after it.
             d_h: (B, C, *S) each, whose sum is the gradient of the new hidden state.
             to_x: whether the gradient of the input is wanted.
-            to_h: whether that of the hidden state before is.
 
         Returns:
-            The gradients of the input and of the hidden state before, None where not wanted.
+            The gradients of the input (None where not wanted) and of the hidden state before (None where that
+            is None).
         """
         weights, d_gates = self._weights, self._d_gates[slot]
         weights.kernels.lstm_backward(
@@ -140,15 +158,19 @@ class LSTMBackward:
             rows(c_new),
             weights.peepholes,
             [rows(d) for d in d_h],
-            rows(self.d_c),
+            rows(self.carried),
             rows(d_gates),
         )
         self._peephole_gradients(d_gates, c, c_new)
-        if to_x and to_h and self._to_both is not None:
+        if to_x and h is not None and self._to_both is not None:
             d_both = self._to_both(d_gates)
             return d_both[:, : weights.input_channels], d_both[:, weights.input_channels :]
         d_x = self._to_x(d_gates) if to_x and self._to_x is not None else None
-        return d_x, self._to_h(d_gates) if to_h else None
+        return d_x, None if h is None else self._to_h(d_gates)
+
+    def d_states(self, d_h: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+        """The gradients of the initial states, from what the first step returned for the hidden state."""
+        return d_h, self.carried
 
     def _peephole_gradients(self, d_gates: Tensor, c: Tensor, c_new: Tensor) -> None:
         if self.gradients[3] is None:

@@ -1,4 +1,4 @@
-"""A stack of recurrent layers over a sequence, forward and back: one loop over time each, all layers in it.
+"""A stack of recurrent layers, LSTM or GRU, over a sequence, forward and back: one loop over time each, all layers in it.
 
 Letters: T time, B batch, I input channels, C hidden channels, L layers, S two or three spatial axes.
 
@@ -11,19 +11,23 @@ With a head the stack predicts its next input, and can read its own prediction i
 What makes it fast: input and hidden state are convolved together, from a buffer that stays in the cache and
 into which the pointwise kernels write; those pass over memory once; a weight's gradient is one convolution
 for many time steps; a hidden state of zeros is not convolved. Kept for the backward pass are, per layer, the
-outputs, the activated gates and the cell states, 6 C numbers per step and pixel; with checkpoints, only the
-outputs and a few cell states, and the rest is computed anew, a chunk of time at a time.
+outputs, the activated gates and the cell states, 6 C numbers per step and pixel of an LSTM; with checkpoints,
+only the outputs and a few cell states, and the rest is computed anew, a chunk of time at a time. The GRU's
+cell state has no channels.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from convlstm.ops.convolution import channels_last, empty_frames
+from convlstm.ops.gru_before_tape import GRUBeforeBackward
+from convlstm.ops.gru_tape import GRUBackward, GRUWeights
 from convlstm.ops.kernels import rows
-from convlstm.ops.lstm_tape import LSTMBackward, LSTMForward, LSTMWeights, wide_type
+from convlstm.ops.lstm_tape import LSTMBackward, LSTMWeights, wide_type
 
 NOTHING, EVERYTHING, CHECKPOINTS = 0, 1, 2
 """What the forward pass keeps for the backward pass."""
@@ -38,7 +42,7 @@ def chunk_length(steps: int, keep: int) -> int:
 class Stack:
     """What a stack computes, but its numbers."""
 
-    layers: list[LSTMWeights]
+    layers: Sequence[LSTMWeights | GRUWeights]
     steps: int
     """T, time steps."""
     keep: int
@@ -75,7 +79,7 @@ def forward(
     """
     T, (B, I, *S), like = stack.steps, input.shape[1:], input[0]
     chunk, everything = chunk_length(T, stack.keep), stack.keep == EVERYTHING
-    layers = [LSTMForward(weights, like, T if everything else 0) for weights in stack.layers]
+    layers = [weights.forward(like, T if everything else 0) for weights in stack.layers]
     for layer, state in zip(layers, states, strict=True):
         layer.start(*state)
     outs = [empty_frames(T, B, w.channels, *S, like=like) for w in stack.layers]
@@ -192,19 +196,24 @@ def backward(
     chunk, again = chunk_length(T, stack.keep), stack.keep == CHECKPOINTS
     gates, cells, hidden, read = kept[0 : 2 * L : 2], kept[1 : 2 * L : 2], kept[2 * L : -1], kept[-1]
     outs, fed = (hidden, read) if stack.head else ([*hidden, y], input)
+    first_h = [None if h is None else channels_last(h) for h, _ in states]
     first_c = [
-        torch.zeros_like(out[0], dtype=wide_type(like)) if c is None else channels_last(c)
-        for out, (_, c) in zip(outs, states, strict=True)
+        empty_frames(
+            len(like), weights.cell_channels, *like.shape[2:], like=like, dtype=wide_type(like)
+        ).zero_()
+        if c is None
+        else channels_last(c)
+        for weights, (_, c) in zip(stack.layers, states, strict=True)
     ]
     starts, recompute = (
         cells,
-        [LSTMForward(weights, like, chunk) for weights in stack.layers] if again else [],
+        [weights.forward(like, chunk) for weights in stack.layers] if again else [],
     )
     if again:
         gates, cells = [layer.gates for layer in recompute], [layer.cells for layer in recompute]
     d_h_last, d_c_last = d_last[::2], d_last[1::2]
     layers = [
-        LSTMBackward(weights, like, chunk, d_c if lengths is None else None)
+        weights.backward(like, chunk, d_c if lengths is None else None)
         for weights, d_c in zip(stack.layers, d_c_last, strict=True)
     ]
     d_h = [None if d is None or lengths is not None else channels_last(d) for d in d_h_last]
@@ -248,12 +257,12 @@ def backward(
                 if d_read is not None:
                     parts[n].append(d_read)
                 c = cells[n][t - base - 1] if t > base else first_c[n]
-                to_h = t > 0 or states[n][0] is not None
+                h = outs[n][t - 1] if t else first_h[n]
                 at = t - base
                 d_read, d_h[n] = layers[n].step(
-                    t - begin, gates[n][at], c, cells[n][at], parts[n], n > 0 or to_x, to_h
+                    t - begin, gates[n][at], h, c, cells[n][at], parts[n], n > 0 or to_x
                 )
-            if d_input is not None and t < len(input):
+            if d_input is not None and d_read is not None and t < len(input):
                 d_input[t] = _where(stack, t, read_given, d_read, torch.zeros_like(d_read))
         for n, layer in enumerate(layers):
             below = outs[n - 1] if n else fed
@@ -264,9 +273,9 @@ def backward(
         states_read = [out[stack.first :].flatten(0, 1) for out in outs]
         d_head = head.gradients(torch.cat(d_rows), states_read)
     d_states = [
-        d
-        for h, (h0, c0), layer in zip(d_h, states, layers, strict=True)
-        for d in (h, layer.d_c if c0 is not None else None)
+        d if state is not None else None
+        for h, pair, layer in zip(d_h, states, layers, strict=True)
+        for d, state in zip(layer.d_states(h), pair, strict=True)
     ]
     return d_input, d_states, [d for layer in layers for d in layer.gradients], d_head
 
@@ -285,11 +294,11 @@ def _add_last(
     d_h_last: list[Tensor | None],
     d_c_last: list[Tensor | None],
     parts: list[list[Tensor]],
-    layers: list[LSTMBackward],
+    layers: Sequence[LSTMBackward | GRUBackward | GRUBeforeBackward],
 ) -> None:
     """Add the gradients of the last states, for the sequences that end with this step."""
     for d_h, d_c, part, layer in zip(d_h_last, d_c_last, parts, layers, strict=True):
         if d_c is not None:
-            layer.d_c += torch.where(ends, d_c, 0)
+            layer.carried += torch.where(ends, d_c, 0)
         if d_h is not None:
             part.append(channels_last(torch.where(ends, d_h, 0)))

@@ -1,175 +1,21 @@
-"""The pointwise parts of the fused ops on the CPU, float32 and bfloat16: one pass over memory each.
+"""The pointwise parts of the fused ops on the CPU, float32 and bfloat16: one pass over memory each."""
 
-The arguments are those of `convlstm.ops.kernels.plain`. An array is an address and a stride, in bytes, from
-row to row; the last argument of the functions that numba compiles tells the type of the gates.
-"""
+from convlstm.ops.kernels.cpu_gru import gru_backward, gru_forward
+from convlstm.ops.kernels.cpu_gru_before import (
+    gru_gates_backward,
+    gru_gates_forward,
+    gru_new_backward,
+    gru_new_forward,
+)
+from convlstm.ops.kernels.cpu_lstm import lstm_backward, lstm_forward
 
-from typing import Any
-
-import numpy as np
-import torch
-from numba import cfunc, njit, types
-from torch import Tensor
-
-from convlstm.ops.kernels.cpu_language import COMPILE, argument, f32, launch, load, sigmoid, store, take, tanh
-
-_SIGNATURE = types.void(types.voidptr)
-_KINDS = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
-
-
-def _rows(array: Tensor) -> tuple[int, int]:
-    """Address of (N, C), and bytes from row to row."""
-    return array.data_ptr(), array.stride(0) * array.element_size()
-
-
-def _peepholes(weight_ch: Tensor | None, like: Tensor) -> tuple[Tensor, tuple[int, int, int]]:
-    """Peepholes as rows, zeros for none; their address, bytes from row to row, and after how many rows they repeat."""
-    if weight_ch is None:
-        weight_ch = like.new_zeros(1, 3 * like.shape[1])
-    weight_ch = weight_ch.contiguous()
-    rows = weight_ch.shape[0]
-    return weight_ch, (weight_ch.data_ptr(), weight_ch.shape[1] * 4, rows)
-
-
-@njit(**COMPILE)
-def _lstm_forward(data: Any, kind: Any) -> None:
-    rows, step, C, gate = argument(data, 1), argument(data, 2), argument(data, 3), argument(data, 4)
-    while True:
-        first = take(data, step)
-        if first >= rows:
-            return
-        for n in range(first, min(first + step, rows)):
-            i_in = argument(data, 5) + n * argument(data, 6)
-            c_in = argument(data, 7) + n * argument(data, 8)
-            w = argument(data, 9) + n % argument(data, 11) * argument(data, 10)
-            i_out = argument(data, 12) + n * argument(data, 13)
-            c_out = argument(data, 14) + n * argument(data, 15)
-            h = argument(data, 16) + n * argument(data, 17)
-            for k in range(C):
-                c = load(c_in, k, f32(0), 0)
-                i = sigmoid(load(i_in, k, kind, 1) + load(w, k, f32(0), 1) * c)
-                f = sigmoid(load(i_in + gate, k, kind, 1) + load(w + 4 * C, k, f32(0), 1) * c)
-                g = tanh(load(i_in + 2 * gate, k, kind, 1))
-                c = f * c + i * g
-                o = sigmoid(load(i_in + 3 * gate, k, kind, 1) + load(w + 8 * C, k, f32(0), 1) * c)
-                store(i_out, k, i, kind, 2)
-                store(i_out + gate, k, f, kind, 3)
-                store(i_out + 2 * gate, k, g, kind, 4)
-                store(i_out + 3 * gate, k, o, kind, 5)
-                store(c_out, k, c, f32(0), 6)
-                store(h, k, o * tanh(c), kind, 7)
-            for number in range(19, 19 + 2 * argument(data, 18), 2):
-                copy = argument(data, number) + n * argument(data, number + 1)
-                for k in range(C):
-                    store(copy, k, load(h, k, kind, 8), kind, 9)
-
-
-@cfunc(_SIGNATURE, **COMPILE)
-def _lstm_forward_float32(data: Any) -> None:
-    _lstm_forward(data, np.float32(0))
-
-
-@cfunc(_SIGNATURE, **COMPILE)
-def _lstm_forward_bfloat16(data: Any) -> None:
-    _lstm_forward(data, np.uint16(0))
-
-
-def lstm_forward(
-    gates: Tensor, c: Tensor, weight_ch: Tensor | None, saved: Tensor | None, c_new: Tensor, h: list[Tensor]
-) -> None:
-    saved = gates if saved is None else saved
-    N, C = c.shape
-    kernel = _lstm_forward_float32 if gates.dtype == torch.float32 else _lstm_forward_bfloat16
-    keep, peepholes = _peepholes(weight_ch, c)
-    copies = [number for copy in h[1:] for number in _rows(copy)]
-    launch(
-        kernel,
-        N,
-        C,
-        C * gates.element_size(),
-        *_rows(gates),
-        *_rows(c),
-        *peepholes,
-        *_rows(saved),
-        *_rows(c_new),
-        *_rows(h[0]),
-        len(h) - 1,
-        *copies,
-    )
-
-
-@njit(**COMPILE)
-def _lstm_backward(data: Any, kind: Any) -> None:
-    rows, step, C, gate = argument(data, 1), argument(data, 2), argument(data, 3), argument(data, 4)
-    while True:
-        first = take(data, step)
-        if first >= rows:
-            return
-        for n in range(first, min(first + step, rows)):
-            i_in = argument(data, 5) + n * argument(data, 6)
-            c_in = argument(data, 7) + n * argument(data, 8)
-            c_new = argument(data, 9) + n * argument(data, 10)
-            w = argument(data, 11) + n % argument(data, 13) * argument(data, 12)
-            dc_in = argument(data, 14) + n * argument(data, 15)
-            i_out = argument(data, 16) + n * argument(data, 17)
-            a = argument(data, 18) + n * argument(data, 19)
-            b = argument(data, 20) + n * argument(data, 21)
-            e = argument(data, 22) + n * argument(data, 23)
-            for k in range(C):
-                i = load(i_in, k, kind, 1)
-                f = load(i_in + gate, k, kind, 1)
-                g = load(i_in + 2 * gate, k, kind, 1)
-                o = load(i_in + 3 * gate, k, kind, 1)
-                d_h = load(a, k, kind, 1) + load(b, k, kind, 1) + load(e, k, kind, 1)
-                tanh_c = tanh(load(c_new, k, f32(0), 1))
-                d_o = d_h * tanh_c * o * (f32(1) - o)
-                d_c = load(dc_in, k, f32(0), 2) + d_h * o * (f32(1) - tanh_c * tanh_c)
-                d_c += d_o * load(w + 8 * C, k, f32(0), 1)
-                d_i = d_c * g * i * (f32(1) - i)
-                d_f = d_c * load(c_in, k, f32(0), 1) * f * (f32(1) - f)
-                store(i_out, k, d_i, kind, 3)
-                store(i_out + gate, k, d_f, kind, 4)
-                store(i_out + 2 * gate, k, d_c * i * (f32(1) - g * g), kind, 5)
-                store(i_out + 3 * gate, k, d_o, kind, 6)
-                d_c = d_c * f + d_i * load(w, k, f32(0), 1) + d_f * load(w + 4 * C, k, f32(0), 1)
-                store(dc_in, k, d_c, f32(0), 2)
-
-
-@cfunc(_SIGNATURE, **COMPILE)
-def _lstm_backward_float32(data: Any) -> None:
-    _lstm_backward(data, np.float32(0))
-
-
-@cfunc(_SIGNATURE, **COMPILE)
-def _lstm_backward_bfloat16(data: Any) -> None:
-    _lstm_backward(data, np.uint16(0))
-
-
-def lstm_backward(
-    gates: Tensor,
-    c: Tensor,
-    c_new: Tensor,
-    weight_ch: Tensor | None,
-    dh: list[Tensor],
-    dc: Tensor,
-    d_gates: Tensor,
-) -> None:
-    N, C = c.shape
-    kernel = _lstm_backward_float32 if gates.dtype == torch.float32 else _lstm_backward_bfloat16
-    keep, peepholes = _peepholes(weight_ch, c)
-    zeros = gates.new_zeros(C)  # one row for all
-    sources = [number for source in dh for number in _rows(source)]
-    sources += [zeros.data_ptr(), 0] * (3 - len(dh))
-    launch(
-        kernel,
-        N,
-        C,
-        C * gates.element_size(),
-        *_rows(gates),
-        *_rows(c),
-        *_rows(c_new),
-        *peepholes,
-        *_rows(dc),
-        *_rows(d_gates),
-        *sources,
-    )
+__all__ = [
+    "gru_backward",
+    "gru_forward",
+    "gru_gates_backward",
+    "gru_gates_forward",
+    "gru_new_backward",
+    "gru_new_forward",
+    "lstm_backward",
+    "lstm_forward",
+]

@@ -13,6 +13,7 @@ import torch
 from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
+from torch import Tensor
 
 # Division by zero gives inf, as in torch, instead of a branch that raises; NaNs stay NaNs.
 COMPILE: dict[str, Any] = {"error_model": "numpy", "fastmath": {"contract", "nsz", "arcp"}, "cache": True}
@@ -145,6 +146,19 @@ def _gomp_parallel() -> Any:
     parallel.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint]
     parallel.restype = None
     return parallel
+
+
+def address(*arrays: Tensor) -> list[int]:
+    """Of each array (N, C) its address, and bytes from row to row."""
+    return [number for a in arrays for number in (a.data_ptr(), a.stride(0) * a.element_size())]
+
+
+def sources(parts: list[Tensor], like: Tensor, channels: int) -> list[Tensor]:
+    """Three arrays (N, C) whose sum is that of the parts, of which there may be more or less."""
+    while len(parts) > 3:
+        parts = [parts[0] + parts[1], *parts[2:]]
+    zeros = like.new_zeros(1, channels).expand(len(like), -1)
+    return [*parts, *[zeros] * (3 - len(parts))]
 
 
 _PARALLEL = _gomp_parallel()

@@ -1,0 +1,79 @@
+"""The pointwise parts of the LSTM in torch's own operations: for any device and type.
+
+Letters: N rows (a row is a pixel of a frame), C hidden channels. All arguments are rows of channels.
+"""
+
+import torch
+from torch import Tensor
+
+
+def lstm_forward(
+    gates: Tensor, c: Tensor, weight_ch: Tensor | None, saved: Tensor | None, c_new: Tensor, h: list[Tensor]
+) -> None:
+    """The LSTM's step after the convolutions.
+
+    Args:
+        gates: (N, 4C), what the convolutions gave, in the order i, f, g, o; overwritten.
+        c: (N, C), the cell state before the step.
+        weight_ch: peepholes (1 or P, 3C), or None.
+        saved: (N, 4C), where the activated gates go, or None.
+        c_new: (N, C), where the new cell state goes; may be `c`.
+        h: (N, C) each, where the new hidden state goes.
+    """
+    i, f, g, o = gates.to(c.dtype).chunk(4, dim=-1)
+    w_ci, w_cf, w_co = _peepholes(weight_ch, c)
+    i = torch.sigmoid(i + w_ci * c)
+    f = torch.sigmoid(f + w_cf * c)
+    g = torch.tanh(g)
+    new = f * c + i * g
+    o = torch.sigmoid(o + w_co * new)
+    c_new.copy_(new)
+    if saved is not None:
+        saved.copy_(torch.cat([i, f, g, o], dim=-1))
+    result = o * torch.tanh(new)
+    for destination in h:
+        destination.copy_(result)
+
+
+def lstm_backward(
+    gates: Tensor,
+    c: Tensor,
+    c_new: Tensor,
+    weight_ch: Tensor | None,
+    dh: list[Tensor],
+    dc: Tensor,
+    d_gates: Tensor,
+) -> None:
+    """The gradients of the LSTM's step, to what the convolutions gave and to the cell state before.
+
+    Args:
+        gates: (N, 4C), activated, as saved.
+        c: (N, C), the cell state before the step.
+        c_new: (N, C), the cell state after it.
+        weight_ch: peepholes (1 or P, 3C), or None.
+        dh: (N, C) each, whose sum is the gradient of the new hidden state.
+        dc: (N, C), the gradient of the new cell state; overwritten with that of the cell state before.
+        d_gates: (N, 4C), where the gradients of the gates go.
+    """
+    i, f, g, o = gates.to(c.dtype).chunk(4, dim=-1)
+    total = torch.zeros_like(c)
+    for part in dh:
+        total = total + part
+    tanh_c = torch.tanh(c_new)
+    d_o = total * tanh_c * o * (1 - o)
+    d_c = dc + total * o * (1 - tanh_c * tanh_c)
+    w_ci, w_cf, w_co = _peepholes(weight_ch, c)
+    d_c = d_c + d_o * w_co
+    d_i = d_c * g * i * (1 - i)
+    d_f = d_c * c * f * (1 - f)
+    d_g = d_c * i * (1 - g * g)
+    d_gates.copy_(torch.cat([d_i, d_f, d_g, d_o], dim=-1))
+    dc.copy_(d_c * f + d_i * w_ci + d_f * w_cf)
+
+
+def _peepholes(weight_ch: Tensor | None, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The peepholes of the gates i, f and o, as rows that fit those of c; zeros for none."""
+    if weight_ch is None:
+        weight_ch = c.new_zeros(1, 3 * c.shape[1])
+    w_ci, w_cf, w_co = weight_ch.repeat(len(c) // len(weight_ch), 1).chunk(3, dim=-1)
+    return w_ci, w_cf, w_co
