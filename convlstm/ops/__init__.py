@@ -146,19 +146,24 @@ def _check_input(input: Tensor, weight_ih: Tensor | None, weight_hh: Tensor) -> 
             f"input has shape {tuple(input.shape)} (T, B, I, {', '.join(axes)}); "
             "it needs at least one frame, one sequence and one pixel"
         )
-    if input.device != weight_hh.device:
+    check_type("input", input, weight_hh)
+
+
+def check_type(name: str, input: Tensor, weight: Tensor) -> None:
+    """Raise ValueError unless an input lies where the weights lie and has a type that goes with theirs."""
+    if input.device != weight.device:
         raise ValueError(
-            f"input is on {input.device}, the weights are on {weight_hh.device}; move one with .to(...)"
+            f"{name} is on {input.device}, the weights are on {weight.device}; move one with .to(...)"
         )
     if not input.is_floating_point():
         raise ValueError(
-            f"input has type {input.dtype}; it needs a floating type: pixels in [0, 1], not integers"
+            f"{name} has type {input.dtype}; it needs a floating type: pixels in [0, 1], not integers"
         )
     # Autocast converts every floating type but float64.
     autocast = _autocast(input.device)
-    if input.dtype != weight_hh.dtype and (not autocast or torch.float64 in (input.dtype, weight_hh.dtype)):
+    if input.dtype != weight.dtype and (not autocast or torch.float64 in (input.dtype, weight.dtype)):
         raise ValueError(
-            f"input has type {input.dtype}, the weights have {weight_hh.dtype}; "
+            f"{name} has type {input.dtype}, the weights have {weight.dtype}; "
             "convert one with .to(...), or run under torch.autocast"
         )
 
