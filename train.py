@@ -232,9 +232,9 @@ def main(config: Config) -> Path:
                     scores = evaluate(
                         predict, val_set, *lengths, sequences=config.validation_sequences, device=device
                     )
-                    run.log(step, {"val/mse": scores.mse, "val/mae": scores.mae, "val/ssim": scores.ssim})
                     if not math.isfinite(scores.mse):
                         raise ArithmeticError(f"validation MSE is {scores.mse} at step {step}; lower --lr")
+                    run.log(step, {"val/mse": scores.mse, "val/mae": scores.mae, "val/ssim": scores.ssim})
                     bar.write(f"step {step}: validation MSE {scores.mse:.1f} on {scores.sequences} sequences")
                     if scores.mse < best:
                         best = scores.mse
