@@ -34,6 +34,7 @@ class ConvRNNCell(ConvCell):
         input (B, I, *S) or (I, *S); hx and the result (B, C, *S) or (C, *S). hx defaults to zeros.
 
     Raises:
+        TypeError: an input that is no tensor.
         ValueError: an argument, input or state that does not fit, named with what is needed.
     """
 
@@ -101,6 +102,7 @@ class ConvLSTMCell(ConvCell):
         hx defaults to zeros. h has the type of the convolutions, c is float32 (float64 for float64).
 
     Raises:
+        TypeError: an input that is no tensor.
         ValueError: an argument, input or state that does not fit, named with what is needed.
     """
 
@@ -125,8 +127,8 @@ class ConvLSTMCell(ConvCell):
         if peephole is None:
             self.register_parameter("weight_ch", None)
         else:
-            rows = 3 * hidden_channels
-            frame = _peephole_frame(peephole, spatial_dims)
+            rows = 3 * self.hidden_channels
+            frame = _peephole_frame(peephole, self.spatial_dims)
             self.weight_ch = nn.Parameter(torch.empty(rows, *frame, device=device, dtype=dtype))
         self.peephole = peephole
         self.forget_bias = forget_bias
@@ -182,6 +184,7 @@ class ConvGRUCell(ConvCell):
         input (B, I, *S) or (I, *S); hx and the result (B, C, *S) or (C, *S). hx defaults to zeros.
 
     Raises:
+        TypeError: an input that is no tensor.
         ValueError: an argument, input or state that does not fit, named with what is needed.
     """
 
@@ -202,7 +205,7 @@ class ConvGRUCell(ConvCell):
     ):
         super().__init__(input_channels, hidden_channels, kernel_size, bias, spatial_dims, device, dtype)
         if bias and reset_after:
-            self.bias_hn = nn.Parameter(torch.empty(hidden_channels, device=device, dtype=dtype))
+            self.bias_hn = nn.Parameter(torch.empty(self.hidden_channels, device=device, dtype=dtype))
         else:
             self.register_parameter("bias_hn", None)
         self.reset_after = reset_after

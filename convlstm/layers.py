@@ -44,6 +44,7 @@ class ConvRNN(ConvRecurrent):
         h_n: (D * L, B, C, *S) or (D * L, C, *S), the state of each layer and direction at its end.
 
     Raises:
+        TypeError: an input that is no tensor.
         ValueError: an argument, input or state that does not fit, named with what is needed.
 
     Example:
@@ -132,6 +133,7 @@ class ConvLSTM(ConvRecurrent):
             the type of the convolutions (autocast's), c_n is float32 (float64 for float64).
 
     Raises:
+        TypeError: an input that is no tensor.
         ValueError: an argument, input or state that does not fit, named with what is needed.
 
     Example:
@@ -221,6 +223,7 @@ class ConvGRU(ConvRecurrent):
         h_n: (D * L, B, C, *S) or (D * L, C, *S), the state of each layer and direction at its end.
 
     Raises:
+        TypeError: an input that is no tensor.
         ValueError: an argument, input or state that does not fit, named with what is needed.
 
     Example:

@@ -13,6 +13,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from convlstm import ops
+from convlstm.base import check_tensor
 from convlstm.forecaster import Forecaster, ForecasterConfig, ForecasterState, apply_head, run_cells
 
 __all__ = [
@@ -53,6 +55,7 @@ class StackedForecaster(Forecaster):
     """
 
     feedback = True
+    config_type = StackedForecasterConfig
 
     def __init__(self, config: StackedForecasterConfig):
         super().__init__(config)
@@ -70,10 +73,14 @@ class StackedForecaster(Forecaster):
         waiting = _waiting(state)
         if frame is None:
             frame = waiting
-        elif frame.shape != waiting.shape:
-            raise ValueError(
-                f"frame has shape {tuple(frame.shape)}; it needs {tuple(waiting.shape)}, as the context had"
-            )
+        else:
+            check_tensor("frame", frame)
+            if frame.shape != waiting.shape:
+                raise ValueError(
+                    f"frame has shape {tuple(frame.shape)}; it needs {tuple(waiting.shape)}, "
+                    "as the context had"
+                )
+            ops.check_type("frame", frame, self._weight)
         predictions, cells = self._next_frames(frame.unsqueeze(1), state.cells)
         prediction = predictions.squeeze(1)  # (B, C, H, W)
         return prediction, ForecasterState(cells, prediction)
@@ -91,7 +98,8 @@ class StackedForecaster(Forecaster):
         for t in range(horizon):
             frame = _waiting(state)
             if t and targets is not None and use_target is not None:
-                frame = torch.where(use_target[:, t - 1, None, None, None], targets[:, t - 1], frame)
+                true = targets[:, t - 1].to(frame.dtype)
+                frame = torch.where(use_target[:, t - 1, None, None, None], true, frame)
             prediction, state = self.step(frame, state)
             predictions.append(prediction)
         after = torch.stack(predictions, dim=1)  # (B, horizon, C, H, W)
@@ -133,6 +141,7 @@ class EncoderForecaster(Forecaster):
     """
 
     feedback = False
+    config_type = EncoderForecasterConfig
 
     def __init__(self, config: EncoderForecasterConfig):
         super().__init__(config)
@@ -149,7 +158,7 @@ class EncoderForecaster(Forecaster):
         return ForecasterState(states[::-1], None)
 
     def step(self, frame: Tensor | None, state: ForecasterState) -> tuple[Tensor, ForecasterState]:
-        """Predict the next frame (B, C, H, W); `frame` must be None."""
+        """Predict the next frame (B, C, H, W), in the type of the weights; `frame` must be None."""
         if frame is not None:
             raise ValueError(
                 "frame given to EncoderForecaster.step, which reads no frame after the context; pass None"
@@ -179,16 +188,18 @@ class EncoderForecaster(Forecaster):
         return self._to_frames(patches).to(self.head.weight.dtype), ForecasterState(cells, None)
 
 
-_NETWORKS: dict[str, tuple[type[ForecasterConfig], type[Forecaster]]] = {
-    "StackedForecaster": (StackedForecasterConfig, StackedForecaster),
-    "EncoderForecaster": (EncoderForecasterConfig, EncoderForecaster),
+_NETWORKS: dict[str, type[Forecaster]] = {
+    network.__name__: network for network in (StackedForecaster, EncoderForecaster)
 }
 
 
 def config_to_dict(config: ForecasterConfig) -> dict[str, Any]:
-    """Return a network's config as a dict for JSON, the network's name under "network"."""
-    name = next(name for name, (kind, _) in _NETWORKS.items() if type(config) is kind)
-    return {"network": name, **dataclasses.asdict(config)}
+    """Return a network's config as a dict for JSON, the network's name under "network".
+
+    Raises:
+        ValueError: the config is of no network.
+    """
+    return {"network": _network_of(config).__name__, **dataclasses.asdict(config)}
 
 
 def config_from_dict(fields: Mapping[str, Any]) -> ForecasterConfig:
@@ -198,9 +209,9 @@ def config_from_dict(fields: Mapping[str, Any]) -> ForecasterConfig:
         ValueError: an unknown network or field, or a value that does not fit.
     """
     name = fields.get("network")
-    if name not in _NETWORKS:
+    if not isinstance(name, str) or name not in _NETWORKS:
         raise ValueError(f"network is {name!r}; it needs one of {', '.join(_NETWORKS)}")
-    kind = _NETWORKS[name][0]
+    kind = _NETWORKS[name].config_type
     values = {key: value for key, value in fields.items() if key != "network"}
     unknown = values.keys() - {field.name for field in dataclasses.fields(kind)}
     if unknown:
@@ -214,8 +225,12 @@ def build(config: ForecasterConfig) -> Forecaster:
     Raises:
         ValueError: the config is of no network.
     """
-    for kind, network in _NETWORKS.values():
-        if type(config) is kind:
-            return network(config)
-    known = ", ".join(kind.__name__ for kind, _ in _NETWORKS.values())
+    return _network_of(config)(config)
+
+
+def _network_of(config: ForecasterConfig) -> type[Forecaster]:
+    for network in _NETWORKS.values():
+        if type(config) is network.config_type:
+            return network
+    known = ", ".join(network.config_type.__name__ for network in _NETWORKS.values())
     raise ValueError(f"config is a {type(config).__name__}; it needs one of {known}")

@@ -22,7 +22,7 @@ cells
 layers  forecaster
 networks
 sampling  rollouts  metrics  checkpoint  importers.torch_rnn
-evaluation  importers
+evaluation  importers  settings
 training
 __main__
 """

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from convlstm.ops import checks, fused, reference
-from convlstm.ops.checks import check_state
+from convlstm.ops.checks import check_state, check_type
 from convlstm.ops.choice import is_fused
 
-__all__ = ["check_state", "gru", "lstm", "rnn"]
+__all__ = ["check_state", "check_type", "gru", "lstm", "rnn"]
 
 
 def rnn(

@@ -146,8 +146,8 @@ _stack.register_autograd(_backward, setup_context=_save)
 
 def _no_second_derivatives(ctx: Any, *_: Any) -> None:
     raise NotImplementedError(
-        "the fused ops have no second derivatives; call with implementation='reference', or set the environment "
-        "variable CONVLSTM_OPS=reference"
+        "the fused ops have no second derivatives; call with implementation='reference', or set the "
+        "environment variable CONVLSTM_OPS=reference"
     )
 
 

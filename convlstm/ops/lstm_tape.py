@@ -8,7 +8,7 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from convlstm.ops.convolution import Convolution, channels_last, empty_frames
+from convlstm.ops.convolution import Convolution, empty_frames
 from convlstm.ops.kernels import kernels_for, plain, rows
 
 

@@ -45,7 +45,7 @@ class Stack:
     given: int
     """Frames that are read whatever `read_given` says, from the first on: T without feedback."""
     head: tuple[Tensor, Tensor] | None = None
-    """Weight (I, C_1 + ... + C_L) and bias (I,) of the head, or None: the outputs are those of the last layer."""
+    """Weight (I, C_1 + ... + C_L) and bias (I,) of the head, or None for none."""
     sigmoid: bool = False
     """Whether a sigmoid follows the head."""
     first: int = 0
@@ -153,7 +153,7 @@ class Head:
         return d_rows, [torch.mm(d_rows, w).view(B, *S, -1).movedim(-1, 1) for w in self._weights]
 
     def gradients(self, d_rows: Tensor, states: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """Of weight and bias, from the rows (N P, I) of many steps and the states (N, C, *S) of each layer."""
+        """Of weight and bias, from the rows (N P, I) and the states (N, C, *S) of many steps."""
         d_weight = [torch.mm(d_rows.t(), rows(state).flatten(0, 1)) for state in states]
         return torch.cat(d_weight, dim=1), d_rows.sum(0, dtype=wide_type(d_rows))
 
@@ -272,7 +272,7 @@ def backward(
 
 
 def _where(stack: Stack, t: int, read_given: Tensor | None, given: Tensor, own: Tensor) -> Tensor:
-    """`given` for the sequences whose step t reads the given frame, `own` for those that read a prediction."""
+    """`given` for the sequences whose step t reads the given frame, `own` for the others."""
     if t < stack.given:
         return given
     if read_given is None:

@@ -23,7 +23,7 @@ def _rows(array: Tensor) -> tuple[int, int]:
 
 
 def _peepholes(weight_ch: Tensor | None, like: Tensor) -> tuple[Tensor, tuple[int, int, int]]:
-    """Peepholes as rows, zeros for none; their address, bytes from row to row, and after how many rows they repeat."""
+    """Peepholes as rows, zeros for none; with address, bytes from row to row, rows until they repeat."""
     if weight_ch is None:
         weight_ch = like.new_zeros(1, 3 * like.shape[1])
     weight_ch = weight_ch.contiguous()
@@ -77,10 +77,11 @@ def _lstm_forward_bfloat16(data: Any) -> None:
 def lstm_forward(
     gates: Tensor, c: Tensor, weight_ch: Tensor | None, saved: Tensor | None, c_new: Tensor, h: list[Tensor]
 ) -> None:
+    """See `plain.lstm_forward`."""
     saved = gates if saved is None else saved
     N, C = c.shape
     kernel = _lstm_forward_float32 if gates.dtype == torch.float32 else _lstm_forward_bfloat16
-    keep, peepholes = _peepholes(weight_ch, c)
+    _alive, peepholes = _peepholes(weight_ch, c)
     copies = [number for copy in h[1:] for number in _rows(copy)]
     launch(
         kernel,
@@ -154,9 +155,10 @@ def lstm_backward(
     dc: Tensor,
     d_gates: Tensor,
 ) -> None:
+    """See `plain.lstm_backward`; three gradients `dh` at most."""
     N, C = c.shape
     kernel = _lstm_backward_float32 if gates.dtype == torch.float32 else _lstm_backward_bfloat16
-    keep, peepholes = _peepholes(weight_ch, c)
+    _alive, peepholes = _peepholes(weight_ch, c)
     zeros = gates.new_zeros(C)  # one row for all
     sources = [number for source in dh for number in _rows(source)]
     sources += [zeros.data_ptr(), 0] * (3 - len(dh))
