@@ -7,6 +7,7 @@ per axis, S the spatial axes: (W), (H, W) or (D, H, W).
 import math
 import operator
 import warnings
+from collections.abc import Sequence
 from numbers import Real
 from typing import Any
 
@@ -107,8 +108,14 @@ class ConvCell(nn.Module):
             for parameter in self.parameters(recurse=False):
                 parameter.uniform_(-bound, bound)
 
-    def sequence(self, input: Tensor, *states: Tensor | None) -> tuple[Tensor, ...]:
-        """Run over (T, B, I, *S) from the given states (None: zeros); return outputs, then last states."""
+    def sequence(
+        self, input: Tensor, *states: Tensor | None, lengths: Tensor | None = None
+    ) -> tuple[Tensor, ...]:
+        """Run over (T, B, I, *S), or `lengths` (B,) of it, from the given states (None: zeros).
+
+        Returns:
+            The outputs (T, B, C, *S), zeros past the lengths; then the last states, (B, C, *S) each.
+        """
         raise NotImplementedError
 
     def _step(self, input: Tensor, *states: Tensor | None) -> tuple[Tensor, ...]:
@@ -224,9 +231,15 @@ class ConvRecurrent(nn.Module):
         for number in range(len(self.cells)):
             self._cell(number).reset_parameters()
 
-    def _run(self, input: Tensor, states: tuple[Tensor, ...] | None) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def _run(
+        self,
+        input: Tensor,
+        states: tuple[Tensor, ...] | None,
+        lengths: Tensor | Sequence[int] | None,
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Run the stack; states and last states are (D * L, B, C, *S) each, unbatched without the B."""
         input, batched = self._time_first(input)  # (T, B, I, *S)
+        steps = ops.check_lengths(lengths, input)
         names = [f"{name}_0" for name in self.cell_type.states]
         if states is not None:
             batch = input.shape[1:2] if batched else ()
@@ -242,9 +255,9 @@ class ConvRecurrent(nn.Module):
             for direction in range(directions):
                 number = layer * directions + direction
                 first = [None for _ in names] if states is None else [s[number] for s in states]
-                frames = input.flip(0) if direction else input
-                output, *last = self._cell(number).sequence(frames, *first)
-                outputs.append(output.flip(0) if direction else output)
+                frames = _reverse(input, steps) if direction else input
+                output, *last = self._cell(number).sequence(frames, *first, lengths=steps)
+                outputs.append(_reverse(output, steps) if direction else output)
                 last_states.append(tuple(last))
             input = torch.cat(outputs, dim=2) if self.bidirectional else outputs[0]  # (T, B, D * C, *S)
             if self.dropout and layer < self.num_layers - 1:
@@ -270,3 +283,12 @@ class ConvRecurrent(nn.Module):
             "bidirectional": (self.bidirectional, False),
         }
         return ", ".join(f"{name}={value}" for name, (value, default) in options.items() if value != default)
+
+
+def _reverse(sequence: Tensor, lengths: Tensor | None) -> Tensor:
+    """(T, B, ...) with time reversed, each sequence within its length."""
+    if lengths is None:
+        return sequence.flip(0)
+    time = torch.arange(len(sequence), device=lengths.device)[:, None]  # (T, 1)
+    source = torch.where(time < lengths, lengths - 1 - time, time)  # (T, B)
+    return sequence[source, torch.arange(len(lengths), device=lengths.device)]

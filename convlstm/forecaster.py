@@ -97,6 +97,7 @@ class Forecaster(nn.Module):
 
     config_type: ClassVar[type[ForecasterConfig]]
     """What the network is built from."""
+    head: nn.Conv2d
     feedback: ClassVar[bool]
     """Whether the network reads its own predictions, and so can be given targets in their place."""
 
@@ -222,10 +223,15 @@ class Forecaster(nn.Module):
         return rearrange(frames, "b t c (h p) (w q) -> t b (p q c) h w", p=p, q=p)
 
     def _to_frames(self, patches: Tensor) -> Tensor:
-        """(T, B, p * p * C, h, w) -> (B, T, C, h * p, w * p), after the output function."""
+        """(T, B, p * p * C, h, w) -> (B, T, C, h * p, w * p)."""
         p = self.config.patch_size
-        frames = rearrange(patches, "t b (p q c) h w -> b t c (h p) (w q)", p=p, q=p)
-        return torch.sigmoid(frames) if self.config.output == "sigmoid" else frames
+        return rearrange(patches, "t b (p q c) h w -> b t c (h p) (w q)", p=p, q=p)
+
+    def _apply_head(self, outputs: list[Tensor]) -> Tensor:
+        """The patches (T, B, p * p * C, h, w) from the outputs (T, B, hidden, h, w) of all cells."""
+        states = torch.cat(outputs, dim=2)
+        patches = self.head(states.flatten(0, 1)).unflatten(0, states.shape[:2])
+        return torch.sigmoid(patches) if self.config.output == "sigmoid" else patches
 
 
 def run_cells(
@@ -247,8 +253,3 @@ def run_cells(
         outputs.append(x)
         last_states.append(tuple(last))
     return outputs, tuple(last_states)
-
-
-def apply_head(head: nn.Module, x: Tensor) -> Tensor:
-    """Apply a frame-wise module to (T, B, ...)."""
-    return head(x.flatten(0, 1)).unflatten(0, x.shape[:2])

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from convlstm import ops
 from convlstm.base import check_tensor
-from convlstm.forecaster import Forecaster, ForecasterConfig, ForecasterState, apply_head, run_cells
+from convlstm.cells import ConvLSTMCell
+from convlstm.forecaster import Forecaster, ForecasterConfig, ForecasterState, run_cells
 
 __all__ = [
     "EncoderForecaster",
@@ -93,6 +94,8 @@ class StackedForecaster(Forecaster):
         use_target: Tensor | None,
         return_context: bool,
     ) -> Tensor:
+        if self._at_once(context):
+            return self._predict_at_once(context, horizon, targets, use_target, return_context)
         in_context, state = self._read(context)
         predictions = []
         for t in range(horizon):
@@ -104,6 +107,35 @@ class StackedForecaster(Forecaster):
             predictions.append(prediction)
         after = torch.stack(predictions, dim=1)  # (B, horizon, C, H, W)
         return torch.cat([in_context, after], dim=1) if return_context else after
+
+    def _at_once(self, context: Tensor) -> bool:
+        """Whether a fused op runs the whole forecast, with one gradient per weight for all of it."""
+        kinds = all(isinstance(cell, ConvLSTMCell) for cell in self.cells)
+        return kinds and ops.is_fused(None, context.device, ops.compute_dtype(self.head.weight))
+
+    def _predict_at_once(
+        self,
+        context: Tensor,
+        horizon: int,
+        targets: Tensor | None,
+        use_target: Tensor | None,
+        return_context: bool,
+    ) -> Tensor:
+        frames, given = context, context.shape[1]
+        if targets is not None:
+            frames = torch.cat([context, targets[:, :-1].to(context.dtype)], dim=1)
+        assert self.head.bias is not None
+        predictions = ops.forecast(
+            self._to_patches(frames),
+            [cell.parameters_of_op() for cell in self.cells if isinstance(cell, ConvLSTMCell)],
+            (self.head.weight, self.head.bias),
+            None if use_target is None else use_target.t(),
+            given=given,
+            steps=given + horizon - 1,
+            first=0 if return_context else given - 1,
+            sigmoid=self.config.output == "sigmoid",
+        )  # (T, B, p * p * C, h, w)
+        return self._to_frames(predictions).to(context.dtype)
 
     def _read(self, context: Tensor) -> tuple[Tensor, ForecasterState]:
         """Read all frames but the last; return the predictions of frames 2..T and the state."""
@@ -118,8 +150,7 @@ class StackedForecaster(Forecaster):
     ) -> tuple[Tensor, tuple[tuple[Tensor, ...], ...]]:
         """Predict the frame after each of (B, T, C, H, W); return them and the cells' states."""
         outputs, cells = run_cells(self.cells, self._to_patches(frames), cells)
-        patches = apply_head(self.head, torch.cat(outputs, dim=2))  # (T, B, p * p * C, h, w)
-        return self._to_frames(patches).to(frames.dtype), cells
+        return self._to_frames(self._apply_head(outputs)).to(frames.dtype), cells
 
 
 def _waiting(state: ForecasterState) -> Tensor:
@@ -183,9 +214,9 @@ class EncoderForecaster(Forecaster):
         B, _, h, w = state.cells[0][0].shape
         nothing = self.head.weight.new_empty(horizon, B, 0, h, w)  # only its sizes count
         outputs, cells = run_cells(self.forecaster, nothing, state.cells)
-        patches = apply_head(self.head, torch.cat(outputs, dim=2))  # (T, B, p * p * C, h, w)
         # Autocast shortens the type that the head computes in, not that of the frames.
-        return self._to_frames(patches).to(self.head.weight.dtype), ForecasterState(cells, None)
+        frames = self._to_frames(self._apply_head(outputs))
+        return frames.to(self.head.weight.dtype), ForecasterState(cells, None)
 
 
 _NETWORKS: dict[str, type[Forecaster]] = {

@@ -16,6 +16,7 @@ ops.reference  ops.kernels.cpu  ops.kernels  video
 ops.choice  ops.lstm_tape
 ops.stack
 ops.fused
+ops.forecast
 ops
 base
 cells

@@ -178,6 +178,26 @@ def lstm(
     return y, h_n, c_n
 
 
+def forecast(
+    input: Tensor,
+    layers: list[list[Tensor | None]],
+    head: tuple[Tensor, Tensor],
+    read_given: Tensor | None,
+    *,
+    given: int,
+    steps: int,
+    first: int,
+    sigmoid: bool,
+) -> Tensor:
+    """Run a stack that predicts its next input; see `convlstm.ops.forecast`."""
+    parameters = [p for ih, hh, bias, ch in layers for p in (odd(ih), odd(hh), bias, ch)]
+    weight, bias = head
+    everything = [input, *[None] * (STATES * len(layers)), *parameters, weight.flatten(1), bias]
+    return run(everything, [steps, keep_of(everything, False), given, first, int(sigmoid)], read_given, None)[
+        0
+    ]
+
+
 def cast(dtype: torch.dtype, *tensors: Tensor | None) -> list[Tensor | None]:
     """The tensors in another type."""
     return [None if tensor is None else tensor.to(dtype) for tensor in tensors]

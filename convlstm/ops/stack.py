@@ -78,7 +78,13 @@ def forward(
     layers = [LSTMForward(weights, like, T if everything else 0) for weights in stack.layers]
     for layer, state in zip(layers, states, strict=True):
         layer.start(*state)
-    outs = [empty_frames(T, B, w.channels, *S, like=like) for w in stack.layers]
+    # Without a backward pass, the outputs of a step are needed at that step alone, but for the result.
+    outs = [
+        empty_frames(
+            T if stack.keep or (not stack.head and n == len(layers) - 1) else 1, B, w.channels, *S, like=like
+        )
+        for n, w in enumerate(stack.layers)
+    ]
     starts = [
         empty_frames(math.ceil(T / chunk) if stack.keep == CHECKPOINTS else 0, *layer.c.shape, like=layer.c)
         for layer in layers
@@ -99,13 +105,13 @@ def forward(
             read[t].copy_(frame)
         for n, layer in enumerate(layers):
             above = [layers[n + 1].x] if n + 1 < len(layers) else []
-            layer.step(t if everything else None, outs[n][t], *above)
+            layer.step(t if everything else None, outs[n][t % len(outs[n])], *above)
         if head and t >= stack.first:
-            head.predict([out[t] for out in outs], y[t - stack.first])
+            head.predict([out[t % len(out)] for out in outs], y[t - stack.first])
         if lengths is not None:
             ends = _ends(lengths, t, like)
             last = [
-                (torch.where(ends, out[t], h), torch.where(ends, layer.c, c))
+                (torch.where(ends, out[t % len(out)], h), torch.where(ends, layer.c, c))
                 for out, layer, (h, c) in zip(outs, layers, last, strict=True)
             ]
     if lengths is None:
@@ -140,21 +146,21 @@ class Head:
         """Write the prediction (B, I, *S) from the layers' states (B, C, *S)."""
         result = self._bias
         for weight, state in zip(self._weights, states, strict=True):
-            result = torch.addmm(result, rows(state).flatten(0, 1), weight.t())  # (B P, I)
-        rows(y).flatten(0, 1).copy_(torch.sigmoid(result) if self._sigmoid else result)
+            result = torch.addmm(result, rows(state), weight.t())  # (B P, I)
+        rows(y).copy_(torch.sigmoid(result) if self._sigmoid else result)
 
     def back(self, y: Tensor, d_y: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Return the gradients before the output function, rows (B P, I), and of the states (B, C, *S)."""
-        d_rows = rows(d_y).flatten(0, 1)
+        d_rows = rows(d_y)
         if self._sigmoid:
-            values = rows(y).flatten(0, 1)
+            values = rows(y)
             d_rows = torch.ops.aten.sigmoid_backward(d_rows, values)
         B, _, *S = y.shape
         return d_rows, [torch.mm(d_rows, w).view(B, *S, -1).movedim(-1, 1) for w in self._weights]
 
     def gradients(self, d_rows: Tensor, states: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Of weight and bias, from the rows (N P, I) and the states (N, C, *S) of many steps."""
-        d_weight = [torch.mm(d_rows.t(), rows(state).flatten(0, 1)) for state in states]
+        d_weight = [torch.mm(d_rows.t(), rows(state)) for state in states]
         return torch.cat(d_weight, dim=1), d_rows.sum(0, dtype=wide_type(d_rows))
 
 
