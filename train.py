@@ -11,35 +11,30 @@ A run ends as runs/NAME/: model.safetensors and config.json (the checkpoint that
 metrics.jsonl and a TensorBoard log, test-DIGITS-COUNT.json, rollout.gif, and training.pt to resume from.
 """
 
-import argparse
 import dataclasses
-import json
 import math
 import sys
 from dataclasses import dataclass, field
-from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Literal, cast
 
 import torch
-import tyro
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from convlstm import training
-from convlstm.checkpoint import load_checkpoint, read_config, save_checkpoint
+from convlstm.checkpoint import load_checkpoint, save_checkpoint
 from convlstm.evaluation import copy_last, evaluate, evaluate_all, format_scores
-from convlstm.files import write_atomically
 from convlstm.forecaster import Forecaster
 from convlstm.networks import EncoderForecasterConfig, StackedForecasterConfig, build
-from convlstm.pictures import comparison
 from convlstm.sampling import draw_use_target, linear_decay
-from convlstm.video import write_gif
+from convlstm.settings import check_range, parse_settings, provenance, require_same, settings_of
 from datasets import FIXED_SEQUENCES, MovingMNIST, moving_mnist, require_unseen
 
 LOG_EVERY = 10  # optimizer steps
+DIGIT_SIZE = 28  # pixels
 GIF_FPS = 5  # frames per second
 
 
@@ -72,7 +67,7 @@ class Config:
     device: str = "auto"
     """cuda, mps or cpu; auto takes the first of them that there is."""
     bfloat16: Literal["auto", "on", "off"] = "auto"
-    """Compute in bfloat16 (autocast); auto where the hardware multiplies it."""
+    """Compute in bfloat16 (autocast); auto where the hardware multiplies it. A run keeps what it began in."""
     seed: int = 0
     """Decides the weights' initialisation, the training sequences and the scheduled-sampling draws."""
     context: int = 10
@@ -112,27 +107,29 @@ class Config:
     )
 
     def __post_init__(self) -> None:
-        counts = "context horizon steps batch_size validations"
-        training.check_range(self, counts, lambda n: n >= 1, "1 or more")
+        check_range(self, "seed", lambda n: -(2**63) <= n < 2**64, "-2**63 to 2**64 - 1")
+        check_range(self, "context horizon steps batch_size validations", lambda n: n >= 1, "1 or more")
         fixed = "validation_sequences test_sequences"
-        training.check_range(self, fixed, lambda n: 1 <= n <= FIXED_SEQUENCES, f"1 to {FIXED_SEQUENCES:,}")
-        training.check_range(self, "lr clip_norm", lambda x: 0 < x < math.inf, "a number above 0")
-        training.check_range(self, "weight_decay", lambda x: 0 <= x < math.inf, "0 or more")
-        training.check_range(self, "warmup ema_decay", lambda x: 0 <= x < 1, "0 or more, below 1")
-        training.check_range(self, "teacher_forcing", lambda x: 0 <= x <= 1, "a share of the run, 0 to 1")
+        check_range(self, fixed, lambda n: 1 <= n <= FIXED_SEQUENCES, f"1 to {FIXED_SEQUENCES:,}")
+        check_range(self, "lr", lambda x: 0 < x <= 1000, "a number above 0, at most 1,000")
+        check_range(self, "clip_norm", lambda x: 0 < x < math.inf, "a number above 0")
+        check_range(self, "weight_decay", lambda x: 0 <= x <= 1000, "0 to 1,000")
+        check_range(self, "warmup ema_decay", lambda x: 0 <= x < 1, "0 or more, below 1")
+        check_range(self, "teacher_forcing", lambda x: 0 <= x <= 1, "a share of the run, 0 to 1")
         if self.teacher_forcing and isinstance(self.model, EncoderForecasterConfig):
             raise ValueError(
                 f"teacher_forcing is {self.teacher_forcing}, but an EncoderForecaster never reads its own "
                 "predictions, nor true frames in their place; set it to 0"
             )
+        if self.data.image_size <= DIGIT_SIZE:
+            raise ValueError(
+                f"data.image_size is {self.data.image_size}; digits of {DIGIT_SIZE} x {DIGIT_SIZE} pixels "
+                "need a larger frame to move in, such as 64"
+            )
         if self.data.image_size % self.model.patch_size:
             raise ValueError(
                 f"data.image_size is {self.data.image_size}, which model.patch_size {self.model.patch_size} "
                 "does not divide; choose a multiple of it"
-            )
-        if self.name is not None and (self.name in ("", "..") or Path(self.name).name != self.name):
-            raise ValueError(
-                f"name is {self.name!r}; it needs the name of a folder, which is made under runs/"
             )
         if self.model.channels != 1:
             raise ValueError(f"model.channels is {self.model.channels}; Moving MNIST is gray: it needs 1")
@@ -156,108 +153,97 @@ PRESETS = {
 
 def parse(arguments: list[str]) -> Config:
     """Read the command line: first the preset or the stored run, then every setting that differs from it."""
-    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    first.add_argument("--preset", choices=list(PRESETS), default="default")
-    first.add_argument("--resume", type=Path)
-    first.add_argument("--score", type=Path)
-    known = first.parse_known_args(arguments)[0]
-    run = known.resume or known.score
-    default = settings_of(run) if run else PRESETS[known.preset]
-    # Without subcommands the kind of network is the preset's, and its settings are plain options.
-    options = (tyro.conf.AvoidSubcommands,)
-    return tyro.cli(Config, description=__doc__, args=arguments, default=default, config=options)
+    return parse_settings(arguments, Config, PRESETS, __doc__)
 
 
 def main(config: Config) -> Path:
     """Train from the first step, or from where a run stopped, to the table of test scores and the GIF."""
     if config.score:
-        same_run(config, settings_of(config.score), "score", "device bfloat16 test_sequences data")
+        stored = settings_of(Config, config.score)
+        require_same(config, stored, "score", "device bfloat16 test_sequences data.digits data.root")
+        require_unseen(stored.data.digits, config.data.digits)
         test(config.score, config)
         return config.score
     resume = config.resume
-    path = resume or Path("runs") / (config.name or f"{config.preset}-{datetime.now():%Y%m%d-%H%M%S}")
+    path = resume or training.new_path(config.name, config.preset)
     if resume:
-        same_run(config, settings_of(resume), "resume", "device")
-        config = dataclasses.replace(config, resume=None)
-    elif path.exists():
-        raise ValueError(f"name: {path} exists; choose another --name, or go on with it: --resume {path}")
+        require_same(config, settings_of(Config, resume), "resume", "device")
     device = training.choose_device(config.device)
-    autocast = training.autocast(config.bfloat16, device)
+    bfloat16 = training.choose_bfloat16(config.bfloat16, device)
+    config = dataclasses.replace(config, resume=None, bfloat16=bfloat16)
     train_set, val_set = make_source(config, "train"), make_source(config, "val")
 
     torch.manual_seed(config.seed)
     model = build(config.model).to(device)
     ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay))
     averaged = cast(Forecaster, ema.module)
-    predict, lengths = training.predictor(averaged, config.bfloat16), (config.context, config.horizon)
+    predict, lengths = training.predictor(averaged, bfloat16), (config.context, config.horizon)
     optimizer_type = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[config.optimizer]
     optimizer = optimizer_type(model.parameters(), weight_decay=config.weight_decay)
-    step, best = 0, math.inf
-    if resume:
-        step, best = training.load_state(path, model=model, ema=ema, optimizer=optimizer)
+    parts = {"model": model, "ema": ema, "optimizer": optimizer}
+    step, best = training.load_state(path, **parts) if resume else (0, math.inf)
 
-    run = training.RunDirectory(path, step)
-    if not resume:  # so that a run can be resumed from its first second
-        save_checkpoint(path, averaged, {"step": 0} | training.provenance(config))
-        run.save_state(0, best, model=model, ema=ema, optimizer=optimizer)
-    print(
-        f"{path}: {sum(p.numel() for p in model.parameters()):,} parameters, digits of {config.data.digits}, "
-        f"on {training.describe(device, autocast)}"
-    )
-    bar = tqdm(total=config.steps, initial=step, unit="step", dynamic_ncols=True)
-    while step < config.steps:
-        lr = config.lr * training.lr_factor(step, config.steps, config.schedule, config.warmup)
-        for group in optimizer.param_groups:
-            group["lr"] = lr
-        teacher = linear_decay(step, config.teacher_forcing * config.steps)
-        indices = torch.arange(step * config.batch_size, (step + 1) * config.batch_size)
-        clips = train_set.batch(indices, device)  # (B, context + horizon, 1, H, W)
-        context, targets = clips.split(lengths, dim=1)
-        with autocast:
-            if model.feedback:
-                use_target = draw_use_target(teacher, config.seed, step, indices, config.horizon).to(device)
-                predictions = model(
-                    context, config.horizon, targets=targets, use_target=use_target, return_context=True
-                )
-                targets = clips[:, 1:]  # every frame but the first was predicted
-            else:
-                predictions = model(context, config.horizon)
-        # In the field's unit: summed over the pixels of a frame, averaged over frames and sequences.
-        loss = (predictions - targets).square().sum(dim=(2, 3, 4)).mean()
-        optimizer.zero_grad()
-        loss.backward()
-        norm = nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
-        optimizer.step()
-        ema.update_parameters(model)
-        step += 1
-        bar.update()
-        if step % LOG_EVERY == 0 or step == config.steps:
-            speed = (bar.format_dict["rate"] or 0.0) * config.batch_size
-            values = {"loss": loss.item(), "gradient_norm": norm.item(), "lr": lr}
-            values |= {"teacher_forcing": teacher, "sequences_per_second": speed}
-            if not math.isfinite(values["loss"]):
-                raise ArithmeticError(
-                    f"the loss is {values['loss']} at step {step}; lower --lr or --clip-norm"
-                )
-            run.log(step, {f"train/{name}": value for name, value in values.items()})
-            bar.set_postfix_str(f"loss {values['loss']:.1f}, gradient {norm:.0f}, {speed:.1f} seq/s")
-        if step * config.validations // config.steps > (step - 1) * config.validations // config.steps:
-            scores = evaluate(
-                predict, val_set, *lengths, sequences=config.validation_sequences, device=device
-            )
-            run.log(step, {"val/mse": scores.mse, "val/mae": scores.mae, "val/ssim": scores.ssim})
-            if not math.isfinite(scores.mse):
-                raise ArithmeticError(f"the validation MSE is {scores.mse} at step {step}; lower --lr")
-            bar.write(f"step {step}: validation MSE {scores.mse:.1f} on {scores.sequences} sequences")
-            if scores.mse < best:
-                best = scores.mse
-                notes = {"step": step, "validation": scores.to_dict()}
-                save_checkpoint(path, averaged, notes | training.provenance(config))
-            run.save_state(step, best, model=model, ema=ema, optimizer=optimizer)
-    bar.close()
-    run.close()
-    test(path, config)
-    show(path, config)
+    count = sum(p.numel() for p in model.parameters())
+    where = training.describe(device, bfloat16)
+    print(f"{path}: {count:,} parameters, digits of {config.data.digits}, on {where}")
+    with (
+        training.open_run(path, step) as run,
+        tqdm(total=config.steps, initial=step, unit="step", dynamic_ncols=True) as bar,
+    ):
+        if not resume:  # so that a run can be resumed from its first second
+            save_checkpoint(path, averaged, {"step": 0} | provenance(config))
+            run.save_state(0, best, **parts)
+        watch, logged = training.Stopwatch(device), step
+        while step < config.steps:
+            lr = config.lr * training.lr_factor(step, config.steps, config.schedule, config.warmup)
+            for group in optimizer.param_groups:
+                group["lr"] = lr
+            teacher = linear_decay(step, config.teacher_forcing * config.steps)
+            indices = torch.arange(step * config.batch_size, (step + 1) * config.batch_size)
+            clips = train_set.batch(indices, device)  # (B, context + horizon, 1, H, W)
+            context, targets = clips.split(lengths, dim=1)
+            with training.autocast(bfloat16, device):
+                if model.feedback:
+                    told = draw_use_target(teacher, config.seed, step, indices, config.horizon).to(device)
+                    options = {"targets": targets, "use_target": told, "return_context": True}
+                    predictions = model(context, config.horizon, **options)
+                    targets = clips[:, 1:]  # every frame but the first was predicted
+                else:
+                    predictions = model(context, config.horizon)
+            # In the field's unit: summed over the pixels of a frame, averaged over frames and sequences.
+            loss = (predictions - targets).square().sum(dim=(2, 3, 4)).mean()
+            optimizer.zero_grad()
+            loss.backward()
+            norm = nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
+            optimizer.step()
+            ema.update_parameters(model)
+            step += 1
+            bar.update()
+            if step % LOG_EVERY == 0 or step == config.steps:
+                speed, logged = (step - logged) * config.batch_size / watch.lap(), step
+                values = {"loss": loss.item(), "gradient_norm": norm.item(), "lr": lr}
+                values |= {"teacher_forcing": teacher, "sequences_per_second": speed}
+                if not math.isfinite(values["loss"]):
+                    raise ArithmeticError(f"the loss is {loss} at step {step}; lower --lr or --clip-norm")
+                run.log(step, {f"train/{name}": value for name, value in values.items()})
+                bar.set_postfix_str(f"loss {values['loss']:.1f}, gradient {norm:.0f}, {speed:.1f} seq/s")
+            if step * config.validations // config.steps > (step - 1) * config.validations // config.steps:
+                with watch.paused():
+                    scores = evaluate(
+                        predict, val_set, *lengths, sequences=config.validation_sequences, device=device
+                    )
+                    if not math.isfinite(scores.mse):
+                        raise ArithmeticError(f"validation MSE is {scores.mse} at step {step}; lower --lr")
+                    run.log(step, {"val/mse": scores.mse, "val/mae": scores.mae, "val/ssim": scores.ssim})
+                    bar.write(f"step {step}: validation MSE {scores.mse:.1f} on {scores.sequences} sequences")
+                    if scores.mse < best:
+                        best = scores.mse
+                        notes = {"step": step, "validation": scores.to_dict()}
+                        save_checkpoint(path, averaged, notes | provenance(config))
+                    run.save_state(step, best, **parts)
+        bar.close()
+        test(path, config)
+        show(path, config)
     return path
 
 
@@ -271,57 +257,27 @@ def make_source(config: Config, split: str, length: int | None = None) -> Moving
 
 def test(path: Path, config: Config) -> None:
     """Score a run's checkpoint beside copy-last-frame: print the table, write test-DIGITS-COUNT.json."""
-    require_unseen(settings_of(path).data.digits, config.data.digits)
     device = training.choose_device(config.device)
     model = load_checkpoint(path, device)
-    predictors = {
-        type(model).__name__: training.predictor(model, config.bfloat16),
-        "copy last frame": copy_last,
-    }
+    predict = training.predictor(model, config.bfloat16)
     source, count = make_source(config, "test"), config.test_sequences
     with tqdm(total=count, desc="test", unit="seq", dynamic_ncols=True, leave=False) as bar:
+        predictors = {type(model).__name__: predict, "copy last frame": copy_last}
         options = {"sequences": count, "device": device, "progress": bar.update}
         scores = evaluate_all(predictors, source, config.context, config.horizon, **options)
     title = f"Moving MNIST test, digits of {config.data.digits}, {count:,} of {len(source):,} sequences"
     print(f"{title}\n{format_scores(scores)}")
-    results = {"set": title} | {name: scores[name].to_dict() for name in scores}
-    text = json.dumps(results, indent=2) + "\n"
-    write_atomically(path / f"test-{config.data.digits}-{count}.json", lambda file: file.write_text(text))
+    training.write_scores(path / f"test-{config.data.digits}-{count}.json", title, scores)
 
 
 def show(path: Path, config: Config) -> None:
     """Write rollout.gif: three test sequences, forecast for twice the horizon trained on."""
-    device = training.choose_device(config.device)
-    horizon = 2 * config.horizon
+    device, horizon = training.choose_device(config.device), 2 * config.horizon
+    predict = training.predictor(load_checkpoint(path, device), config.bfloat16)
     clips = make_source(config, "test", config.context + horizon).batch(range(3), device)
-    context, truth = clips.split([config.context, horizon], dim=1)
-    forecast = training.predictor(load_checkpoint(path, device), config.bfloat16)(context, horizon)
-    frames = comparison(*(part.float().cpu().numpy() for part in (context, forecast, truth)))
-    write_gif(path / "rollout.gif", frames, GIF_FPS)
+    training.write_rollout(path / "rollout.gif", predict, clips, config.context, GIF_FPS)
     print(f"{path / 'rollout.gif'}: {config.context} context frames and {horizon} forecast ones")
 
 
-def settings_of(path: Path) -> Config:
-    """Return the settings that a run was trained with."""
-    return training.settings_from_dict(Config, read_config(path).get("training"))
-
-
-def same_run(config: Config, stored: Config, option: str, free: str) -> None:
-    """Raise ValueError if `config` differs from a run's stored settings in more than the free ones."""
-    differing = [
-        f.name for f in dataclasses.fields(Config) if getattr(config, f.name) != getattr(stored, f.name)
-    ]
-    refused = set(differing) - {option, *free.split()}
-    size = dataclasses.replace(config.data, digits=stored.data.digits, root=stored.data.root)
-    if refused or size != stored.data:
-        raise ValueError(
-            f"{option}: a run keeps its own settings, but {', '.join(sorted(refused)) or 'data'} was given; "
-            f"what may be given with --{option}: {free.replace('data', 'data.digits data.root')}"
-        )
-
-
 if __name__ == "__main__":
-    try:
-        main(parse(sys.argv[1:]))
-    except (ArithmeticError, ValueError, OSError) as error:
-        sys.exit(f"train.py: error: {error}")
+    sys.exit(training.exit_status("train.py", lambda: main(parse(sys.argv[1:]))))

@@ -5,21 +5,40 @@ per axis, S the spatial axes: (W), (H, W) or (D, H, W).
 """
 
 import math
+import operator
 import warnings
+from collections.abc import Sequence
+from numbers import Real
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
 
 from convlstm import ops
 
 
 def positive(name: str, value: Any, least: int = 1) -> int:
-    """Return a whole number of at least `least`, else raise ValueError naming the argument."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+    """Return a whole number of at least `least`, numpy's too, as an int; else raise ValueError naming it."""
+    try:
+        number = least - 1 if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        number = least - 1
+    if number < least:
         raise ValueError(f"{name} is {value!r}; it needs a whole number of {least} or more")
-    return value
+    return number
+
+
+def check_tensor(name: str, value: object) -> None:
+    """Raise TypeError unless an argument is a tensor."""
+    if isinstance(value, PackedSequence):
+        raise TypeError(
+            f"{name} is a PackedSequence; it needs a padded tensor, which "
+            "torch.nn.utils.rnn.pad_packed_sequence makes of it"
+        )
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name} is a {type(value).__name__}; it needs a tensor, as torch.as_tensor makes")
 
 
 def check_single(hx: object) -> tuple[Tensor] | None:
@@ -61,7 +80,8 @@ class ConvCell(nn.Module):
         dtype: torch.dtype | None,
     ):
         super().__init__()
-        if spatial_dims not in (1, 2, 3):
+        spatial_dims = positive("spatial_dims", spatial_dims)
+        if spatial_dims > 3:
             raise ValueError(f"spatial_dims is {spatial_dims!r}; it needs 1, 2 or 3")
         per_axis = isinstance(kernel_size, tuple | list)
         kernel = tuple(kernel_size) if per_axis else (kernel_size,) * spatial_dims
@@ -75,10 +95,10 @@ class ConvCell(nn.Module):
         def parameter(*shape: int) -> nn.Parameter:
             return nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
 
-        rows = self.gates * hidden_channels
-        weight_ih = parameter(rows, input_channels, *self.kernel_size) if input_channels else None
+        rows = self.gates * self.hidden_channels
+        weight_ih = parameter(rows, self.input_channels, *self.kernel_size) if input_channels else None
         self.register_parameter("weight_ih", weight_ih)  # (gates * C, I, *K)
-        self.register_parameter("weight_hh", parameter(rows, hidden_channels, *self.kernel_size))
+        self.register_parameter("weight_hh", parameter(rows, self.hidden_channels, *self.kernel_size))
         self.register_parameter("bias", parameter(rows) if bias else None)
 
     def reset_parameters(self) -> None:
@@ -88,22 +108,51 @@ class ConvCell(nn.Module):
             for parameter in self.parameters(recurse=False):
                 parameter.uniform_(-bound, bound)
 
-    def sequence(self, input: Tensor, *states: Tensor | None) -> tuple[Tensor, ...]:
-        """Run over (T, B, I, *S) from the given states (None: zeros); return outputs, then last states."""
+    def sequence(
+        self, input: Tensor, *states: Tensor | None, lengths: Tensor | None = None
+    ) -> tuple[Tensor, ...]:
+        """Run over (T, B, I, *S), or `lengths` (B,) of it, from the given states (None: zeros).
+
+        Returns:
+            The outputs (T, B, C, *S), zeros past the lengths; then the last states, (B, C, *S) each.
+        """
         raise NotImplementedError
 
     def _step(self, input: Tensor, *states: Tensor | None) -> tuple[Tensor, ...]:
         """One step on (B, I, *S), or (I, *S) unbatched; return the new states."""
-        batched = self.spatial_dims + 2
-        if input.dim() not in (batched - 1, batched):
-            raise ValueError(
-                f"input has {input.dim()} dimensions, shape {tuple(input.shape)}; it needs {batched} "
-                f"(B, I, ...) or, unbatched, {batched - 1} (I, ...)"
-            )
-        if input.dim() == batched:
+        if self.check_input(input, batched=("B",), alone=()):
             return self.sequence(input.unsqueeze(0), *states)[1:]  # (1, B, I, *S)
+        shape = (self.hidden_channels, *input.shape[1:])
+        for name, state in zip(self.states, states, strict=True):
+            if state is not None:
+                ops.check_state(f"{name}0", state, shape, input.device)
         states = tuple(None if s is None else s.unsqueeze(0) for s in states)  # (1, C, *S) each
         return tuple(s.squeeze(0) for s in self.sequence(input[None, None], *states)[1:])
+
+    def check_input(self, input: Tensor, batched: tuple[str, ...], alone: tuple[str, ...]) -> bool:
+        """Return whether an input comes in batches; raise, in the user's order of axes, if it does not fit.
+
+        Args:
+            input: what a user gave.
+            batched: the axes before the channels of a batch, such as ("T", "B").
+            alone: the axes before the channels without one, such as ("T",).
+        """
+        check_tensor("input", input)
+        dims, shape = len(batched) + 1 + self.spatial_dims, tuple(input.shape)
+        if input.dim() not in (dims - 1, dims):
+            raise ValueError(
+                f"input has {input.dim()} dimensions, shape {shape}; it needs {dims} "
+                f"({', '.join((*batched, 'I', '...'))}) or, unbatched, {dims - 1} "
+                f"({', '.join((*alone, 'I', '...'))})"
+            )
+        before = batched if input.dim() == dims else alone
+        if shape[len(before)] != self.input_channels:
+            axes = (*before, str(self.input_channels), *"DHW"[3 - self.spatial_dims :])
+            raise ValueError(
+                f"input has {shape[len(before)]} channels, shape {shape}; it needs {self.input_channels}: "
+                f"({', '.join(axes)})"
+            )
+        return before is batched
 
     def extra_repr(self) -> str:
         """Show the sizes, and what differs from the defaults."""
@@ -137,8 +186,8 @@ class ConvRecurrent(nn.Module):
         **cell_options: Any,
     ):
         super().__init__()
-        positive("num_layers", num_layers)
-        if isinstance(dropout, bool) or not 0 <= dropout <= 1:
+        num_layers = positive("num_layers", num_layers)
+        if isinstance(dropout, bool) or not isinstance(dropout, Real) or not 0 <= dropout <= 1:
             raise ValueError(f"dropout is {dropout!r}; it needs a probability, 0 to 1")
         if dropout > 0 and num_layers == 1:
             warnings.warn(
@@ -182,16 +231,23 @@ class ConvRecurrent(nn.Module):
         for number in range(len(self.cells)):
             self._cell(number).reset_parameters()
 
-    def _run(self, input: Tensor, states: tuple[Tensor, ...] | None) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def _run(
+        self,
+        input: Tensor,
+        states: tuple[Tensor, ...] | None,
+        lengths: Tensor | Sequence[int] | None,
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Run the stack; states and last states are (D * L, B, C, *S) each, unbatched without the B."""
         input, batched = self._time_first(input)  # (T, B, I, *S)
+        steps = ops.check_lengths(lengths, input)
         names = [f"{name}_0" for name in self.cell_type.states]
         if states is not None:
-            if not batched:
-                states = tuple(s.unsqueeze(1) for s in states)  # (D * L, 1, C, *S)
-            shape = (len(self.cells), input.shape[1], self.hidden_channels, *input.shape[3:])
+            batch = input.shape[1:2] if batched else ()
+            shape = (len(self.cells), *batch, self.hidden_channels, *input.shape[3:])
             for name, state in zip(names, states, strict=True):
                 ops.check_state(name, state, shape, input.device)
+            if not batched:
+                states = tuple(s.unsqueeze(1) for s in states)  # (D * L, 1, C, *S)
         last_states: list[tuple[Tensor, ...]] = []
         directions = 2 if self.bidirectional else 1
         for layer in range(self.num_layers):
@@ -199,9 +255,9 @@ class ConvRecurrent(nn.Module):
             for direction in range(directions):
                 number = layer * directions + direction
                 first = [None for _ in names] if states is None else [s[number] for s in states]
-                frames = input.flip(0) if direction else input
-                output, *last = self._cell(number).sequence(frames, *first)
-                outputs.append(output.flip(0) if direction else output)
+                frames = _reverse(input, steps) if direction else input
+                output, *last = self._cell(number).sequence(frames, *first, lengths=steps)
+                outputs.append(_reverse(output, steps) if direction else output)
                 last_states.append(tuple(last))
             input = torch.cat(outputs, dim=2) if self.bidirectional else outputs[0]  # (T, B, D * C, *S)
             if self.dropout and layer < self.num_layers - 1:
@@ -213,14 +269,8 @@ class ConvRecurrent(nn.Module):
 
     def _time_first(self, input: Tensor) -> tuple[Tensor, bool]:
         """Return the input as (T, B, I, *S), and whether it came in batches."""
-        batched = self._cell(0).spatial_dims + 3
-        if input.dim() not in (batched - 1, batched):
-            order = "(B, T, I, ...)" if self.batch_first else "(T, B, I, ...)"
-            raise ValueError(
-                f"input has {input.dim()} dimensions, shape {tuple(input.shape)}; it needs {batched} {order} "
-                f"or, unbatched, {batched - 1} (T, I, ...)"
-            )
-        if input.dim() < batched:
+        order = ("B", "T") if self.batch_first else ("T", "B")
+        if not self._cell(0).check_input(input, batched=order, alone=("T",)):
             return input.unsqueeze(1), False  # (T, 1, I, *S)
         return (input.transpose(0, 1) if self.batch_first else input), True
 
@@ -233,3 +283,12 @@ class ConvRecurrent(nn.Module):
             "bidirectional": (self.bidirectional, False),
         }
         return ", ".join(f"{name}={value}" for name, (value, default) in options.items() if value != default)
+
+
+def _reverse(sequence: Tensor, lengths: Tensor | None) -> Tensor:
+    """(T, B, ...) with time reversed, each sequence within its length."""
+    if lengths is None:
+        return sequence.flip(0)
+    time = torch.arange(len(sequence), device=lengths.device)[:, None]  # (T, 1)
+    source = torch.where(time < lengths, lengths - 1 - time, time)  # (T, B)
+    return sequence[source, torch.arange(len(lengths), device=lengths.device)]

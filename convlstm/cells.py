@@ -34,6 +34,7 @@ class ConvRNNCell(ConvCell):
         input (B, I, *S) or (I, *S); hx and the result (B, C, *S) or (C, *S). hx defaults to zeros.
 
     Raises:
+        TypeError: an input that is no tensor.
         ValueError: an argument, input or state that does not fit, named with what is needed.
     """
 
@@ -57,10 +58,12 @@ class ConvRNNCell(ConvCell):
         self.nonlinearity = nonlinearity
         self.reset_parameters()
 
-    def sequence(self, input: Tensor, *states: Tensor | None) -> tuple[Tensor, ...]:
+    def sequence(
+        self, input: Tensor, *states: Tensor | None, lengths: Tensor | None = None
+    ) -> tuple[Tensor, ...]:
         """Run over (T, B, I, *S) from h0 (B, C, *S) or None; return (T, B, C, *S) and h_n."""
         (h0,) = states
-        return ops.rnn(input, h0, self.weight_ih, self.weight_hh, self.bias, self.nonlinearity)
+        return ops.rnn(input, h0, self.weight_ih, self.weight_hh, self.bias, self.nonlinearity, lengths)
 
     def forward(self, input: Tensor, hx: Tensor | None = None) -> Tensor:
         """Return the new hidden state."""
@@ -93,6 +96,8 @@ class ConvLSTMCell(ConvCell):
             for one per channel and pixel; then frames of that size only. They start at zero.
         forget_bias: added to b_f at initialisation (default 1.0; Jozefowicz et al. 2015); nothing is added
             where bias is False.
+        recompute: keep less for the backward pass and compute the rest anew in it (default False): less
+            memory for more time, in the fused op.
         device: of the parameters.
         dtype: of the parameters.
 
@@ -101,6 +106,7 @@ class ConvLSTMCell(ConvCell):
         hx defaults to zeros. h has the type of the convolutions, c is float32 (float64 for float64).
 
     Raises:
+        TypeError: an input that is no tensor.
         ValueError: an argument, input or state that does not fit, named with what is needed.
     """
 
@@ -118,6 +124,7 @@ class ConvLSTMCell(ConvCell):
         spatial_dims: int = 2,
         peephole: str | tuple[int, ...] | None = None,
         forget_bias: float = 1.0,
+        recompute: bool = False,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ):
@@ -125,11 +132,12 @@ class ConvLSTMCell(ConvCell):
         if peephole is None:
             self.register_parameter("weight_ch", None)
         else:
-            rows = 3 * hidden_channels
-            frame = _peephole_frame(peephole, spatial_dims)
+            rows = 3 * self.hidden_channels
+            frame = _peephole_frame(peephole, self.spatial_dims)
             self.weight_ch = nn.Parameter(torch.empty(rows, *frame, device=device, dtype=dtype))
         self.peephole = peephole
         self.forget_bias = forget_bias
+        self.recompute = recompute
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -141,10 +149,16 @@ class ConvLSTMCell(ConvCell):
             if self.bias is not None:
                 self.bias.chunk(4)[1].add_(self.forget_bias)
 
-    def sequence(self, input: Tensor, *states: Tensor | None) -> tuple[Tensor, ...]:
+    def sequence(
+        self, input: Tensor, *states: Tensor | None, lengths: Tensor | None = None
+    ) -> tuple[Tensor, ...]:
         """Run over (T, B, I, *S) from h0, c0 (B, C, *S) or None; return (T, B, C, *S), h_n and c_n."""
         h0, c0 = states
-        return ops.lstm(input, h0, c0, self.weight_ih, self.weight_hh, self.bias, self.weight_ch)
+        return ops.lstm(input, h0, c0, *self.parameters_of_op(), lengths, recompute=self.recompute)
+
+    def parameters_of_op(self) -> tuple[Tensor | None, Tensor, Tensor | None, Tensor | None]:
+        """weight_ih, weight_hh, bias and weight_ch, as the ops take them."""
+        return self.weight_ih, self.weight_hh, self.bias, self.weight_ch
 
     def forward(self, input: Tensor, hx: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor]:
         """Return the new hidden state and the new cell state."""
@@ -153,7 +167,8 @@ class ConvLSTMCell(ConvCell):
 
     def _options_repr(self) -> list[str]:
         parts = [] if self.peephole is None else [f"peephole={self.peephole!r}"]
-        return parts if self.forget_bias == 1.0 else [*parts, f"forget_bias={self.forget_bias}"]
+        parts += [] if self.forget_bias == 1.0 else [f"forget_bias={self.forget_bias}"]
+        return [*parts, "recompute=True"] if self.recompute else parts
 
 
 class ConvGRUCell(ConvCell):
@@ -182,6 +197,7 @@ class ConvGRUCell(ConvCell):
         input (B, I, *S) or (I, *S); hx and the result (B, C, *S) or (C, *S). hx defaults to zeros.
 
     Raises:
+        TypeError: an input that is no tensor.
         ValueError: an argument, input or state that does not fit, named with what is needed.
     """
 
@@ -202,16 +218,20 @@ class ConvGRUCell(ConvCell):
     ):
         super().__init__(input_channels, hidden_channels, kernel_size, bias, spatial_dims, device, dtype)
         if bias and reset_after:
-            self.bias_hn = nn.Parameter(torch.empty(hidden_channels, device=device, dtype=dtype))
+            self.bias_hn = nn.Parameter(torch.empty(self.hidden_channels, device=device, dtype=dtype))
         else:
             self.register_parameter("bias_hn", None)
         self.reset_after = reset_after
         self.reset_parameters()
 
-    def sequence(self, input: Tensor, *states: Tensor | None) -> tuple[Tensor, ...]:
+    def sequence(
+        self, input: Tensor, *states: Tensor | None, lengths: Tensor | None = None
+    ) -> tuple[Tensor, ...]:
         """Run over (T, B, I, *S) from h0 (B, C, *S) or None; return (T, B, C, *S) and h_n."""
         (h0,) = states
-        return ops.gru(input, h0, self.weight_ih, self.weight_hh, self.bias, self.bias_hn, self.reset_after)
+        return ops.gru(
+            input, h0, self.weight_ih, self.weight_hh, self.bias, self.bias_hn, self.reset_after, lengths
+        )
 
     def forward(self, input: Tensor, hx: Tensor | None = None) -> Tensor:
         """Return the new hidden state."""

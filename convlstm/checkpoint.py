@@ -23,6 +23,8 @@ __all__ = ["load_checkpoint", "read_config", "save_checkpoint"]
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
 
+FLOATING = ("F16", "BF16", "F32", "F64")  # as a safetensors header names them
+
 
 def save_checkpoint(directory: str | Path, model: Forecaster, notes: Mapping[str, Any] | None = None) -> None:
     """Write a model as a checkpoint, over the one that stands there.
@@ -77,42 +79,50 @@ def load_checkpoint(directory: str | Path, device: torch.device | str = "cpu") -
 
     Raises:
         FileNotFoundError: no such directory, or a file of the two is missing.
-        ValueError: a damaged file, one that is not safetensors, or tensors that do not fit the network.
+        ValueError: a damaged file, one that is not safetensors, tensors that do not fit the network, or
+            weights that are not finite.
     """
     config = read_config(directory)["network"]
     try:
-        model = build(config_from_dict(config))
-    except (ValueError, TypeError, RuntimeError) as error:  # torch's own, for sizes beyond all measure
+        # Without memory, until the weights file is known to hold a network of this size.
+        with torch.device("meta"):
+            model = build(config_from_dict(config))
+    except (ValueError, TypeError, RuntimeError, OverflowError) as error:  # torch's own, for absurd sizes
         reason = str(error).splitlines()[0]
         raise ValueError(f"{Path(directory) / CONFIG} does not fit: {reason}") from error
     path = Path(directory) / WEIGHTS
     if not path.is_file():
         raise FileNotFoundError(f"{directory} has no {WEIGHTS}; it needs {WEIGHTS} beside {CONFIG}")
-    tensors = _read_tensors(path)
-    expected = model.state_dict()
-    problems = [f"{name} is missing" for name in expected.keys() - tensors.keys()]
-    problems += [f"{name} is not in the network" for name in tensors.keys() - expected.keys()]
-    problems += [
-        f"{name} has shape {tuple(tensors[name].shape)}, the network needs {tuple(expected[name].shape)}"
-        for name in expected.keys() & tensors.keys()
-        if tensors[name].shape != expected[name].shape
-    ]
-    problems += [
-        f"{name} has type {tensor.dtype}, the network needs a floating type"
-        for name, tensor in tensors.items()
-        if not tensor.is_floating_point()
-    ]
-    if problems:
-        more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
-        raise ValueError(f"{path} does not fit {CONFIG}: {'; '.join(sorted(problems)[:3])}{more}")
-    model.load_state_dict(tensors)
-    return model.to(device).eval()
+    tensors = _read_tensors(path, {name: tuple(t.shape) for name, t in model.state_dict().items()})
+    model.to_empty(device=device).load_state_dict(tensors)
+    for name, tensor in model.state_dict().items():
+        if not tensor.isfinite().all():
+            raise ValueError(f"{path} has values in {name} that are not finite; it needs finite weights")
+    return model.eval()
 
 
-def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
+def _read_tensors(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, torch.Tensor]:
+    """Read the tensors, once the file's header says that they have these names and shapes."""
     try:
         with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+            header = {name: (tuple(part.get_shape()), part.get_dtype()) for name, part in slices.items()}
+            problems = [f"{name} is missing" for name in shapes.keys() - header.keys()]
+            problems += [f"{name} is not in the network" for name in header.keys() - shapes.keys()]
+            problems += [
+                f"{name} has shape {header[name][0]}, the network needs {shapes[name]}"
+                for name in shapes.keys() & header.keys()
+                if header[name][0] != shapes[name]
+            ]
+            problems += [
+                f"{name} has type {kind}, the network needs one of {', '.join(FLOATING)}"
+                for name, (_, kind) in header.items()
+                if kind not in FLOATING
+            ]
+            if problems:
+                more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
+                raise ValueError(f"{path} does not fit {CONFIG}: {'; '.join(sorted(problems)[:3])}{more}")
+            return {name: file.get_tensor(name) for name in header}
     except SafetensorError as error:
         with path.open("rb") as file:
             start = file.read(2)

@@ -32,7 +32,7 @@ def copy_last(context: Tensor, horizon: int) -> Tensor:
     Raises:
         ValueError: a context or horizon that does not fit.
     """
-    positive("horizon", horizon)
+    horizon = positive("horizon", horizon)
     if context.ndim != 5 or context.shape[1] == 0:
         raise ValueError(
             f"context has shape {tuple(context.shape)}; it needs (B, T, C, H, W), T of 1 or more"
@@ -161,8 +161,8 @@ def evaluate_all(
     Raises:
         ValueError: see `evaluate`; or no predictor.
     """
-    for name, value in (("context", context), ("horizon", horizon), ("batch_size", batch_size)):
-        positive(name, value)
+    context, horizon = positive("context", context), positive("horizon", horizon)
+    batch_size = positive("batch_size", batch_size)
     if not predictors:
         raise ValueError("predictors is empty; it needs one name and predictor or more")
     sequences = len(source) if sequences is None else positive("sequences", sequences)
@@ -210,14 +210,15 @@ def format_scores(scores: Mapping[str, Scores]) -> str:
     rows = [("", "MSE", "MAE", "SSIM (range 1)", "SSIM (range 2)", "PSNR (dB)")]
     for name, s in scores.items():
         similarity = f"{s.ssim:.4f}", f"{s.ssim_range2:.4f}"
-        rows.append((name, f"{s.mse:.2f} ± {s.mse_stderr:.2f}", f"{s.mae:.2f}", *similarity, f"{s.psnr:.2f}"))
+        spread = "" if math.isnan(s.mse_stderr) else f" ± {s.mse_stderr:.2f}"
+        rows.append((name, f"{s.mse:.2f}{spread}", f"{s.mae:.2f}", *similarity, f"{s.psnr:.2f}"))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows]
     [(sequences, frames)] = sizes
-    lines.append(
-        f"Means over {frames} frames of {sequences:,} sequences, ± standard error over sequences; MSE and "
-        "MAE summed over a frame, unclipped; SSIM and PSNR clipped to [0, 1]."
-    )
+    means = f"Means over {frames} frames of one sequence"
+    if sequences > 1:
+        means = f"Means over {frames} frames of {sequences:,} sequences, ± standard error over sequences"
+    lines.append(f"{means}; MSE and MAE summed over a frame, unclipped; SSIM and PSNR clipped to [0, 1].")
     return "\n".join(lines)
 
 

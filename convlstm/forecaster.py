@@ -5,13 +5,14 @@ in [0, 1].
 """
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from convlstm.base import ConvCell, positive
+from convlstm import ops
+from convlstm.base import ConvCell, check_tensor, positive
 from convlstm.cells import ConvGRUCell, ConvLSTMCell, ConvRNNCell
 
 
@@ -39,13 +40,14 @@ class ForecasterConfig:
             raise ValueError(
                 f"hidden_channels is {self.hidden_channels!r}; it needs one number per layer, as in (64, 64)"
             )
-        object.__setattr__(self, "hidden_channels", tuple(self.hidden_channels))  # JSON has lists only
-        for name in ("channels", "kernel_size", "patch_size"):
-            positive(name, getattr(self, name))
         if not self.hidden_channels:
             raise ValueError("hidden_channels is empty; it needs one number per layer")
-        for width in self.hidden_channels:
-            positive("hidden_channels", width)
+        whole: dict[str, Any] = {
+            name: positive(name, getattr(self, name)) for name in ("channels", "kernel_size", "patch_size")
+        }
+        whole["hidden_channels"] = tuple(positive("hidden_channels", c) for c in self.hidden_channels)
+        for name, value in whole.items():  # JSON knows no tuples, nor numpy's numbers
+            object.__setattr__(self, name, value)
         for name, options in (
             ("cell", ("rnn", "lstm", "gru")),
             ("peephole", (None, "channel")),
@@ -55,7 +57,8 @@ class ForecasterConfig:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; it needs one of {options}")
         if self.peephole is not None and self.cell != "lstm":
             raise ValueError(
-                f"peephole is {self.peephole!r}, but a {self.cell} has no cell state; set it to None"
+                f"peephole is {self.peephole!r}, but a {self.cell} has no cell state; set it to None "
+                "(train.py: --model.peephole None)"
             )
 
     def make_cell(self, input_channels: int, hidden_channels: int) -> ConvCell:
@@ -87,13 +90,24 @@ class Forecaster(nn.Module):
     """What the forecasters share: the call, its checks, and frames to patches and back.
 
     Subclasses give `encode(context) -> state` and `step(frame, state) -> (frame, state)`.
+
+    Raises:
+        TypeError: a config of another kind than the network's own.
     """
 
+    config_type: ClassVar[type[ForecasterConfig]]
+    """What the network is built from."""
+    head: nn.Conv2d
     feedback: ClassVar[bool]
     """Whether the network reads its own predictions, and so can be given targets in their place."""
 
     def __init__(self, config: ForecasterConfig):
         super().__init__()
+        if type(config) is not self.config_type:
+            raise TypeError(
+                f"config is a {type(config).__name__}; {type(self).__name__} needs its own "
+                f"{self.config_type.__name__}"
+            )
         self.config = config
 
     def forward(
@@ -120,11 +134,12 @@ class Forecaster(nn.Module):
             context.
 
         Raises:
+            TypeError: a context, targets or use_target that is no tensor.
             ValueError: an argument that does not fit, named with what is needed; targets or return_context
                 for a network that never reads its own predictions.
         """
         self._check_context(context)
-        positive("horizon", horizon)
+        horizon = positive("horizon", horizon)
         if (targets is None) != (use_target is None):
             raise ValueError("targets and use_target go together: give both or neither")
         if not self.feedback and (targets is not None or return_context):
@@ -133,6 +148,8 @@ class Forecaster(nn.Module):
                 f"{name} given to {type(self).__name__}, which never reads its own predictions; leave it out"
             )
         if targets is not None and use_target is not None:
+            check_tensor("targets", targets)
+            check_tensor("use_target", use_target)
             B, _, *frame = context.shape
             if tuple(targets.shape) != (B, horizon, *frame):
                 raise ValueError(f"targets has shape {tuple(targets.shape)}; it needs {(B, horizon, *frame)}")
@@ -141,6 +158,12 @@ class Forecaster(nn.Module):
                     f"use_target has shape {tuple(use_target.shape)} and type {use_target.dtype}; "
                     f"it needs {(B, horizon - 1)} and torch.bool"
                 )
+            if use_target.device != context.device:
+                raise ValueError(
+                    f"use_target is on {use_target.device}, the context is on {context.device}; "
+                    "move it with .to(...)"
+                )
+            ops.check_type("targets", targets, self._weight)
         return self._predict(context, horizon, targets, use_target, return_context)
 
     def encode(self, context: Tensor) -> ForecasterState:
@@ -162,6 +185,7 @@ class Forecaster(nn.Module):
         raise NotImplementedError
 
     def _check_context(self, context: Tensor) -> None:
+        check_tensor("context", context)
         C, p = self.config.channels, self.config.patch_size
         if context.dim() != 5:
             raise ValueError(
@@ -173,10 +197,7 @@ class Forecaster(nn.Module):
                 f"context has {context.shape[2]} channels, shape {tuple(context.shape)}; "
                 f"the network was built for {C}: (B, T, {C}, H, W)"
             )
-        if not context.is_floating_point():
-            raise ValueError(
-                f"context has type {context.dtype}; it needs a floating type: pixels in [0, 1], not integers"
-            )
+        ops.check_type("context", context, self._weight)
         if 0 in context.shape:
             raise ValueError(
                 f"context has shape {tuple(context.shape)}; it needs one sequence and one frame or more"
@@ -191,31 +212,44 @@ class Forecaster(nn.Module):
                 f"sizes that would do: {sizes}, or any multiples of {p}"
             )
 
+    @property
+    def _weight(self) -> Tensor:
+        """A parameter, for its type and device."""
+        return next(self.parameters())
+
     def _to_patches(self, frames: Tensor) -> Tensor:
         """(B, T, C, H, W) -> (T, B, p * p * C, H / p, W / p)."""
         p = self.config.patch_size
         return rearrange(frames, "b t c (h p) (w q) -> t b (p q c) h w", p=p, q=p)
 
     def _to_frames(self, patches: Tensor) -> Tensor:
-        """(T, B, p * p * C, h, w) -> (B, T, C, h * p, w * p), after the output function."""
+        """(T, B, p * p * C, h, w) -> (B, T, C, h * p, w * p)."""
         p = self.config.patch_size
-        frames = rearrange(patches, "t b (p q c) h w -> b t c (h p) (w q)", p=p, q=p)
-        return torch.sigmoid(frames) if self.config.output == "sigmoid" else frames
+        return rearrange(patches, "t b (p q c) h w -> b t c (h p) (w q)", p=p, q=p)
+
+    def _apply_head(self, outputs: list[Tensor]) -> Tensor:
+        """The patches (T, B, p * p * C, h, w) from the outputs (T, B, hidden, h, w) of all cells."""
+        states = torch.cat(outputs, dim=2)
+        patches = self.head(states.flatten(0, 1)).unflatten(0, states.shape[:2])
+        return torch.sigmoid(patches) if self.config.output == "sigmoid" else patches
 
 
 def run_cells(
     cells: nn.ModuleList, x: Tensor, states: tuple[tuple[Tensor, ...] | None, ...]
 ) -> tuple[list[Tensor], tuple[tuple[Tensor, ...], ...]]:
     """Run a stack over (T, B, I, h, w); return every cell's outputs and last states."""
+    foreign = "this state is not from this network's encode or step"
+    if len(states) != len(cells):
+        raise ValueError(f"state.cells has {len(states)} cells, the network has {len(cells)}: {foreign}")
     outputs, last_states = [], []
     for cell, state in zip(cells, states, strict=True):
         assert isinstance(cell, ConvCell)
+        if state is not None and len(state) != len(cell.states):
+            raise ValueError(
+                f"state.cells has {len(state)} tensors for a {type(cell).__name__}, which needs "
+                f"{len(cell.states)}: {foreign}"
+            )
         x, *last = cell.sequence(x, *(state or [None] * len(cell.states)))  # (T, B, hidden, h, w)
         outputs.append(x)
         last_states.append(tuple(last))
     return outputs, tuple(last_states)
-
-
-def apply_head(head: nn.Module, x: Tensor) -> Tensor:
-    """Apply a frame-wise module to (T, B, ...)."""
-    return head(x.flatten(0, 1)).unflatten(0, x.shape[:2])

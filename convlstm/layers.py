@@ -4,6 +4,8 @@ Letters: T time, B batch, I input channels, C hidden channels, L layers, D direc
 axes: (W), (H, W) or (D, H, W).
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -38,12 +40,16 @@ class ConvRNN(ConvRecurrent):
     Inputs:
         input: (T, B, I, *S), (B, T, I, *S) with batch_first, or (T, I, *S) unbatched.
         hx: the initial state (D * L, B, C, *S), unbatched (D * L, C, *S); zeros by default.
+        lengths: (B,), steps of each sequence, 1 to T; T for all by default. What comes after them is not
+            looked at, outputs there are zero, last states are those at the length, and the backward direction
+            starts there. In place of a PackedSequence.
 
     Outputs:
         output: (T, B, D * C, *S), (B, T, D * C, *S) or (T, D * C, *S), the last layer's states.
         h_n: (D * L, B, C, *S) or (D * L, C, *S), the state of each layer and direction at its end.
 
     Raises:
+        TypeError: an input that is no tensor.
         ValueError: an argument, input or state that does not fit, named with what is needed.
 
     Example:
@@ -86,9 +92,11 @@ class ConvRNN(ConvRecurrent):
             dtype=dtype,
         )
 
-    def forward(self, input: Tensor, hx: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, input: Tensor, hx: Tensor | None = None, lengths: Tensor | Sequence[int] | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Return the output sequence and the last states."""
-        output, (h_n,) = self._run(input, check_single(hx))
+        output, (h_n,) = self._run(input, check_single(hx), lengths)
         return output, h_n
 
 
@@ -119,12 +127,17 @@ class ConvLSTM(ConvRecurrent):
         peephole: None (default, no w_c), "channel" for one weight per channel, or the frame size, (H, W),
             for one per channel and pixel; then frames of that size only. They start at zero.
         forget_bias: added to b_f at initialisation (default 1.0); nothing is added where bias is False.
+        recompute: keep less for the backward pass and compute the rest anew in it (default False): less
+            memory for more time, in the fused op.
         device: of the parameters.
         dtype: of the parameters.
 
     Inputs:
         input: (T, B, I, *S), (B, T, I, *S) with batch_first, or (T, I, *S) unbatched.
         hx: the initial states (h_0, c_0), (D * L, B, C, *S) each, unbatched (D * L, C, *S); zeros by default.
+        lengths: (B,), steps of each sequence, 1 to T; T for all by default. What comes after them is not
+            looked at, outputs there are zero, last states are those at the length, and the backward direction
+            starts there. In place of a PackedSequence.
 
     Outputs:
         output: (T, B, D * C, *S), (B, T, D * C, *S) or (T, D * C, *S), the last layer's hidden states.
@@ -132,6 +145,7 @@ class ConvLSTM(ConvRecurrent):
             the type of the convolutions (autocast's), c_n is float32 (float64 for float64).
 
     Raises:
+        TypeError: an input that is no tensor.
         ValueError: an argument, input or state that does not fit, named with what is needed.
 
     Example:
@@ -157,6 +171,7 @@ class ConvLSTM(ConvRecurrent):
         spatial_dims: int = 2,
         peephole: str | tuple[int, ...] | None = None,
         forget_bias: float = 1.0,
+        recompute: bool = False,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ):
@@ -172,15 +187,19 @@ class ConvLSTM(ConvRecurrent):
             spatial_dims=spatial_dims,
             peephole=peephole,
             forget_bias=forget_bias,
+            recompute=recompute,
             device=device,
             dtype=dtype,
         )
 
     def forward(
-        self, input: Tensor, hx: tuple[Tensor, Tensor] | None = None
+        self,
+        input: Tensor,
+        hx: tuple[Tensor, Tensor] | None = None,
+        lengths: Tensor | Sequence[int] | None = None,
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """Return the output sequence and the last states."""
-        output, (h_n, c_n) = self._run(input, check_pair(hx))
+        output, (h_n, c_n) = self._run(input, check_pair(hx), lengths)
         return output, (h_n, c_n)
 
 
@@ -215,12 +234,16 @@ class ConvGRU(ConvRecurrent):
     Inputs:
         input: (T, B, I, *S), (B, T, I, *S) with batch_first, or (T, I, *S) unbatched.
         hx: the initial state (D * L, B, C, *S), unbatched (D * L, C, *S); zeros by default.
+        lengths: (B,), steps of each sequence, 1 to T; T for all by default. What comes after them is not
+            looked at, outputs there are zero, last states are those at the length, and the backward direction
+            starts there. In place of a PackedSequence.
 
     Outputs:
         output: (T, B, D * C, *S), (B, T, D * C, *S) or (T, D * C, *S), the last layer's states.
         h_n: (D * L, B, C, *S) or (D * L, C, *S), the state of each layer and direction at its end.
 
     Raises:
+        TypeError: an input that is no tensor.
         ValueError: an argument, input or state that does not fit, named with what is needed.
 
     Example:
@@ -263,7 +286,9 @@ class ConvGRU(ConvRecurrent):
             dtype=dtype,
         )
 
-    def forward(self, input: Tensor, hx: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, input: Tensor, hx: Tensor | None = None, lengths: Tensor | Sequence[int] | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Return the output sequence and the last states."""
-        output, (h_n,) = self._run(input, check_single(hx))
+        output, (h_n,) = self._run(input, check_single(hx), lengths)
         return output, h_n

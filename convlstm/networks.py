@@ -13,7 +13,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from convlstm.forecaster import Forecaster, ForecasterConfig, ForecasterState, apply_head, run_cells
+from convlstm import ops
+from convlstm.base import check_tensor
+from convlstm.cells import ConvLSTMCell
+from convlstm.forecaster import Forecaster, ForecasterConfig, ForecasterState, run_cells
 
 __all__ = [
     "EncoderForecaster",
@@ -53,6 +56,7 @@ class StackedForecaster(Forecaster):
     """
 
     feedback = True
+    config_type = StackedForecasterConfig
 
     def __init__(self, config: StackedForecasterConfig):
         super().__init__(config)
@@ -70,10 +74,14 @@ class StackedForecaster(Forecaster):
         waiting = _waiting(state)
         if frame is None:
             frame = waiting
-        elif frame.shape != waiting.shape:
-            raise ValueError(
-                f"frame has shape {tuple(frame.shape)}; it needs {tuple(waiting.shape)}, as the context had"
-            )
+        else:
+            check_tensor("frame", frame)
+            if frame.shape != waiting.shape:
+                raise ValueError(
+                    f"frame has shape {tuple(frame.shape)}; it needs {tuple(waiting.shape)}, "
+                    "as the context had"
+                )
+            ops.check_type("frame", frame, self._weight)
         predictions, cells = self._next_frames(frame.unsqueeze(1), state.cells)
         prediction = predictions.squeeze(1)  # (B, C, H, W)
         return prediction, ForecasterState(cells, prediction)
@@ -86,16 +94,48 @@ class StackedForecaster(Forecaster):
         use_target: Tensor | None,
         return_context: bool,
     ) -> Tensor:
+        if self._at_once(context):
+            return self._predict_at_once(context, horizon, targets, use_target, return_context)
         in_context, state = self._read(context)
         predictions = []
         for t in range(horizon):
             frame = _waiting(state)
             if t and targets is not None and use_target is not None:
-                frame = torch.where(use_target[:, t - 1, None, None, None], targets[:, t - 1], frame)
+                true = targets[:, t - 1].to(frame.dtype)
+                frame = torch.where(use_target[:, t - 1, None, None, None], true, frame)
             prediction, state = self.step(frame, state)
             predictions.append(prediction)
         after = torch.stack(predictions, dim=1)  # (B, horizon, C, H, W)
         return torch.cat([in_context, after], dim=1) if return_context else after
+
+    def _at_once(self, context: Tensor) -> bool:
+        """Whether a fused op runs the whole forecast, with one gradient per weight for all of it."""
+        kinds = all(isinstance(cell, ConvLSTMCell) for cell in self.cells)
+        return kinds and ops.is_fused(None, context.device, ops.compute_dtype(self.head.weight))
+
+    def _predict_at_once(
+        self,
+        context: Tensor,
+        horizon: int,
+        targets: Tensor | None,
+        use_target: Tensor | None,
+        return_context: bool,
+    ) -> Tensor:
+        frames, given = context, context.shape[1]
+        if targets is not None:
+            frames = torch.cat([context, targets[:, :-1].to(context.dtype)], dim=1)
+        assert self.head.bias is not None
+        predictions = ops.forecast(
+            self._to_patches(frames),
+            [cell.parameters_of_op() for cell in self.cells if isinstance(cell, ConvLSTMCell)],
+            (self.head.weight, self.head.bias),
+            None if use_target is None else use_target.t(),
+            given=given,
+            steps=given + horizon - 1,
+            first=0 if return_context else given - 1,
+            sigmoid=self.config.output == "sigmoid",
+        )  # (T, B, p * p * C, h, w)
+        return self._to_frames(predictions).to(context.dtype)
 
     def _read(self, context: Tensor) -> tuple[Tensor, ForecasterState]:
         """Read all frames but the last; return the predictions of frames 2..T and the state."""
@@ -110,8 +150,7 @@ class StackedForecaster(Forecaster):
     ) -> tuple[Tensor, tuple[tuple[Tensor, ...], ...]]:
         """Predict the frame after each of (B, T, C, H, W); return them and the cells' states."""
         outputs, cells = run_cells(self.cells, self._to_patches(frames), cells)
-        patches = apply_head(self.head, torch.cat(outputs, dim=2))  # (T, B, p * p * C, h, w)
-        return self._to_frames(patches).to(frames.dtype), cells
+        return self._to_frames(self._apply_head(outputs)).to(frames.dtype), cells
 
 
 def _waiting(state: ForecasterState) -> Tensor:
@@ -133,6 +172,7 @@ class EncoderForecaster(Forecaster):
     """
 
     feedback = False
+    config_type = EncoderForecasterConfig
 
     def __init__(self, config: EncoderForecasterConfig):
         super().__init__(config)
@@ -149,7 +189,7 @@ class EncoderForecaster(Forecaster):
         return ForecasterState(states[::-1], None)
 
     def step(self, frame: Tensor | None, state: ForecasterState) -> tuple[Tensor, ForecasterState]:
-        """Predict the next frame (B, C, H, W); `frame` must be None."""
+        """Predict the next frame (B, C, H, W), in the type of the weights; `frame` must be None."""
         if frame is not None:
             raise ValueError(
                 "frame given to EncoderForecaster.step, which reads no frame after the context; pass None"
@@ -174,21 +214,23 @@ class EncoderForecaster(Forecaster):
         B, _, h, w = state.cells[0][0].shape
         nothing = self.head.weight.new_empty(horizon, B, 0, h, w)  # only its sizes count
         outputs, cells = run_cells(self.forecaster, nothing, state.cells)
-        patches = apply_head(self.head, torch.cat(outputs, dim=2))  # (T, B, p * p * C, h, w)
         # Autocast shortens the type that the head computes in, not that of the frames.
-        return self._to_frames(patches).to(self.head.weight.dtype), ForecasterState(cells, None)
+        frames = self._to_frames(self._apply_head(outputs))
+        return frames.to(self.head.weight.dtype), ForecasterState(cells, None)
 
 
-_NETWORKS: dict[str, tuple[type[ForecasterConfig], type[Forecaster]]] = {
-    "StackedForecaster": (StackedForecasterConfig, StackedForecaster),
-    "EncoderForecaster": (EncoderForecasterConfig, EncoderForecaster),
+_NETWORKS: dict[str, type[Forecaster]] = {
+    network.__name__: network for network in (StackedForecaster, EncoderForecaster)
 }
 
 
 def config_to_dict(config: ForecasterConfig) -> dict[str, Any]:
-    """Return a network's config as a dict for JSON, the network's name under "network"."""
-    name = next(name for name, (kind, _) in _NETWORKS.items() if type(config) is kind)
-    return {"network": name, **dataclasses.asdict(config)}
+    """Return a network's config as a dict for JSON, the network's name under "network".
+
+    Raises:
+        ValueError: the config is of no network.
+    """
+    return {"network": _network_of(config).__name__, **dataclasses.asdict(config)}
 
 
 def config_from_dict(fields: Mapping[str, Any]) -> ForecasterConfig:
@@ -198,9 +240,9 @@ def config_from_dict(fields: Mapping[str, Any]) -> ForecasterConfig:
         ValueError: an unknown network or field, or a value that does not fit.
     """
     name = fields.get("network")
-    if name not in _NETWORKS:
+    if not isinstance(name, str) or name not in _NETWORKS:
         raise ValueError(f"network is {name!r}; it needs one of {', '.join(_NETWORKS)}")
-    kind = _NETWORKS[name][0]
+    kind = _NETWORKS[name].config_type
     values = {key: value for key, value in fields.items() if key != "network"}
     unknown = values.keys() - {field.name for field in dataclasses.fields(kind)}
     if unknown:
@@ -214,8 +256,12 @@ def build(config: ForecasterConfig) -> Forecaster:
     Raises:
         ValueError: the config is of no network.
     """
-    for kind, network in _NETWORKS.values():
-        if type(config) is kind:
-            return network(config)
-    known = ", ".join(kind.__name__ for kind, _ in _NETWORKS.values())
+    return _network_of(config)(config)
+
+
+def _network_of(config: ForecasterConfig) -> type[Forecaster]:
+    for network in _NETWORKS.values():
+        if type(config) is network.config_type:
+            return network
+    known = ", ".join(network.config_type.__name__ for network in _NETWORKS.values())
     raise ValueError(f"config is a {type(config).__name__}; it needs one of {known}")

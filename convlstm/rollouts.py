@@ -21,9 +21,10 @@ def rollout(model: Forecaster, context: Tensor, horizon: int) -> Tensor:
         horizon: number of frames, 1 or more; it need not be the one trained on.
 
     Returns:
-        (B, horizon, C, H, W), unclipped.
+        (B, horizon, C, H, W), unclipped, in the type of the context.
 
     Raises:
+        TypeError: a context that is no tensor.
         ValueError: a context or horizon that does not fit, named with what is needed.
     """
     with torch.no_grad(), _evaluation_mode(model):
@@ -39,16 +40,19 @@ def stream(model: Forecaster, context: Tensor, horizon: int | None = None) -> It
         horizon: number of frames, 1 or more, or None (default) to go on for as long as frames are asked for.
 
     Returns:
-        An iterator over frames (B, C, H, W), unclipped; the same that `rollout` gives.
+        An iterator over frames (B, C, H, W), unclipped; the same that `rollout` gives, in the type of the
+        context.
 
     Raises:
+        TypeError: a context that is no tensor.
         ValueError: a context or horizon that does not fit, named with what is needed; at once, not at the
             first frame.
     """
     if horizon is not None:
-        positive("horizon", horizon)
+        horizon = positive("horizon", horizon)
     with torch.no_grad(), _evaluation_mode(model):
         state = model.encode(context)
+    dtype = context.dtype
 
     def frames() -> Iterator[Tensor]:
         nonlocal state
@@ -58,7 +62,7 @@ def stream(model: Forecaster, context: Tensor, horizon: int | None = None) -> It
             with torch.no_grad(), _evaluation_mode(model):
                 frame, state = model.step(None, state)
             done += 1
-            yield frame
+            yield frame.to(dtype)
 
     return frames()
 

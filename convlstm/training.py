@@ -1,79 +1,28 @@
 """What a training run needs and a reader of train.py need not see: hardware, schedule, run directory."""
 
-import dataclasses
+import contextlib
 import json
 import math
-import shlex
+import shutil
 import sys
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from convlstm.evaluation import Predict
+from convlstm.evaluation import Predict, Scores
 from convlstm.files import write_atomically
-from convlstm.forecaster import Forecaster, ForecasterConfig
-from convlstm.networks import config_from_dict, config_to_dict
+from convlstm.forecaster import Forecaster
+from convlstm.pictures import comparison
 from convlstm.rollouts import rollout
-
-T = TypeVar("T")
+from convlstm.video import write_gif
 
 STATE = "training.pt"
 METRICS = "metrics.jsonl"
-
-
-def check_range(settings: Any, names: str, fits: Callable[[Any], bool], needs: str) -> None:
-    """Raise ValueError unless every named attribute fits.
-
-    Args:
-        settings: the object whose attributes they are.
-        names: of the attributes, separated by spaces.
-        fits: whether a value will do.
-        needs: the values that would do, in words.
-    """
-    for name in names.split():
-        if not fits(getattr(settings, name)):
-            raise ValueError(f"{name} is {getattr(settings, name)}; it needs {needs}")
-
-
-def settings_to_dict(settings: Any) -> dict[str, Any]:
-    """Return a dataclass of settings as JSON values, nested ones and a network's config included."""
-
-    def value(setting: Any) -> Any:
-        if isinstance(setting, ForecasterConfig):
-            return config_to_dict(setting)
-        if dataclasses.is_dataclass(setting):
-            return settings_to_dict(setting)
-        return str(setting) if isinstance(setting, Path) else setting
-
-    return {field.name: value(getattr(settings, field.name)) for field in dataclasses.fields(settings)}
-
-
-def settings_from_dict(kind: type[T], values: Any) -> T:
-    """Return the dataclass of settings that `settings_to_dict` made a dict of.
-
-    Raises:
-        ValueError: not such a dict, or a setting that does not fit.
-    """
-    if not isinstance(values, dict):
-        raise ValueError(f"settings are {values!r}; they need to be those that a run of train.py saved")
-    hints, settings = get_type_hints(kind), {}
-    for name, value in values.items():
-        if name not in hints:
-            raise ValueError(f"settings have {name!r}, which {kind.__name__} does not know")
-        if isinstance(value, dict) and "network" in value:
-            settings[name] = config_from_dict(value)
-        elif isinstance(value, dict):
-            settings[name] = settings_from_dict(hints[name], value)
-        else:
-            settings[name] = Path(value) if hints[name] is Path else value
-    try:
-        return kind(**settings)
-    except TypeError as error:
-        raise ValueError(f"settings do not fit {kind.__name__}: {error}") from error
 
 
 def choose_device(name: str) -> torch.device:
@@ -89,9 +38,16 @@ def choose_device(name: str) -> torch.device:
         found = ", ".join(kind for kind in there if there[kind])
         raise ValueError(f"device is {name!r}, which this machine does not have; it has {found}")
     try:
-        return torch.device(name)
+        device = torch.device(name)
     except RuntimeError as error:
         raise ValueError(f"device is {name!r}; it needs a name such as cuda, cuda:1, mps or cpu") from error
+    count = torch.cuda.device_count() if device.type == "cuda" else 1
+    if (device.index or 0) >= count:
+        raise ValueError(
+            f"device is {name!r}, but this machine has {count} of the kind; "
+            f"it needs {device.type}:0{f' to {device.type}:{count - 1}' if count > 1 else ''}"
+        )
+    return device
 
 
 def has_bfloat16(device: torch.device) -> bool:
@@ -104,27 +60,51 @@ def has_bfloat16(device: torch.device) -> bool:
     return False
 
 
-def autocast(setting: str, device: torch.device) -> torch.autocast:
-    """Return the autocast to bfloat16: "on", "off", or "auto" for on where the hardware multiplies it."""
-    enabled = setting == "on" or (setting == "auto" and has_bfloat16(device))
+BFloat16 = Literal["auto", "on", "off"]
+
+
+def choose_bfloat16(setting: BFloat16, device: torch.device) -> Literal["on", "off"]:
+    """Return whether to compute in bfloat16; "auto" is on where the hardware multiplies it."""
+    if setting == "auto":
+        return "on" if has_bfloat16(device) else "off"
+    return setting
+
+
+def autocast(setting: BFloat16, device: torch.device) -> torch.autocast:
+    """Return the autocast to bfloat16; the setting as for `choose_bfloat16`."""
+    enabled = choose_bfloat16(setting, device) == "on"
     return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
 
 
-def describe(device: torch.device, autocast: torch.autocast) -> str:
-    """Return what a run computes on and in, for the terminal."""
+def describe(device: torch.device, setting: BFloat16) -> str:
+    """Return what a run computes on and in, for the terminal; the setting as for `choose_bfloat16`."""
     names = {"cuda": torch.cuda.get_device_name, "cpu": lambda _: f"{torch.get_num_threads()} threads"}
     name = f"{device} ({names[device.type](device)})" if device.type in names else str(device)
-    return f"{name} in {'bfloat16' if autocast._enabled else 'float32'}"
+    return f"{name} in {'bfloat16' if choose_bfloat16(setting, device) == 'on' else 'float32'}"
 
 
-def predictor(model: Forecaster, bfloat16: str) -> Predict:
-    """Return the model's rollout in a run's precision; `bfloat16` as for `autocast`."""
+def predictor(model: Forecaster, setting: BFloat16) -> Predict:
+    """Return the model's rollout in a run's precision; the setting as for `choose_bfloat16`."""
 
     def predict(context: Tensor, horizon: int) -> Tensor:
-        with autocast(bfloat16, context.device):
+        with autocast(setting, context.device):
             return rollout(model, context, horizon)
 
     return predict
+
+
+def new_path(name: str | None, preset: str) -> Path:
+    """Return the directory of a run that begins: runs/NAME, or without a name the preset, date and time.
+
+    Raises:
+        ValueError: a name that is no folder's, or of a run that is there.
+    """
+    if name is not None and (name in ("", "..") or Path(name).name != name):
+        raise ValueError(f"name is {name!r}; it needs the name of a folder, which is made under runs/")
+    path = Path("runs") / (name or f"{preset}-{datetime.now():%Y%m%d-%H%M%S}")
+    if path.exists():
+        raise ValueError(f"name: {path} exists; choose another --name, or go on with it: --resume {path}")
+    return path
 
 
 def lr_factor(step: int, steps: int, schedule: str, warmup: float) -> float:
@@ -152,12 +132,40 @@ def lr_factor(step: int, steps: int, schedule: str, warmup: float) -> float:
     return rise if schedule == "cosine" else 1 / 25 + (1 - 1 / 25) * (1 - math.cos(math.pi * rise)) / 2
 
 
+class Stopwatch:
+    """Measures what a device takes for the steps alone: from lap to lap, less what is done in `paused`."""
+
+    def __init__(self, device: torch.device):
+        self._device = device
+        self._start = self._now()
+
+    def lap(self) -> float:
+        """Return the seconds since the last lap, and start the next."""
+        start, self._start = self._start, self._now()
+        return self._start - start
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leave out what is done meanwhile."""
+        start = self._now()
+        yield
+        self._start += self._now() - start
+
+    def _now(self) -> float:
+        if self._device.type != "cpu":  # what was asked of an accelerator may not be done yet
+            torch.accelerator.synchronize(self._device)
+        return time.perf_counter()
+
+
 class RunDirectory:
     """The files of a run: metrics.jsonl and the TensorBoard log as they grow, training.pt to go on from.
 
     Args:
         path: the run's directory; made if it is missing.
         step: optimizer steps already done; what a stopped run logged beyond them is dropped.
+
+    Raises:
+        ValueError: a line of metrics.jsonl that no run wrote.
     """
 
     def __init__(self, path: Path, step: int = 0):
@@ -166,10 +174,23 @@ class RunDirectory:
         path.mkdir(parents=True, exist_ok=True)
         self.path = path
         if (path / METRICS).exists():
-            lines = (path / METRICS).read_text().splitlines(keepends=True)
-            kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
-            write_atomically(path / METRICS, lambda temporary: temporary.write_text("".join(kept)))
+            # The last line may have been cut short when the run was stopped.
+            lines = [x for x in (path / METRICS).read_bytes().splitlines(keepends=True) if x.endswith(b"\n")]
+            kept = [line for n, line in enumerate(lines, 1) if self._step_of(n, line) <= step]
+            write_atomically(path / METRICS, lambda temporary: temporary.write_bytes(b"".join(kept)))
         self._board = SummaryWriter(str(path), purge_step=step + 1 if step else None)
+
+    def _step_of(self, number: int, line: bytes) -> int:
+        try:
+            values = json.loads(line)
+        except (ValueError, RecursionError):
+            values = None
+        if not isinstance(values, dict) or not isinstance(values.get("step"), int):
+            raise ValueError(
+                f"{self.path / METRICS}, line {number}, is damaged; it needs a JSON object with a whole "
+                'number under "step": mend the line or remove it'
+            )
+        return values["step"]
 
     def log(self, step: int, values: Mapping[str, Any]) -> None:
         """Append values, by name such as "train/loss", to metrics.jsonl and to TensorBoard."""
@@ -194,6 +215,29 @@ class RunDirectory:
         self._board.close()
 
 
+@contextlib.contextmanager
+def open_run(path: Path, step: int = 0) -> Iterator[RunDirectory]:
+    """Open a `RunDirectory` for as long as its run lasts.
+
+    Where an error comes before the first state is saved, what was made of the directory is removed; where a
+    run is interrupted after that, the KeyboardInterrupt says how to go on.
+    """
+    made = [folder for folder in (path, *path.parents) if not folder.exists()]
+    try:
+        with contextlib.closing(RunDirectory(path, step)) as run:
+            yield run
+    except KeyboardInterrupt as stop:
+        if (path / STATE).exists():
+            raise KeyboardInterrupt(f"stopped; go on with --resume {path}") from stop
+        raise
+    finally:
+        if made and not (path / STATE).exists():
+            shutil.rmtree(path, ignore_errors=True)
+            with contextlib.suppress(OSError):  # another run may have been made beside it
+                for folder in made[1:]:
+                    folder.rmdir()
+
+
 def load_state(path: Path, **parts: Any) -> tuple[int, float]:
     """Load what `RunDirectory.save_state` wrote into the parts; nothing in the file is executed.
 
@@ -208,22 +252,36 @@ def load_state(path: Path, **parts: Any) -> tuple[int, float]:
         state = torch.load(path / STATE, map_location="cpu", weights_only=True)
         for name, part in parts.items():
             part.load_state_dict(state[name])
-        return state["step"], state["best"]
+        return int(state["step"]), float(state["best"])
     except FileNotFoundError as error:
         raise ValueError(f"resume is {str(path)!r}, which has no {STATE}: nothing to continue") from error
     except Exception as error:  # torch.load raises whatever the damage leads to
-        reason = " ".join(str(error).split())
+        reason = " ".join(str(error).split()) or "it ends too early"
         raise ValueError(f"{path / STATE} is damaged or does not fit: {reason}") from error
 
 
-def provenance(settings: Any) -> dict[str, Any]:
-    """Return the settings, the command and the versions that a run is made with, for its config.json."""
-    return {
-        "training": settings_to_dict(settings),
-        "command": shlex.join([Path(sys.executable).name, *sys.argv]),
-        "versions": {
-            "python": ".".join(map(str, sys.version_info[:3])),
-            "torch": torch.__version__,
-            "numpy": np.__version__,
-        },
-    }
+def write_scores(path: Path, title: str, scores: Mapping[str, Scores]) -> None:
+    """Write the scores of several predictors as JSON, what they were scored on under "set"."""
+    results = {"set": title} | {name: scores[name].to_dict() for name in scores}
+    text = json.dumps(results, indent=2) + "\n"
+    write_atomically(path, lambda file: file.write_text(text))
+
+
+def write_rollout(path: Path, predict: Predict, clips: Tensor, context: int, fps: float) -> None:
+    """Write a forecast of clips (B, T, C, H, W) from their first `context` frames, beside them, as a GIF."""
+    given, truth = clips[:, :context], clips[:, context:]
+    forecast = predict(given, truth.shape[1])
+    write_gif(path, comparison(*(x.float().cpu().numpy() for x in (given, forecast, truth))), fps)
+
+
+def exit_status(script: str, run: Callable[[], object]) -> int:
+    """Run a script; return 0, 2 after one line on stderr for what was wrong, or 130 after an interruption."""
+    try:
+        run()
+    except (ArithmeticError, ValueError, OSError) as error:
+        print(f"{script}: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt as stop:
+        print(f"{script}: {stop}" if str(stop) else f"{script}: stopped", file=sys.stderr)
+        return 130
+    return 0

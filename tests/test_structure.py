@@ -11,18 +11,23 @@ ROOT = Path(__file__).parents[1]
 
 # Each module may import those on the lines before its own, and none on its own line.
 ORDER = """
-hashing  functional  files  pictures  ops.kernels.cpu_language  ops.kernels.plain  ops.convolution  ops.checks
-ops.reference  ops.kernels.cpu  ops.kernels  video
+hashing  functional  files  pictures  ops.kernels.cpu_language  ops.convolution  ops.checks
+ops.reference  ops.kernels.plain_lstm  ops.kernels.plain_gru  video
+ops.kernels.cpu_lstm  ops.kernels.cpu_gru  ops.kernels.cpu_gru_before
+ops.kernels  ops.kernels.cpu  ops.kernels.plain
 ops.choice  ops.lstm_tape
+ops.gru_tape
+ops.gru_before_tape
 ops.stack
 ops.fused
+ops.forecast
 ops
 base
 cells
 layers  forecaster
 networks
 sampling  rollouts  metrics  checkpoint  importers.torch_rnn
-evaluation  importers
+evaluation  importers  settings
 training
 __main__
 """

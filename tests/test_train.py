@@ -189,6 +189,11 @@ def run_script(*arguments: str) -> subprocess.CompletedProcess[str]:
         (["--test-sequences", "10001"], "test_sequences is 10001; it needs 1 to 10,000"),
         (["--data.image-size", "66"], "patch_size 4 does not divide"),
         (["--data.image-size", "16"], "image_size"),
+        (["--data.image-size", "28"], "image_size is 28; digits of 28 x 28 pixels need a larger frame"),
+        (["--seed", str(2**64)], "seed is 18446744073709551616; it needs -2**63 to 2**64 - 1"),
+        (["--lr", "1e38"], "lr is 1e+38; it needs a number above 0, at most 1,000"),
+        (["--preset", "paper", "--model.cell", "gru"], "--model.peephole None"),
+        (["--device", "cpu:5"], "device is 'cpu:5', but this machine has 1 of the kind"),
         (["--name", "../mine"], "name is '../mine'; it needs the name of a folder"),
         (["--model.channels", "3"], "model.channels is 3; Moving MNIST is gray"),
         (["--model.cell", "gru", "--model.peephole", "channel"], "a gru has no cell state"),
@@ -199,7 +204,7 @@ def run_script(*arguments: str) -> subprocess.CompletedProcess[str]:
 )
 def test_an_error_is_one_line_and_leaves_nothing(arguments: list[str], message: str) -> None:
     result = run_script(*arguments)
-    assert result.returncode != 0
+    assert result.returncode == 2
     # tyro frames its errors: put the words of the box back together.
     assert message in " ".join(re.sub("[│╭╮╰╯─]", " ", result.stderr).split())
     assert "Traceback" not in result.stderr
@@ -214,7 +219,9 @@ def test_a_run_is_not_overwritten_nor_continued_under_other_settings() -> None:
         train.main(train.parse(["--resume", "runs/mine", "--steps", "3"]))
     with pytest.raises(ValueError, match="score: a run keeps its own settings, but lr, seed was given"):
         train.main(train.parse(["--score", "runs/mine", "--lr", "3", "--seed", "9"]))
-    with pytest.raises(ValueError, match="score: a run keeps its own settings, but data was given"):
+    with pytest.raises(
+        ValueError, match=r"score: a run keeps its own settings, but data.image_size was given"
+    ):
         train.main(train.parse(["--score", "runs/mine", "--data.image-size", "32"]))
 
 
@@ -224,12 +231,50 @@ def test_a_run_can_be_resumed_from_its_first_second(monkeypatch: pytest.MonkeyPa
 
     with monkeypatch.context() as patch:
         patch.setattr(train, "linear_decay", kill)
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(KeyboardInterrupt, match=r"stopped; go on with --resume runs.early"):
             train.main(dataclasses.replace(FEW, name="early"))
     whole = train.main(dataclasses.replace(FEW, name="whole"))
     parts = train.main(train.parse(["--resume", "runs/early"]))
     ours, theirs = (torch.load(p / training.STATE, weights_only=True) for p in (parts, whole))
     assert_close(ours, theirs, rtol=0, atol=0)
+
+
+def test_a_full_disk_at_the_start_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(train, "save_checkpoint", full)
+    with pytest.raises(OSError, match="no space"):
+        train.main(FEW)
+    assert not Path("runs").exists()
+
+
+def test_weights_that_run_away_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train, "LOG_EVERY", 1)
+    config = dataclasses.replace(FEW, steps=3, lr=1000.0, bfloat16="off")
+    monkeypatch.setattr(training, "lr_factor", lambda *_: 1e30)
+    with pytest.raises(ArithmeticError, match=r"the loss is (nan|inf) at step 2; lower --lr"):
+        train.main(config)
+
+
+@pytest.mark.parametrize("found", [False, True])
+def test_a_run_keeps_the_precision_it_began_in(monkeypatch: pytest.MonkeyPatch, found: bool) -> None:
+    monkeypatch.setattr(training, "has_bfloat16", lambda device: found)
+    path = train.main(dataclasses.replace(FEW, bfloat16="auto"))
+    assert read_config(path)["training"]["bfloat16"] == ("on" if found else "off")
+
+
+def test_the_speed_is_that_of_the_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Watch(training.Stopwatch):
+        def lap(self) -> float:
+            super().lap()
+            return 0.5
+
+    monkeypatch.setattr(training, "Stopwatch", Watch)
+    monkeypatch.setattr(train, "LOG_EVERY", 2)
+    path = train.main(dataclasses.replace(FEW, steps=3))
+    speeds = [line["train/sequences_per_second"] for line in metrics(path) if "train/lr" in line]
+    assert speeds == [2 * FEW.batch_size / 0.5, FEW.batch_size / 0.5]
 
 
 def test_scoring_a_finished_run(capsys: pytest.CaptureFixture[str]) -> None:

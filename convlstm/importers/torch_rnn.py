@@ -21,7 +21,8 @@ def from_torch(module: nn.RNNBase | nn.RNNCellBase, *, spatial_dims: int = 2) ->
     they are added into one, but for the GRU's b_hn, which stands inside the reset gate's product.
 
     Args:
-        module: the torch module; its weights are copied, its device, type and training mode kept.
+        module: the torch module; its weights are copied, its device, type and training mode kept, and
+            frozen weights stay frozen (a bias if both of torch's are).
         spatial_dims: 1, 2 (default) or 3.
 
     Returns:
@@ -29,7 +30,8 @@ def from_torch(module: nn.RNNBase | nn.RNNCellBase, *, spatial_dims: int = 2) ->
 
     Raises:
         TypeError: the module is none of these.
-        ValueError: the module has a proj_size, which has no convolutional counterpart here.
+        ValueError: the module has a proj_size, which has no convolutional counterpart here, or weights that
+            are computed from others, as weight normalisation does.
     """
     kind = next((type_ for type_ in (*_LAYERS, *_CELLS) if isinstance(module, type_)), None)
     if kind is None:
@@ -42,9 +44,10 @@ def from_torch(module: nn.RNNBase | nn.RNNCellBase, *, spatial_dims: int = 2) ->
     options: dict[str, Any] = {"bias": module.bias, "spatial_dims": spatial_dims}
     if kind in (nn.RNN, nn.RNNCell):
         options["nonlinearity"] = module.nonlinearity
-    weight = next(module.parameters())
-    options.update(device=weight.device, dtype=weight.dtype)
     parameters = dict(module.named_parameters())
+    first = "weight_ih" if kind in _CELLS else "weight_ih_l0"
+    weight = _parameter(parameters, first)
+    options.update(device=weight.device, dtype=weight.dtype)
     if kind in _CELLS:
         cell = _CELLS[kind](module.input_size, module.hidden_size, 1, **options)
         _copy(cell, parameters)
@@ -63,18 +66,32 @@ def from_torch(module: nn.RNNBase | nn.RNNCellBase, *, spatial_dims: int = 2) ->
     return layer.train(module.training)
 
 
+def _parameter(parameters: dict[str, nn.Parameter], name: str) -> nn.Parameter:
+    if name not in parameters:
+        raise ValueError(
+            f"module has no parameter {name}, as where it is computed from others (weight_norm, "
+            "parametrizations, pruning); fold them into it first: "
+            f"torch.nn.utils.parametrize.remove_parametrizations(module, {name!r}), or the remove function "
+            "of what was applied"
+        )
+    return parameters[name]
+
+
 @torch.no_grad()
 def _copy(cell: nn.Module, parameters: dict[str, nn.Parameter], end: str = "") -> None:
     """Copy the torch parameters whose names end so (as in weight_ih_l0_reverse) into one cell."""
     assert isinstance(cell, ConvCell)
     own = dict(cell.named_parameters())
     for name in ("weight_ih", "weight_hh"):
-        own[name].copy_(parameters[name + end].reshape(own[name].shape))  # (rows, I) -> (rows, I, 1, ...)
+        weight = _parameter(parameters, name + end)
+        own[name].copy_(weight.reshape(own[name].shape))  # (rows, I) -> (rows, I, 1, ...)
+        own[name].requires_grad_(weight.requires_grad)
     if "bias" not in own:
         return
-    outside = parameters["bias_hh" + end].clone()  # (rows)
+    bias_ih, bias_hh = (_parameter(parameters, name + end) for name in ("bias_ih", "bias_hh"))
+    outside = bias_hh.clone()  # (rows)
     if isinstance(cell, ConvGRUCell):
         n_gate = slice(2 * cell.hidden_channels, None)
-        own["bias_hn"].copy_(outside[n_gate])
+        own["bias_hn"].copy_(outside[n_gate]).requires_grad_(bias_hh.requires_grad)
         outside[n_gate] = 0
-    own["bias"].copy_(parameters["bias_ih" + end] + outside)
+    own["bias"].copy_(bias_ih + outside).requires_grad_(bias_ih.requires_grad or bias_hh.requires_grad)

@@ -14,10 +14,21 @@ import torch
 from torch import Tensor
 
 from convlstm.ops import checks, fused, reference
-from convlstm.ops.checks import check_state
+from convlstm.ops.checks import check_lengths, check_state, check_type, compute_dtype
 from convlstm.ops.choice import is_fused
+from convlstm.ops.forecast import forecast
 
-__all__ = ["check_state", "gru", "lstm", "rnn"]
+__all__ = [
+    "check_lengths",
+    "check_state",
+    "check_type",
+    "compute_dtype",
+    "forecast",
+    "gru",
+    "is_fused",
+    "lstm",
+    "rnn",
+]
 
 
 def rnn(

@@ -10,21 +10,25 @@ from torch import Tensor
 
 
 def sizes(shape: tuple[int, ...]) -> str:
+    """A frame size in words."""
     return " x ".join(str(size) for size in shape)
 
 
 def autocast_on(device: torch.device) -> bool:
+    """Whether autocast acts on a device."""
     # Asking about a device that has no autocast, such as meta, raises.
     return torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type)
 
 
 def compute_dtype(weight: Tensor) -> torch.dtype:
+    """The type that an op on these weights computes in: autocast's, or theirs."""
     if autocast_on(weight.device) and weight.dtype != torch.float64:
         return torch.get_autocast_dtype(weight.device.type)
     return weight.dtype
 
 
 def check_input(input: Tensor, weight_ih: Tensor | None, weight_hh: Tensor) -> None:
+    """Raise ValueError unless an input (T, B, I, *S) fits the weights."""
     channels = 0 if weight_ih is None else weight_ih.shape[1]
     axes = ("D", "H", "W")[5 - weight_hh.dim() :]
     if input.dim() != weight_hh.dim() + 1:
@@ -42,25 +46,30 @@ def check_input(input: Tensor, weight_ih: Tensor | None, weight_hh: Tensor) -> N
             f"input has shape {tuple(input.shape)} (T, B, I, {', '.join(axes)}); "
             "it needs at least one frame, one sequence and one pixel"
         )
-    if input.device != weight_hh.device:
+    check_type("input", input, weight_hh)
+
+
+def check_type(name: str, input: Tensor, weight: Tensor) -> None:
+    """Raise ValueError unless an input lies where the weights lie and has a type that goes with theirs."""
+    if input.device != weight.device:
         raise ValueError(
-            f"input is on {input.device}, the weights are on {weight_hh.device}; move one with .to(...)"
+            f"{name} is on {input.device}, the weights are on {weight.device}; move one with .to(...)"
         )
     if not input.is_floating_point():
         raise ValueError(
-            f"input has type {input.dtype}; it needs a floating type: pixels in [0, 1], not integers"
+            f"{name} has type {input.dtype}; it needs a floating type: pixels in [0, 1], not integers"
         )
     # Autocast converts every floating type but float64.
     autocast = autocast_on(input.device)
-    if input.dtype != weight_hh.dtype and (not autocast or torch.float64 in (input.dtype, weight_hh.dtype)):
+    if input.dtype != weight.dtype and (not autocast or torch.float64 in (input.dtype, weight.dtype)):
         raise ValueError(
-            f"input has type {input.dtype}, the weights have {weight_hh.dtype}; "
+            f"{name} has type {input.dtype}, the weights have {weight.dtype}; "
             "convert one with .to(...), or run under torch.autocast"
         )
 
 
 def check_states(input: Tensor, weight_hh: Tensor, **states: Tensor | None) -> None:
-    """Raise ValueError unless every given initial state is (B, C, *S), on the input's device, and floating."""
+    """Raise ValueError unless each state is (B, C, *S), on the input's device, and floating; or None."""
     shape = (input.shape[1], weight_hh.shape[1], *input.shape[3:])
     for name, state in states.items():
         if state is not None:
@@ -99,6 +108,6 @@ def check_lengths(lengths: Tensor | Sequence[int] | None, input: Tensor) -> Tens
     ):
         raise ValueError(f"lengths has shape {tuple(numbers.shape)} and type {numbers.dtype}; {needs}")
     # Looking at the values would break a graph that is being traced.
-    if not torch.compiler.is_compiling() and not (1 <= int(numbers.min()) and int(numbers.max()) <= T):
+    if not torch.compiler.is_compiling() and not (int(numbers.min()) >= 1 and int(numbers.max()) <= T):
         raise ValueError(f"lengths is {numbers.tolist()}; {needs}")
     return numbers.to(input.device, torch.int64)

@@ -1,4 +1,4 @@
-"""Which implementation an op runs: the reference, or the fused one where it is compiled for device and type."""
+"""Which implementation an op runs: the reference, or the fused one where its kernels are compiled."""
 
 import os
 
@@ -14,9 +14,9 @@ def is_fused(implementation: str | None, device: torch.device, dtype: torch.dtyp
     """Whether the fused implementation is to run.
 
     Args:
-        implementation: "reference", "fused", or "auto": fused where its kernels are compiled for the device and
-            the type (on CPUs float32 and bfloat16, if numba is installed). None: what the environment variable
-            CONVLSTM_OPS says, "auto" if it is not set.
+        implementation: "reference", "fused", or "auto": fused where its kernels are compiled for the
+            device and the type (on CPUs float32 and bfloat16, if numba is installed). None: what the
+            environment variable CONVLSTM_OPS says, "auto" if it is not set.
         device: of the input.
         dtype: that the op computes in.
 

@@ -163,8 +163,8 @@ _stack.register_autograd(_backward, setup_context=_save)
 
 def _no_second_derivatives(ctx: Any, *_: Any) -> None:
     raise NotImplementedError(
-        "the fused ops have no second derivatives; call with implementation='reference', or set the environment "
-        "variable CONVLSTM_OPS=reference"
+        "the fused ops have no second derivatives; call with implementation='reference', or set the "
+        "environment variable CONVLSTM_OPS=reference"
     )
 
 
@@ -208,17 +208,44 @@ def gru(
 ) -> tuple[Tensor, Tensor]:
     """Run what `convlstm.ops.reference.gru` runs; all tensors in the compute type."""
     if input.dim() == 4:  # one spatial axis is two, of which the first is one pixel
-        row = [None if t is None else t.unsqueeze(-2) for t in (input, h0, weight_ih, weight_hh)]
-        y, h_n = gru(*row, bias, bias_hn, reset_after, lengths, recompute)
+        row_h0, row_ih = (None if t is None else t.unsqueeze(-2) for t in (h0, weight_ih))
+        y, h_n = gru(
+            input.unsqueeze(-2),
+            row_h0,
+            row_ih,
+            weight_hh.unsqueeze(-2),
+            bias,
+            bias_hn,
+            reset_after,
+            lengths,
+            recompute,
+        )
         return y.squeeze(-2), h_n.squeeze(-2)
-    weight_ih, weight_hh = odd(weight_ih), odd(weight_hh)
-    T = len(input)
-    if not reset_after:
-        bias_hn = None
-    everything = [input, h0, None, weight_ih, weight_hh, bias, bias_hn, None, None]
-    kind = "gru" if reset_after else "gru_before"
+    T, kind = len(input), "gru" if reset_after else "gru_before"
+    bias_hn = bias_hn if reset_after else None
+    everything = [input, h0, None, odd(weight_ih), odd(weight_hh), bias, bias_hn, None, None]
     y, h_n, _ = run(kind, everything, [T, keep_of(everything, recompute), T, 0, 0], None, lengths)
     return y, h_n
+
+
+def forecast(
+    input: Tensor,
+    layers: list[list[Tensor | None]],
+    head: tuple[Tensor, Tensor],
+    read_given: Tensor | None,
+    *,
+    given: int,
+    steps: int,
+    first: int,
+    sigmoid: bool,
+    kind: str = "lstm",
+) -> Tensor:
+    """Run a stack of layers of a kind that predicts its next input; see `convlstm.ops.forecast`."""
+    parameters = [p for ih, hh, bias, last in layers for p in (odd(ih), odd(hh), bias, last)]
+    weight, bias = head
+    everything = [input, *[None] * (STATES * len(layers)), *parameters, weight.flatten(1), bias]
+    numbers = [steps, keep_of(everything, False), given, first, int(sigmoid)]
+    return run(kind, everything, numbers, read_given, None)[0]
 
 
 def cast(dtype: torch.dtype, *tensors: Tensor | None) -> list[Tensor | None]:

@@ -10,17 +10,18 @@ import torch
 from torch import Tensor
 
 from convlstm.ops.convolution import Convolution, empty_frames
-from convlstm.ops.gru_tape import GRUWeights, channel_sums, same_rows
+from convlstm.ops.gru_tape import GRUParameters, channel_sums, same_rows
 from convlstm.ops.kernels import rows
 from convlstm.ops.lstm_tape import wide_type
 
 
-class GRUBeforeWeights(GRUWeights):
-    """The parameters of a layer: weight_ih, weight_hh and bias; there is no bias_hn."""
+class GRUBeforeWeights(GRUParameters):
+    """The parameters of a layer whose reset gate comes before the convolution; it has no bias_hn."""
 
-    def __init__(self, ih: Tensor | None, hh: Tensor, bias: Tensor | None, hn: None = None):
-        super().__init__(ih, hh, bias, hn)
-        self.kept_channels = 3 * self.channels  # r, z, n
+    @property
+    def kept_channels(self) -> int:
+        """Of what a step keeps for the backward pass: r, z and n."""
+        return 3 * self.channels
 
     def forward(self, like: Tensor, slots: int) -> "GRUBeforeForward":
         """Return the steps forward; see there."""
@@ -82,7 +83,7 @@ class GRUBeforeForward:
         kernels.gru_new_forward(rows(new), z, state, saved_new, [rows(place) for place in h])
 
     def _first(self) -> Tensor:
-        """What the convolutions give where the hidden state is zero, and so is its convolution; (B, 3C, *S)."""
+        """What the convolutions give where the hidden state is zero; (B, 3C, *S)."""
         if self._of_x is not None:
             return self._of_x(self.x, self._weights.bias)
         B, C, *S = self.h.shape

@@ -18,8 +18,8 @@ from convlstm.ops.kernels import kernels_for, plain, rows
 from convlstm.ops.lstm_tape import wide_type
 
 
-class GRUWeights:
-    """The parameters of a layer: weight_ih, weight_hh, bias and bias_hn."""
+class GRUParameters:
+    """The parameters of a layer, wherever the reset gate comes: weight_ih, weight_hh, bias and bias_hn."""
 
     cell_channels = 0
 
@@ -28,7 +28,15 @@ class GRUWeights:
         self.kernels: ModuleType = kernels_for(hh.device, hh.dtype) or plain
         self.channels = hh.shape[1]
         self.input_channels = 0 if ih is None else ih.shape[1]
-        self.kept_channels = 4 * self.channels  # r, z, n and what r multiplies
+
+
+class GRUWeights(GRUParameters):
+    """The parameters of a layer whose reset gate comes last."""
+
+    @property
+    def kept_channels(self) -> int:
+        """Of what a step keeps for the backward pass: r, z, n and what r multiplies."""
+        return 4 * self.channels
 
     def forward(self, like: Tensor, slots: int) -> "GRUForward":
         """Return the steps forward; see there."""

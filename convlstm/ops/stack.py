@@ -1,4 +1,4 @@
-"""A stack of recurrent layers, LSTM or GRU, over a sequence, forward and back: one loop over time each, all layers in it.
+"""A stack of LSTM or GRU layers over a sequence, forward and back: one loop over time each, all layers in it.
 
 Letters: T time, B batch, I input channels, C hidden channels, L layers, S two or three spatial axes.
 
@@ -12,7 +12,7 @@ What makes it fast: input and hidden state are convolved together, from a buffer
 into which the pointwise kernels write; those pass over memory once; a weight's gradient is one convolution
 for many time steps; a hidden state of zeros is not convolved. Kept for the backward pass are, per layer, the
 outputs, the activated gates and the cell states, 6 C numbers per step and pixel of an LSTM; with checkpoints,
-only the outputs and a few cell states, and the rest is computed anew, a chunk of time at a time. The GRU's
+only the outputs and a few cell states, and the rest is computed anew, a chunk of time at a time. A GRU's
 cell state has no channels.
 """
 
@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from convlstm.ops.convolution import channels_last, empty_frames
-from convlstm.ops.gru_before_tape import GRUBeforeBackward
+from convlstm.ops.gru_before_tape import GRUBeforeBackward, GRUBeforeWeights
 from convlstm.ops.gru_tape import GRUBackward, GRUWeights
 from convlstm.ops.kernels import rows
 from convlstm.ops.lstm_tape import LSTMBackward, LSTMWeights, wide_type
@@ -42,14 +42,14 @@ def chunk_length(steps: int, keep: int) -> int:
 class Stack:
     """What a stack computes, but its numbers."""
 
-    layers: Sequence[LSTMWeights | GRUWeights]
+    layers: Sequence[LSTMWeights | GRUWeights | GRUBeforeWeights]
     steps: int
     """T, time steps."""
     keep: int
     given: int
     """Frames that are read whatever `read_given` says, from the first on: T without feedback."""
     head: tuple[Tensor, Tensor] | None = None
-    """Weight (I, C_1 + ... + C_L) and bias (I,) of the head, or None: the outputs are those of the last layer."""
+    """Weight (I, C_1 + ... + C_L) and bias (I,) of the head, or None for none."""
     sigmoid: bool = False
     """Whether a sigmoid follows the head."""
     first: int = 0
@@ -82,7 +82,13 @@ def forward(
     layers = [weights.forward(like, T if everything else 0) for weights in stack.layers]
     for layer, state in zip(layers, states, strict=True):
         layer.start(*state)
-    outs = [empty_frames(T, B, w.channels, *S, like=like) for w in stack.layers]
+    # Without a backward pass, the outputs of a step are needed at that step alone, but for the result.
+    outs = [
+        empty_frames(
+            T if stack.keep or (not stack.head and n == len(layers) - 1) else 1, B, w.channels, *S, like=like
+        )
+        for n, w in enumerate(stack.layers)
+    ]
     starts = [
         empty_frames(math.ceil(T / chunk) if stack.keep == CHECKPOINTS else 0, *layer.c.shape, like=layer.c)
         for layer in layers
@@ -103,13 +109,13 @@ def forward(
             read[t].copy_(frame)
         for n, layer in enumerate(layers):
             above = [layers[n + 1].x] if n + 1 < len(layers) else []
-            layer.step(t if everything else None, outs[n][t], *above)
+            layer.step(t if everything else None, outs[n][t % len(outs[n])], *above)
         if head and t >= stack.first:
-            head.predict([out[t] for out in outs], y[t - stack.first])
+            head.predict([out[t % len(out)] for out in outs], y[t - stack.first])
         if lengths is not None:
             ends = _ends(lengths, t, like)
             last = [
-                (torch.where(ends, out[t], h), torch.where(ends, layer.c, c))
+                (torch.where(ends, out[t % len(out)], h), torch.where(ends, layer.c, c))
                 for out, layer, (h, c) in zip(outs, layers, last, strict=True)
             ]
     if lengths is None:
@@ -144,21 +150,21 @@ class Head:
         """Write the prediction (B, I, *S) from the layers' states (B, C, *S)."""
         result = self._bias
         for weight, state in zip(self._weights, states, strict=True):
-            result = torch.addmm(result, rows(state).flatten(0, 1), weight.t())  # (B P, I)
-        rows(y).flatten(0, 1).copy_(torch.sigmoid(result) if self._sigmoid else result)
+            result = torch.addmm(result, rows(state), weight.t())  # (B P, I)
+        rows(y).copy_(torch.sigmoid(result) if self._sigmoid else result)
 
     def back(self, y: Tensor, d_y: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Return the gradients before the output function, rows (B P, I), and of the states (B, C, *S)."""
-        d_rows = rows(d_y).flatten(0, 1)
+        d_rows = rows(d_y)
         if self._sigmoid:
-            values = rows(y).flatten(0, 1)
+            values = rows(y)
             d_rows = torch.ops.aten.sigmoid_backward(d_rows, values)
         B, _, *S = y.shape
         return d_rows, [torch.mm(d_rows, w).view(B, *S, -1).movedim(-1, 1) for w in self._weights]
 
     def gradients(self, d_rows: Tensor, states: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """Of weight and bias, from the rows (N P, I) of many steps and the states (N, C, *S) of each layer."""
-        d_weight = [torch.mm(d_rows.t(), rows(state).flatten(0, 1)) for state in states]
+        """Of weight and bias, from the rows (N P, I) and the states (N, C, *S) of many steps."""
+        d_weight = [torch.mm(d_rows.t(), rows(state)) for state in states]
         return torch.cat(d_weight, dim=1), d_rows.sum(0, dtype=wide_type(d_rows))
 
 
@@ -197,18 +203,12 @@ def backward(
     gates, cells, hidden, read = kept[0 : 2 * L : 2], kept[1 : 2 * L : 2], kept[2 * L : -1], kept[-1]
     outs, fed = (hidden, read) if stack.head else ([*hidden, y], input)
     first_h = [None if h is None else channels_last(h) for h, _ in states]
+    wide = wide_type(like)
     first_c = [
-        empty_frames(
-            len(like), weights.cell_channels, *like.shape[2:], like=like, dtype=wide_type(like)
-        ).zero_()
-        if c is None
-        else channels_last(c)
-        for weights, (_, c) in zip(stack.layers, states, strict=True)
+        torch.zeros_like(out[0][:, : w.cell_channels], dtype=wide) if c is None else channels_last(c)
+        for out, w, (_, c) in zip(outs, stack.layers, states, strict=True)
     ]
-    starts, recompute = (
-        cells,
-        [weights.forward(like, chunk) for weights in stack.layers] if again else [],
-    )
+    starts, recompute = cells, [weights.forward(like, chunk) for weights in stack.layers if again]
     if again:
         gates, cells = [layer.gates for layer in recompute], [layer.cells for layer in recompute]
     d_h_last, d_c_last = d_last[::2], d_last[1::2]
@@ -257,11 +257,9 @@ def backward(
                 if d_read is not None:
                     parts[n].append(d_read)
                 c = cells[n][t - base - 1] if t > base else first_c[n]
-                h = outs[n][t - 1] if t else first_h[n]
-                at = t - base
-                d_read, d_h[n] = layers[n].step(
-                    t - begin, gates[n][at], h, c, cells[n][at], parts[n], n > 0 or to_x
-                )
+                h, at = outs[n][t - 1] if t else first_h[n], t - base
+                kept_here = gates[n][at], h, c, cells[n][at]
+                d_read, d_h[n] = layers[n].step(t - begin, *kept_here, parts[n], n > 0 or to_x)
             if d_input is not None and d_read is not None and t < len(input):
                 d_input[t] = _where(stack, t, read_given, d_read, torch.zeros_like(d_read))
         for n, layer in enumerate(layers):
@@ -281,7 +279,7 @@ def backward(
 
 
 def _where(stack: Stack, t: int, read_given: Tensor | None, given: Tensor, own: Tensor) -> Tensor:
-    """`given` for the sequences whose step t reads the given frame, `own` for those that read a prediction."""
+    """`given` for the sequences whose step t reads the given frame, `own` for the others."""
     if t < stack.given:
         return given
     if read_given is None:

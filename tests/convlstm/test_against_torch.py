@@ -187,6 +187,29 @@ def test_weights_are_copied() -> None:
         assert p.abs().min() > 0
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("frozen", [[], ["weight_hh"], ["bias_ih"], ["bias_hh"], ["bias_ih", "bias_hh"]])
+def test_frozen_weights_stay_frozen(kind: str, frozen: list[str]) -> None:
+    module = make(kind, True)
+    for name in frozen:
+        module.get_parameter(name).requires_grad_(False)
+    expected = {"weight_ih": True, "weight_hh": "weight_hh" not in frozen, "bias": len(frozen) < 2}
+    if kind == "GRU":
+        expected["bias_hn"] = "bias_hh" not in frozen
+    assert {name: p.requires_grad for name, p in from_torch(module).named_parameters()} == expected
+
+
+@pytest.mark.parametrize("name", ["weight_ih_l0", "weight_hh_l0", "bias_hh_l0"])
+def test_weights_computed_from_others_are_refused(name: str) -> None:
+    module = make("LSTM")
+    if name.startswith("bias"):
+        torch.nn.utils.parametrize.register_parametrization(module, name, nn.Identity())
+    else:
+        torch.nn.utils.parametrizations.weight_norm(module, name)
+    with pytest.raises(ValueError, match=rf"no parameter {name}, .*remove_parametrizations\(module, '{name}"):
+        from_torch(module)
+
+
 def test_a_projection_is_refused() -> None:
     with pytest.raises(ValueError, match=r"module has proj_size=1.*use proj_size=0"):
         from_torch(nn.LSTM(C_IN, C, proj_size=1))

@@ -1,9 +1,12 @@
 """What layers share: arguments, input and states that do not fit are refused by name."""
 
+import re
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from torch.nn.utils.rnn import pack_sequence
 
 from convlstm import ConvGRU, ConvLSTM, ConvRNN
 
@@ -20,12 +23,47 @@ each_kind = pytest.mark.parametrize("kind", [ConvRNN, ConvLSTM, ConvGRU])
         ({"num_layers": 2, "dropout": 1.5}, r"dropout is 1\.5; it needs a probability, 0 to 1"),
         ({"num_layers": 2, "dropout": -0.1}, r"dropout is -0\.1; it needs a probability"),
         ({"num_layers": 2, "dropout": True}, r"dropout is True; it needs a probability"),
+        ({"num_layers": 2, "dropout": "a"}, r"dropout is 'a'; it needs a probability"),
         ({"spatial_dims": 4}, r"spatial_dims is 4; it needs 1, 2 or 3"),
+        ({"spatial_dims": 2.0}, r"spatial_dims is 2\.0; it needs a whole number"),
+        ({"num_layers": np.float64(2)}, r"num_layers is .*2\.0.*; it needs a whole number"),
     ],
 )
 def test_arguments_that_do_not_fit(kind: Any, options: dict[str, Any], match: str) -> None:
     with pytest.raises(ValueError, match=match):
         kind(C_IN, C, 3, **options)
+
+
+@each_kind
+def test_whole_numbers_may_be_those_of_numpy(kind: Any) -> None:
+    sizes = (np.int64(C_IN), np.int32(C), np.int8(3), np.uint8(2))
+    layer = kind(*sizes, spatial_dims=np.int64(2))
+    assert repr(layer) == repr(kind(C_IN, C, 3, 2))
+    assert layer(torch.rand(T, B, C_IN, 7, 5))[0].shape == (T, B, C, 7, 5)
+
+
+@each_kind
+def test_input_that_is_no_tensor(kind: Any) -> None:
+    layer = kind(C_IN, C, 3)
+    with pytest.raises(TypeError, match=r"input is a ndarray; it needs a tensor, as torch.as_tensor makes"):
+        layer(np.zeros((T, B, C_IN, 7, 5), np.float32))
+    with pytest.raises(TypeError, match=r"input is a PackedSequence; it needs a padded tensor, .*pad_packed"):
+        layer(pack_sequence([torch.rand(T, C_IN, 7, 5)]))
+
+
+@each_kind
+def test_shapes_are_said_in_the_order_of_the_user(kind: Any) -> None:
+    layer = kind(C_IN, C, 3, batch_first=True)
+    with pytest.raises(ValueError, match=r"shape \(2, 6, 1, 7, 5\); it needs 3: \(B, T, 3, H, W\)"):
+        layer(torch.rand(B, T, 1, 7, 5))
+    with pytest.raises(ValueError, match=r"shape \(6, 1, 7, 5\); it needs 3: \(T, 3, H, W\)"):
+        layer(torch.rand(T, 1, 7, 5))
+    for shape, batch in (((T, C_IN, 7, 5), (1,)), ((B, T, C_IN, 7, 5), ())):  # states with and without one
+        state = torch.rand(1, *batch, C, 7, 5)
+        needs = (1, C, 7, 5) if batch else (1, B, C, 7, 5)
+        match = re.escape(f"h_0 has shape {tuple(state.shape)}; it needs {needs}")
+        with pytest.raises(ValueError, match=match):
+            layer(torch.rand(shape), (state, state) if kind is ConvLSTM else state)
 
 
 @each_kind

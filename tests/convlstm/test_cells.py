@@ -259,5 +259,12 @@ def test_input_and_state_that_do_not_fit(kind: Any) -> None:
     wrong = torch.randn(B, C, 5, 7)
     with pytest.raises(ValueError, match=r"h0 has shape \(2, 4, 5, 7\); it needs \(2, 4, 7, 5\)"):
         cell(x, (wrong, wrong) if kind is ConvLSTMCell else wrong)
+    batched = torch.randn(1, C, 7, 5)
+    with pytest.raises(ValueError, match=r"h0 has shape \(1, 4, 7, 5\); it needs \(4, 7, 5\)"):
+        cell(x[0], (batched, batched) if kind is ConvLSTMCell else batched)
+    with pytest.raises(ValueError, match=r"input has 2 channels, shape \(2, 7, 5\); .* 3: \(3, H, W\)"):
+        cell(x[0, :2])
+    with pytest.raises(TypeError, match=r"input is a ndarray; it needs a tensor"):
+        cell(x.numpy())
     with pytest.raises(ValueError, match=r"hx is a (dict|str); .* state is"):
         cell(x, {"h": wrong})

@@ -1,6 +1,7 @@
 """Checkpoints: what is saved comes back, and whatever does not fit is refused in words."""
 
 import json
+import math
 import os
 import pickle
 from pathlib import Path
@@ -108,6 +109,11 @@ def test_tensors_of_another_network_are_refused(tmp_path: Path) -> None:
         ("[]", "names no network"),
         ('{"network": "StackedForecaster"}', "names no network"),
         ('{"network": {"network": "Transformer"}}', "network is 'Transformer'; it needs one of"),
+        ('{"network": {"network": ["a"]}}', r"network is \['a'\]; it needs one of"),
+        (
+            '{"network": {"network": "StackedForecaster", "hidden_channels": [1' + "0" * 30 + "]}}",
+            r"config.json does not fit",
+        ),
         ('{"network": {"network": "StackedForecaster", "depth": 3}}', "has no config field depth"),
         ('{"network": {"network": "StackedForecaster", "patch_size": "4"}}', "patch_size is '4'"),
         ('{"network": {"network": "StackedForecaster", "hidden_channels": 4}}', "hidden_channels is 4"),
@@ -125,8 +131,36 @@ def test_weights_that_are_no_floating_numbers_are_refused(tmp_path: Path) -> Non
     save_checkpoint(tmp_path, stacked())
     tensors = {name: tensor.int() for name, tensor in load_checkpoint(tmp_path).state_dict().items()}
     save_file(tensors, tmp_path / "model.safetensors")
-    with pytest.raises(ValueError, match=r"has type torch.int32, the network needs a floating type"):
+    with pytest.raises(ValueError, match=r"has type I32, the network needs one of F16, BF16, F32, F64"):
         load_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_weights_that_are_not_finite_are_refused(tmp_path: Path, value: float) -> None:
+    model = stacked()
+    with torch.no_grad():
+        model.cells[1].get_parameter("bias")[2] = value
+    save_checkpoint(tmp_path, model)
+    with pytest.raises(ValueError, match=r"values in cells.1.bias that are not finite"):
+        load_checkpoint(tmp_path)
+
+
+def test_a_width_beyond_the_weights_takes_no_memory(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path, stacked())
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["network"]["hidden_channels"] = [100_000, 3]  # 1.4 TB in the first cell
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=r"cells.0.bias has shape \(16,\), the network needs \(400000,\)"):
+        load_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_weights_of_another_type_are_loaded_as_float32(tmp_path: Path, dtype: torch.dtype) -> None:
+    model = stacked().to(dtype)
+    save_checkpoint(tmp_path, model)
+    loaded = load_checkpoint(tmp_path)
+    assert_close(loaded.state_dict(), model.float().state_dict(), rtol=0, atol=0)
+    assert all(parameter.requires_grad for parameter in loaded.parameters())
 
 
 def test_the_config_is_plain_json(tmp_path: Path) -> None:

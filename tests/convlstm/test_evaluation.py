@@ -191,6 +191,14 @@ def test_table():
     assert "2 frames of 3 sequences" in note
 
 
+def test_a_table_of_one_sequence_has_no_standard_error():
+    scores = evaluate(copy_last, Clips(torch.rand(1, 4, 1, 8, 8)), 2, 2)
+    table = format_scores({"copy last frame": scores})
+    assert "±" not in table
+    assert "nan" not in table
+    assert "2 frames of one sequence;" in table
+
+
 def test_table_errors():
     one, two = (evaluate(copy_last, Clips(torch.rand(n, 3, 1, 7, 7)), 2, 1) for n in (1, 2))
     with pytest.raises(ValueError, match=r"\[\(1, 1\), \(2, 1\)\]"):

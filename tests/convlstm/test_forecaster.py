@@ -4,6 +4,7 @@ import dataclasses
 import json
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -85,6 +86,26 @@ def test_build_refuses(config: Any) -> None:
         build(config)
 
 
+@pytest.mark.parametrize("config", [EncoderForecasterConfig(), {"network": "StackedForecaster"}])
+def test_a_network_takes_its_own_config_only(config: Any) -> None:
+    match = f"config is a {type(config).__name__}; StackedForecaster needs its own StackedF"
+    with pytest.raises(TypeError, match=match):
+        StackedForecaster(config)
+    with pytest.raises(TypeError, match=r"config is a Stacked.*; EncoderForecaster needs its own EncoderF"):
+        EncoderForecaster(StackedForecasterConfig())  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match="config is a ForecasterConfig; it needs one of"):
+        config_to_dict(ForecasterConfig())
+
+
+@each_config
+def test_numbers_of_numpy_become_those_of_json(kind: Any) -> None:
+    sizes = {"channels": 1, "kernel_size": 3, "patch_size": 2}
+    config = kind(hidden_channels=np.array([3, 2]).tolist(), **{n: np.int64(v) for n, v in sizes.items()})
+    assert json.loads(json.dumps(config_to_dict(config)))["kernel_size"] == 3
+    assert kind(hidden_channels=tuple(np.array([3, 2])), **sizes) == config
+    assert json.dumps(config_to_dict(kind(hidden_channels=tuple(np.array([3, 2])))))
+
+
 @each_config
 @pytest.mark.parametrize(
     ("options", "match"),
@@ -147,10 +168,13 @@ def test_context_and_horizon_that_do_not_fit(kind: Any) -> None:
             model(context, horizon)
     with pytest.raises(ValueError, match=r"context has type torch.uint8; it needs a floating type"):
         model((255 * context).byte(), 2)
-    with pytest.raises(ValueError, match=r"input has type torch.float64, the weights have torch.float32"):
+    with pytest.raises(ValueError, match=r"context has type torch.float64, the weights have torch.float32"):
         model(context.double(), 2)
-    with pytest.raises(ValueError, match=r"input is on meta, the weights are on cpu"):
+    with pytest.raises(ValueError, match=r"context is on meta, the weights are on cpu"):
         model(context.to("meta"), 2)
+    for call in (lambda context: model(context, 2), model.encode):
+        with pytest.raises(TypeError, match=r"context is a ndarray; it needs a tensor"):
+            call(context.numpy())
 
 
 @pytest.mark.parametrize(
@@ -178,6 +202,27 @@ def test_use_target_must_be_bool() -> None:
         make(StackedForecasterConfig)(context, 4, targets=targets, use_target=torch.ones(2, 3))
 
 
+def test_types_and_devices_of_what_is_fed_back() -> None:
+    model, context = make(StackedForecasterConfig), torch.rand(2, 3, 1, 8, 8)
+    targets, told = torch.rand(2, 4, 1, 8, 8), torch.ones(2, 3, dtype=torch.bool)
+    with pytest.raises(ValueError, match=r"targets has type torch.float64, the weights have torch.float32"):
+        model(context, 4, targets=targets.double(), use_target=told)
+    with pytest.raises(ValueError, match=r"targets is on meta, the weights are on cpu"):
+        model(context, 4, targets=targets.to("meta"), use_target=told)
+    with pytest.raises(ValueError, match=r"use_target is on meta, the context is on cpu"):
+        model(context, 4, targets=targets, use_target=told.to("meta"))
+    with pytest.raises(TypeError, match=r"targets is a ndarray; it needs a tensor"):
+        model(context, 4, targets=targets.numpy(), use_target=told)
+    with pytest.raises(TypeError, match=r"use_target is a ndarray; it needs a tensor"):
+        model(context, 4, targets=targets, use_target=told.numpy())
+    with pytest.raises(ValueError, match=r"frame has type torch.float64, the weights have torch.float32"):
+        model.step(context[:, 0].double(), model.encode(context))
+    with pytest.raises(TypeError, match=r"frame is a ndarray; it needs a tensor"):
+        model.step(context[:, 0].numpy(), model.encode(context))
+    with torch.autocast("cpu", torch.bfloat16):  # the predictions have the type of the context
+        assert model(context.bfloat16(), 4, targets=targets, use_target=told).dtype == torch.bfloat16
+
+
 def test_encoder_forecaster_refuses_what_feeds_back() -> None:
     model, context = make(EncoderForecasterConfig), torch.rand(2, 3, 1, 8, 8)
     targets, use_target = torch.rand(2, 4, 1, 8, 8), torch.zeros(2, 3, dtype=torch.bool)
@@ -202,3 +247,17 @@ def test_step_refuses_frames_of_another_size_and_states_of_another_network() -> 
         stacked.step(None, other.encode(context))
     with pytest.raises(ValueError, match=r"state.cells is empty: this state is not from this network"):
         other.step(None, ForecasterState((None, None), None))
+
+
+@each_config
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"hidden_channels": (3, 2, 2)}, r"state.cells has 3 cells, the network has 2: this state is not"),
+        ({"cell": "gru", "peephole": None}, r"state.cells has 1 tensors for a ConvLSTMCell, which needs 2"),
+    ],
+)
+def test_step_refuses_states_of_another_shape(kind: Any, options: dict[str, Any], match: str) -> None:
+    state = make(kind, **options).encode(torch.rand(2, 3, 1, 8, 8))
+    with pytest.raises(ValueError, match=match):
+        make(kind).step(None, state)

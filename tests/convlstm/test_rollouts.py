@@ -48,6 +48,15 @@ def test_stream_goes_on_for_as_long_as_asked(model: Forecaster, context: Tensor)
     assert_close(torch.stack(frames, dim=1), rollout(model, context, 25), rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_frames_have_the_type_of_the_context(model: Forecaster, context: Tensor, dtype: torch.dtype) -> None:
+    with torch.autocast("cpu", torch.bfloat16):
+        whole = rollout(model, context.to(dtype), 4)
+        frames = list(stream(model, context.to(dtype), 4))
+    assert {whole.dtype, *(frame.dtype for frame in frames)} == {dtype}
+    assert_close(torch.stack(frames, dim=1), whole)
+
+
 @pytest.mark.parametrize("training", [True, False])
 def test_the_training_mode_is_as_before(model: Forecaster, context: Tensor, training: bool) -> None:
     model.train(training)

@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from convlstm import training
-from convlstm.networks import EncoderForecasterConfig, StackedForecasterConfig
 
 
 def test_cosine_rises_in_a_line_and_falls_along_half_a_cosine() -> None:
@@ -62,6 +61,54 @@ def test_a_resumed_log_has_no_step_twice(tmp_path: Path) -> None:
     assert any(name.startswith("events.out.tfevents") for name in os.listdir(tmp_path / "run"))
 
 
+@pytest.mark.parametrize("line", ["garbage", '{"nostep": 1}', '{"step": "a"}', "[1]", "\xff"])
+def test_a_damaged_line_of_the_log_is_named(tmp_path: Path, line: str) -> None:
+    text = '{"step": 1}\n' + line + '\n{"step": 2}\n'
+    (tmp_path / training.METRICS).write_text(text, encoding="latin-1")
+    with pytest.raises(ValueError, match=r"metrics.jsonl, line 2, is damaged; .*mend the line or remove it"):
+        training.RunDirectory(tmp_path, step=1)
+    assert (tmp_path / training.METRICS).read_text(encoding="latin-1") == text
+
+
+@pytest.mark.parametrize("beside", [False, True])
+def test_a_run_that_failed_to_begin_leaves_nothing(tmp_path: Path, beside: bool) -> None:
+    if beside:
+        (tmp_path / "runs" / "other").mkdir(parents=True)
+    with pytest.raises(OSError, match="no space"), training.open_run(tmp_path / "runs" / "new"):  # noqa: PT012
+        (tmp_path / "runs" / "new" / "config.json").touch()
+        raise OSError("no space left on device")
+    assert os.listdir(tmp_path) == (["runs"] if beside else [])
+    assert not beside or os.listdir(tmp_path / "runs") == ["other"]
+
+
+def test_what_was_there_before_or_can_be_gone_on_with_stays(tmp_path: Path) -> None:
+    (tmp_path / "mine").touch()
+    with pytest.raises(OSError, match="no space"), training.open_run(tmp_path):
+        raise OSError("no space left on device")
+    assert (tmp_path / "mine").exists()
+    with (  # noqa: PT012
+        pytest.raises(KeyboardInterrupt, match=r"stopped; go on with --resume .*new"),
+        training.open_run(tmp_path / "new") as run,
+    ):
+        run.save_state(0, 1.0)
+        raise KeyboardInterrupt
+    assert training.load_state(tmp_path / "new") == (0, 1.0)
+
+
+def test_the_exit_status_says_what_happened(capsys: pytest.CaptureFixture[str]) -> None:
+    def fail(error: BaseException) -> None:
+        raise error
+
+    assert training.exit_status("x.py", lambda: None) == 0
+    assert training.exit_status("x.py", lambda: fail(ValueError("lr is 0;\nit needs more"))) == 2
+    assert training.exit_status("x.py", lambda: fail(KeyboardInterrupt("stopped; go on"))) == 130
+    assert training.exit_status("x.py", lambda: fail(KeyboardInterrupt())) == 130
+    expected = "x.py: error: lr is 0; it needs more\nx.py: stopped; go on\nx.py: stopped\n"
+    assert capsys.readouterr().err == expected
+    with pytest.raises(RuntimeError):  # a fault of the program keeps its traceback
+        training.exit_status("x.py", lambda: fail(RuntimeError()))
+
+
 def test_a_state_comes_back(tmp_path: Path) -> None:
     run = training.RunDirectory(tmp_path)
     model, other = torch.nn.Linear(2, 3), torch.nn.Linear(2, 3)
@@ -93,6 +140,12 @@ def test_a_missing_or_truncated_state_is_named(tmp_path: Path) -> None:
     (tmp_path / training.STATE).write_bytes((tmp_path / training.STATE).read_bytes()[:200])
     with pytest.raises(ValueError, match=r"training.pt is damaged"):
         training.load_state(tmp_path)
+    (tmp_path / training.STATE).write_bytes(b"")
+    with pytest.raises(ValueError, match=r"training.pt is damaged or does not fit: \w+"):
+        training.load_state(tmp_path)
+    torch.save([1], tmp_path / training.STATE)
+    with pytest.raises(ValueError, match=r"training.pt is damaged"):
+        training.load_state(tmp_path)
 
 
 def test_devices() -> None:
@@ -100,25 +153,37 @@ def test_devices() -> None:
     assert training.choose_device("auto").type in ("cuda", "mps", "cpu")
     with pytest.raises(ValueError, match="device is 'abacus', which this machine does not have; it has"):
         training.choose_device("abacus")
+    with pytest.raises(
+        ValueError, match="device is 'cpu:5', but this machine has 1 of the kind; it needs cpu:0"
+    ):
+        training.choose_device("cpu:5")
 
 
-@pytest.mark.parametrize("model", [StackedForecasterConfig(cell="gru"), EncoderForecasterConfig()])
-def test_settings_survive_json(model) -> None:
-    import train  # the settings are those of the script
-
-    config = train.Config(
-        model=model, teacher_forcing=0.0, data=train.DataConfig(digits="mnist", root=Path("x/y"))
-    )
-    text = json.dumps(training.settings_to_dict(config))
-    assert training.settings_from_dict(train.Config, json.loads(text)) == config
+def test_a_gpu_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert training.choose_device("cuda:1") == torch.device("cuda:1")
+    with pytest.raises(ValueError, match=r"cuda:9', but this machine has 2 .*; it needs cuda:0 to cuda:1"):
+        training.choose_device("cuda:9")
 
 
-def test_settings_that_do_not_fit_are_refused() -> None:
-    import train
+@pytest.mark.parametrize("found", [False, True])
+def test_auto_is_bfloat16_where_the_hardware_has_it(monkeypatch: pytest.MonkeyPatch, found: bool) -> None:
+    monkeypatch.setattr(training, "has_bfloat16", lambda device: found)
+    device = torch.device("cpu")
+    assert training.choose_bfloat16("auto", device) == ("on" if found else "off")
+    for setting in ("on", "off"):
+        assert training.choose_bfloat16(setting, device) == setting
+        assert training.describe(device, setting).endswith("bfloat16" if setting == "on" else "float32")
+    with training.autocast("auto", device):
+        assert torch.is_autocast_enabled("cpu") is found
 
-    with pytest.raises(ValueError, match="settings are None"):
-        training.settings_from_dict(train.Config, None)
-    with pytest.raises(ValueError, match="settings have 'colour', which Config does not know"):
-        training.settings_from_dict(train.Config, {"colour": 1})
-    with pytest.raises(ValueError, match="steps is 0"):
-        training.settings_from_dict(train.Config, {"steps": 0})
+
+def test_a_stopwatch_leaves_out_its_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = iter([0.0, 10.0, 17.0, 20.0, 21.0])
+    monkeypatch.setattr(training.time, "perf_counter", lambda: next(now))
+    watch = training.Stopwatch(torch.device("cpu"))
+    with watch.paused():  # from 10 to 17
+        pass
+    assert watch.lap() == 13.0
+    assert watch.lap() == 1.0

@@ -11,8 +11,6 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from convlstm.ops.kernels import plain
-
 
 def rows(frames: Tensor) -> Tensor:
     """(B, C, *S), channels last in memory, as rows (B P, C); a view, or an error."""

@@ -81,6 +81,7 @@ def _gru_forward_bfloat16_keep(data: Any) -> None:
 def gru_forward(
     of_x: Tensor, of_h: Tensor, bias_hn: Tensor, h: Tensor, saved: Tensor | None, copies: list[Tensor]
 ) -> None:
+    """See `plain_gru.gru_forward`."""
     N, C = h.shape
     if h.dtype == torch.float32:
         kernel = _gru_forward_float32 if saved is None else _gru_forward_float32_keep
@@ -147,6 +148,7 @@ def _gru_backward_bfloat16(data: Any) -> None:
 def gru_backward(
     saved: Tensor, h: Tensor, dh: list[Tensor], carried: Tensor, d_of_x: Tensor, d_of_h: Tensor
 ) -> None:
+    """See `plain_gru.gru_backward`."""
     N, C = h.shape
     parts = sources(dh, saved, C)
     launch(

@@ -55,6 +55,7 @@ def _gates_forward_bfloat16(data: Any) -> None:
 
 
 def gru_gates_forward(gates: Tensor, h: Tensor, saved: Tensor | None, reset: Tensor) -> None:
+    """See `plain_gru.gru_gates_forward`."""
     kernel = _gates_forward_float32 if h.dtype == torch.float32 else _gates_forward_bfloat16
     _launch(kernel, h, *address(gates, h, gates if saved is None else saved, reset))
 
@@ -93,6 +94,7 @@ def _new_forward_bfloat16(data: Any) -> None:
 
 
 def gru_new_forward(new: Tensor, z: Tensor, h: Tensor, saved: Tensor | None, copies: list[Tensor]) -> None:
+    """See `plain_gru.gru_new_forward`."""
     kernel = _new_forward_float32 if h.dtype == torch.float32 else _new_forward_bfloat16
     places = address(new, z, h, new if saved is None else saved)
     _launch(kernel, h, *places, len(copies), *address(*copies))
@@ -137,6 +139,7 @@ def _new_backward_bfloat16(data: Any) -> None:
 def gru_new_backward(
     saved: Tensor, h: Tensor, dh: list[Tensor], carried: Tensor, d_z: Tensor, d_n: Tensor
 ) -> None:
+    """See `plain_gru.gru_new_backward`."""
     kernel = _new_backward_float32 if h.dtype == torch.float32 else _new_backward_bfloat16
     parts = sources(dh, saved, h.shape[1])
     _launch(kernel, h, *address(saved, h, carried, d_z, d_n, *parts))
@@ -178,6 +181,7 @@ def _gates_backward_bfloat16(data: Any) -> None:
 def gru_gates_backward(
     saved: Tensor, h: Tensor, d_reset: Tensor, carried: Tensor, d_r: Tensor, reset: Tensor
 ) -> None:
+    """See `plain_gru.gru_gates_backward`."""
     kernel = _gates_backward_float32 if h.dtype == torch.float32 else _gates_backward_bfloat16
     _launch(kernel, h, *address(saved, h, d_reset, carried, d_r, reset))
 

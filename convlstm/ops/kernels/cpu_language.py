@@ -11,14 +11,15 @@ from typing import Any
 import numpy as np
 import torch
 from llvmlite import ir
-from numba import njit, types
-from numba.extending import intrinsic
+from numba import extending, njit, types
 from torch import Tensor
 
 # Division by zero gives inf, as in torch, instead of a branch that raises; NaNs stay NaNs.
 COMPILE: dict[str, Any] = {"error_model": "numpy", "fastmath": {"contract", "nsz", "arcp"}, "cache": True}
 
 f32 = np.float32
+
+intrinsic: Any = extending.intrinsic  # the first argument of what it makes is not given in calls
 
 _MEMORY = {types.float32: ir.FloatType(), types.uint16: ir.IntType(16)}
 
@@ -45,7 +46,7 @@ def load(typing: Any, address: Any, index: Any, kind: Any, scope: Any) -> Any:
         return None
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        value = builder.load(_access(context, builder, *arguments[:2], kind))
+        value = builder.load(_access(context, builder, arguments[0], arguments[1], kind))
         _no_alias(builder, value, scope.literal_value)
         if kind == types.uint16:
             wide = builder.shl(builder.zext(value, ir.IntType(32)), ir.Constant(ir.IntType(32), 16))

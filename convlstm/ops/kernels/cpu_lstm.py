@@ -1,7 +1,7 @@
 """The pointwise parts of the LSTM on the CPU, float32 and bfloat16: one pass over memory each.
 
-The arguments are those of `convlstm.ops.kernels.plain_lstm`. An array is an address and a stride, in bytes, from
-row to row; the last argument of the functions that numba compiles tells the type of the gates.
+The arguments are those of `convlstm.ops.kernels.plain_lstm`. An array is an address and a stride, in
+bytes, from row to row; the last argument of the functions that numba compiles tells the type of the gates.
 """
 
 from typing import Any
@@ -29,7 +29,7 @@ _SIGNATURE = types.void(types.voidptr)
 
 
 def _peepholes(weight_ch: Tensor | None, like: Tensor) -> tuple[Tensor, tuple[int, int, int]]:
-    """Peepholes as rows, zeros for none; their address, bytes from row to row, and after how many rows they repeat."""
+    """Peepholes as rows, zeros for none; with address, bytes from row to row, rows until they repeat."""
     if weight_ch is None:
         weight_ch = like.new_zeros(1, 3 * like.shape[1])
     weight_ch = weight_ch.contiguous()
@@ -83,10 +83,11 @@ def _lstm_forward_bfloat16(data: Any) -> None:
 def lstm_forward(
     gates: Tensor, c: Tensor, weight_ch: Tensor | None, saved: Tensor | None, c_new: Tensor, h: list[Tensor]
 ) -> None:
+    """See `plain_lstm.lstm_forward`."""
     saved = gates if saved is None else saved
     N, C = c.shape
     kernel = _lstm_forward_float32 if gates.dtype == torch.float32 else _lstm_forward_bfloat16
-    keep, peepholes = _peepholes(weight_ch, c)
+    _alive, peepholes = _peepholes(weight_ch, c)
     launch(
         kernel,
         N,
@@ -156,9 +157,10 @@ def lstm_backward(
     dc: Tensor,
     d_gates: Tensor,
 ) -> None:
+    """See `plain_lstm.lstm_backward`."""
     N, C = c.shape
     kernel = _lstm_backward_float32 if gates.dtype == torch.float32 else _lstm_backward_bfloat16
-    keep, peepholes = _peepholes(weight_ch, c)
+    _alive, peepholes = _peepholes(weight_ch, c)
     parts = sources(dh, gates, C)
     launch(
         kernel,
