@@ -38,7 +38,7 @@ def gru_backward(
     Args:
         saved: (N, 4C), as saved.
         h: (N, C), the hidden state before the step.
-        dh: (N, C) each, a part of the gradient of the new hidden state.
+        dh: (N, C) each, none or more, parts of the gradient of the new hidden state.
         carried: (N, C), float32 or float64, the rest of it; overwritten with that part of the gradient of the
             hidden state before which does not come through the convolution.
         d_of_x: (N, 3C), where the gradient of what the convolution of the input gave goes.
@@ -89,7 +89,7 @@ def gru_new_backward(
     Args:
         saved: (N, 3C), r, z and n.
         h: (N, C), the hidden state before the step.
-        dh: (N, C) each, a part of the gradient of the new hidden state.
+        dh: (N, C) each, none or more, parts of the gradient of the new hidden state.
         carried: (N, C), float32 or float64, the rest of it; overwritten with what z carries of it to the
             hidden state before.
         d_z: (N, C), where the gradient of what the convolutions gave for z goes.
@@ -133,8 +133,7 @@ def _mix(z: Tensor, n: Tensor, h: Tensor, copies: list[Tensor]) -> None:
 
 def _unmix(z: Tensor, n: Tensor, h: Tensor, dh: list[Tensor], carried: Tensor) -> tuple[Tensor, Tensor]:
     """The gradients of z and n before their functions; `carried` goes one step back."""
-    total = carried.clone()
-    for part in dh:
-        total += part
+    total = sum(dh, start=carried)
+    d_z, d_n = total * (h - n) * z * (1 - z), total * (1 - z) * (1 - n * n)
     carried.copy_(total * z)
-    return total * (h - n) * z * (1 - z), total * (1 - z) * (1 - n * n)
+    return d_z, d_n

@@ -122,16 +122,17 @@ def test_values_and_gradients(
 
 @pytest.mark.parametrize("reset_after", [False, True])
 @pytest.mark.parametrize("recompute", [False, True])
-def test_odd_sizes(reset_after: bool, recompute: bool) -> None:
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_odd_sizes(dtype: torch.dtype, reset_after: bool, recompute: bool) -> None:
     sizes = [(7, 2, (7, 5), (2, 4)), (3, 1, (1, 1), (3, 3)), (5, 2, (9,), (3,)), (2, 1, (5,), (2,))]
     for T, I, S, K in sizes:
         tensors = make(T, I, S, K, reset_after=reset_after)
         for name, tensor in tensors.items():  # what is given need not be contiguous
             if tensor is not None:
                 tensors[name] = tensor.transpose(0, -1).contiguous().transpose(0, -1)
-        expected = run("reference", tensors, torch.float64, reset_after)
-        actual = run("fused", tensors, torch.float64, reset_after, recompute=recompute)
-        assert_same(actual, expected, torch.float64)
+        expected = run("reference", tensors, dtype, reset_after)
+        actual = run("fused", tensors, dtype, reset_after, recompute=recompute)
+        assert_same(actual, expected, dtype)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
