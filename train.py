@@ -61,13 +61,16 @@ class Config:
     name: str | None = None
     """Name of the run, a folder under runs/ (default: preset, date and time)."""
     resume: Path | None = None
-    """A run's folder, to go on with it under its own settings; only --device may be given with it."""
+    """A run's folder, to go on with it under its own settings; with it may be given --device and
+    --compile."""
     score: Path | None = None
     """A run's folder, to score on the test set of --data.digits; nothing is trained."""
     device: str = "auto"
     """cuda, mps or cpu; auto takes the first of them that there is."""
     bfloat16: Literal["auto", "on", "off"] = "auto"
     """Compute in bfloat16 (autocast); auto where the hardware multiplies it. A run keeps what it began in."""
+    compile: bool = False
+    """Run the network through torch.compile: slow to begin, of use on GPUs."""
     seed: int = 0
     """Decides the weights' initialisation, the training sequences and the scheduled-sampling draws."""
     context: int = 10
@@ -167,7 +170,7 @@ def main(config: Config) -> Path:
     resume = config.resume
     path = resume or training.new_path(config.name, config.preset)
     if resume:
-        require_same(config, settings_of(Config, resume), "resume", "device")
+        require_same(config, settings_of(Config, resume), "resume", "device compile")
     device = training.choose_device(config.device)
     bfloat16 = training.choose_bfloat16(config.bfloat16, device)
     config = dataclasses.replace(config, resume=None, bfloat16=bfloat16)
@@ -180,6 +183,7 @@ def main(config: Config) -> Path:
     predict, lengths = training.predictor(averaged, bfloat16), (config.context, config.horizon)
     optimizer_type = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[config.optimizer]
     optimizer = optimizer_type(model.parameters(), weight_decay=config.weight_decay)
+    forward = torch.compile(model) if config.compile else model
     parts = {"model": model, "ema": ema, "optimizer": optimizer}
     step, best = training.load_state(path, **parts) if resume else (0, math.inf)
 
@@ -206,10 +210,10 @@ def main(config: Config) -> Path:
                 if model.feedback:
                     told = draw_use_target(teacher, config.seed, step, indices, config.horizon).to(device)
                     options = {"targets": targets, "use_target": told, "return_context": True}
-                    predictions = model(context, config.horizon, **options)
+                    predictions = forward(context, config.horizon, **options)
                     targets = clips[:, 1:]  # every frame but the first was predicted
                 else:
-                    predictions = model(context, config.horizon)
+                    predictions = forward(context, config.horizon)
             # In the field's unit: summed over the pixels of a frame, averaged over frames and sequences.
             loss = (predictions - targets).square().sum(dim=(2, 3, 4)).mean()
             optimizer.zero_grad()

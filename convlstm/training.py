@@ -14,6 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from convlstm import ops
 from convlstm.evaluation import Predict, Scores
 from convlstm.files import write_atomically
 from convlstm.forecaster import Forecaster
@@ -80,7 +81,9 @@ def describe(device: torch.device, setting: BFloat16) -> str:
     """Return what a run computes on and in, for the terminal; the setting as for `choose_bfloat16`."""
     names = {"cuda": torch.cuda.get_device_name, "cpu": lambda _: f"{torch.get_num_threads()} threads"}
     name = f"{device} ({names[device.type](device)})" if device.type in names else str(device)
-    return f"{name} in {'bfloat16' if choose_bfloat16(setting, device) == 'on' else 'float32'}"
+    short = choose_bfloat16(setting, device) == "on"
+    fused = ops.is_fused(None, device, torch.bfloat16 if short else torch.float32)
+    return f"{name} in {'bfloat16' if short else 'float32'}{'' if fused else ', without fused ops'}"
 
 
 def predictor(model: Forecaster, setting: BFloat16) -> Predict:

@@ -254,10 +254,10 @@ def test_sequences_of_different_length_run_as_if_alone(kind, batch_first) -> Non
     output = output.transpose(0, 1) if batch_first else output
     for b, length in enumerate(lengths):
         alone, alone_last = layer(input[:length, b])  # unbatched
-        assert_close(output[:length, b], alone)
+        torch.testing.assert_close(output[:length, b], alone)
         assert (output[length:, b] == 0).all()
         for ours, theirs in zip(last, alone_last, strict=True) if kind is ConvLSTM else [(last, alone_last)]:
-            assert_close(ours[:, b], theirs)
+            torch.testing.assert_close(ours[:, b], theirs)
 
 
 def test_recompute_changes_no_number() -> None:
@@ -267,5 +267,5 @@ def test_recompute_changes_no_number() -> None:
     for module in (layer, again):
         module(input)[0].square().sum().backward()
     for ours, theirs in zip(again.parameters(), layer.parameters(), strict=True):
-        assert_close(ours.grad, theirs.grad)
+        torch.testing.assert_close(ours.grad, theirs.grad)
     assert "recompute=True" in repr(again)
