@@ -11,8 +11,10 @@ ROOT = Path(__file__).parents[1]
 
 # Each module may import those on the lines before its own, and none on its own line.
 ORDER = """
-hashing  functional  files  pictures  ops.kernels.cpu_language  ops.kernels.plain  ops.convolution  ops.checks
-ops.reference  ops.kernels.cpu  ops.kernels  video
+hashing  functional  files  pictures  ops.convolution  ops.checks
+ops.kernels.cpu_language  ops.kernels.cuda_language  ops.kernels.plain
+ops.reference  ops.kernels.cpu  ops.kernels.cuda_lstm  ops.kernels  video
+ops.kernels.cuda
 ops.choice  ops.lstm_tape
 ops.stack
 ops.fused
