@@ -41,8 +41,17 @@ class Convolution:
         self._padding = [k // 2 for k in weight.shape[2:]]
         self._run: Any = _CONVOLUTIONS[weight.dim() - 2]
 
+        self._packed: Tensor | None = None
+
     def __call__(self, frames: Tensor, bias: Tensor | None = None) -> Tensor:
         """(N, I, *S) -> (N, O, *S)."""
+        if _can_pack(frames):
+            if self._packed is None:
+                self._packed = _pack(self.weight, self._padding, frames)
+            one = [1] * len(self._padding)
+            return torch.ops.mkldnn._convolution_pointwise(
+                frames, self._packed, bias, self._padding, one, one, 1, "none", [], ""
+            )
         return channels_last(self._run(frames, self.weight, bias, padding=self._padding))
 
     def transposed(self) -> "Convolution":
@@ -58,3 +67,20 @@ class Convolution:
         return torch.ops.aten.convolution_backward(
             gradient, frames, self.weight, None, one, self._padding, one, False, zero, 1, mask
         )[1]
+
+
+def _can_pack(frames: Tensor) -> bool:
+    """Whether weights can be brought into the order that oneDNN computes in once, and not at every call."""
+    types = (torch.float32, torch.bfloat16)
+    there = hasattr(torch.ops.mkldnn, "_reorder_convolution_weight")  # what torch's own compiler calls
+    return (
+        there
+        and frames.device.type == "cpu"
+        and frames.dtype in types
+        and torch.backends.mkldnn.is_available()
+    )
+
+
+def _pack(weight: Tensor, padding: list[int], frames: Tensor) -> Tensor:
+    one = [1] * len(padding)
+    return torch.ops.mkldnn._reorder_convolution_weight(weight, padding, one, one, 1, list(frames.shape))

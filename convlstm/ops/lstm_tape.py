@@ -170,7 +170,7 @@ class LSTMBackward:
         d_gates = self._d_gates[:steps]
         d_ih, d_hh, d_bias, _ = self.gradients
         if d_bias is not None:
-            d_bias += d_gates.sum([0, 1, *range(3, d_gates.dim())], dtype=d_bias.dtype)
+            d_bias += d_gates.sum([0, 1, *range(3, d_gates.dim())])
         if self._weights.ih is not None and d_ih is not None and input is not None:
             of_input = Convolution(self._weights.ih)
             d_ih += of_input.weight_gradient(input.flatten(0, 1), d_gates.flatten(0, 1))

@@ -138,8 +138,9 @@ class Head:
 
     def __init__(self, stack: Stack):
         assert stack.head is not None
-        weight, self._bias = stack.head
-        self._weights = weight.split([layer.channels for layer in stack.layers], dim=1)  # (I, C) each
+        self._weight, self._bias = stack.head
+        self._widths = [layer.channels for layer in stack.layers]
+        self._weights = self._weight.split(self._widths, dim=1)  # (I, C) each
         self._sigmoid = stack.sigmoid
 
     def predict(self, states: list[Tensor], y: Tensor) -> None:
@@ -156,7 +157,8 @@ class Head:
             values = rows(y)
             d_rows = torch.ops.aten.sigmoid_backward(d_rows, values)
         B, _, *S = y.shape
-        return d_rows, [torch.mm(d_rows, w).view(B, *S, -1).movedim(-1, 1) for w in self._weights]
+        d_states = torch.mm(d_rows, self._weight).view(B, *S, -1).movedim(-1, 1)
+        return d_rows, list(d_states.split(self._widths, dim=1))
 
     def gradients(self, d_rows: Tensor, states: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Of weight and bias, from the rows (N P, I) and the states (N, C, *S) of many steps."""

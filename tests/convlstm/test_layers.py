@@ -243,3 +243,29 @@ def test_repr_shows_what_differs_from_the_defaults() -> None:
     assert repr(layer).startswith(
         "ConvGRU(\n  num_layers=2, batch_first=True, dropout=0.5, bidirectional=True\n"
     )
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+@pytest.mark.parametrize("kind", [ConvRNN, ConvLSTM, ConvGRU])
+def test_sequences_of_different_length_run_as_if_alone(kind, batch_first) -> None:
+    layer = kind(2, 3, 3, num_layers=2, bidirectional=True, batch_first=batch_first, dtype=torch.float64)
+    input, lengths = torch.rand(5, 3, 2, 6, 4, dtype=torch.float64), [2, 5, 3]
+    output, last = layer(input.transpose(0, 1) if batch_first else input, lengths=torch.tensor(lengths))
+    output = output.transpose(0, 1) if batch_first else output
+    for b, length in enumerate(lengths):
+        alone, alone_last = layer(input[:length, b])  # unbatched
+        assert_close(output[:length, b], alone)
+        assert (output[length:, b] == 0).all()
+        for ours, theirs in zip(last, alone_last, strict=True) if kind is ConvLSTM else [(last, alone_last)]:
+            assert_close(ours[:, b], theirs)
+
+
+def test_recompute_changes_no_number() -> None:
+    layer, again = ConvLSTM(2, 3, 3, num_layers=2), ConvLSTM(2, 3, 3, num_layers=2, recompute=True)
+    again.load_state_dict(layer.state_dict())
+    input = torch.rand(7, 2, 2, 6, 5)
+    for module in (layer, again):
+        module(input)[0].square().sum().backward()
+    for ours, theirs in zip(again.parameters(), layer.parameters(), strict=True):
+        assert_close(ours.grad, theirs.grad)
+    assert "recompute=True" in repr(again)

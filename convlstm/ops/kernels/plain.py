@@ -51,14 +51,12 @@ def lstm_backward(
         c: (N, C), the cell state before the step.
         c_new: (N, C), the cell state after it.
         weight_ch: peepholes (1 or P, 3C), or None.
-        dh: (N, C) each, whose sum is the gradient of the new hidden state.
+        dh: (N, C) each, none or more, whose sum is the gradient of the new hidden state.
         dc: (N, C), the gradient of the new cell state; overwritten with that of the cell state before.
         d_gates: (N, 4C), where the gradients of the gates go.
     """
     i, f, g, o = gates.to(c.dtype).chunk(4, dim=-1)
-    total = dh[0].to(c.dtype)
-    for more in dh[1:]:
-        total = total + more
+    total = sum(dh, start=torch.zeros_like(c))
     tanh_c = torch.tanh(c_new)
     d_o = total * tanh_c * o * (1 - o)
     d_c = dc + total * o * (1 - tanh_c * tanh_c)

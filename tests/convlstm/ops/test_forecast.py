@@ -1,0 +1,99 @@
+"""A whole forecast as one op against the network's loop of single steps."""
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor
+from torch.testing import assert_close
+
+from convlstm import StackedForecaster, StackedForecasterConfig, rollout, stream
+from convlstm.ops import choice
+
+
+def run(model: StackedForecaster, context: Tensor, horizon: int, **options: object) -> list[Tensor]:
+    """The forecast, and the gradients of the context and of every weight."""
+    context = context.clone().requires_grad_()
+    frames = model(context, horizon, **options)
+    weights = torch.linspace(-1, 1, frames.numel(), dtype=frames.dtype).view_as(frames)
+    gradients = torch.autograd.grad(frames, [context, *model.parameters()], weights, allow_unused=True)
+    return [frames, *(g if g is not None else torch.zeros(()) for g in gradients)]
+
+
+def compare(
+    monkeypatch, model: StackedForecaster, tolerance: float, *arguments: object, **options: object
+) -> None:
+    monkeypatch.setenv(choice.VARIABLE, "reference")
+    expected = run(model, *arguments, **options)
+    monkeypatch.setenv(choice.VARIABLE, "fused")
+    for ours, theirs in zip(run(model, *arguments, **options), expected, strict=True):
+        assert ours.dtype == theirs.dtype
+        assert_close(ours, theirs, rtol=0, atol=tolerance * max(1.0, theirs.abs().max().item()))
+
+
+@pytest.mark.parametrize("forced", [False, True])
+@pytest.mark.parametrize("return_context", [False, True])
+@pytest.mark.parametrize(("frames", "horizon"), [(4, 5), (1, 3), (3, 1)])
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"output": "sigmoid", "kernel_size": 3, "peephole": "channel"},
+        {"kernel_size": 4, "channels": 3},
+    ],
+)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
+def test_at_once_is_step_by_step(
+    dtype, tolerance, config, frames, horizon, return_context, forced, monkeypatch
+) -> None:
+    config = StackedForecasterConfig(hidden_channels=(5, 7), patch_size=2, **config)
+    model = StackedForecaster(config).to(dtype)
+    context = torch.rand(3, frames, config.channels, 8, 6, dtype=dtype)
+    options = {"return_context": return_context}
+    if forced:
+        options["targets"] = torch.rand(3, horizon, config.channels, 8, 6, dtype=dtype)
+        options["use_target"] = torch.rand(3, horizon - 1) < 0.5
+    compare(monkeypatch, model, tolerance, context, horizon, **options)
+
+
+def test_under_autocast_they_agree(monkeypatch) -> None:
+    model = StackedForecaster(
+        StackedForecasterConfig(hidden_channels=(8, 8), kernel_size=3, peephole="channel")
+    )
+    with torch.autocast("cpu", torch.bfloat16):
+        compare(monkeypatch, model, 0.03, torch.rand(2, 5, 1, 16, 16), 6)
+
+
+def test_streamed_it_is_the_same(monkeypatch) -> None:
+    monkeypatch.setenv(choice.VARIABLE, "fused")
+    model = StackedForecaster(StackedForecasterConfig(hidden_channels=(8, 8), kernel_size=3))
+    context = torch.rand(2, 5, 1, 16, 16)
+    assert_close(torch.stack(list(stream(model, context, 7)), dim=1), rollout(model, context, 7))
+
+
+def test_it_is_one_node_of_a_compiled_graph(monkeypatch) -> None:
+    monkeypatch.setenv(choice.VARIABLE, "fused")
+    model = StackedForecaster(StackedForecasterConfig(hidden_channels=(8,), kernel_size=3))
+    context, operators = torch.rand(2, 5, 1, 16, 16), []
+
+    def look(graph: torch.fx.GraphModule, _: object) -> object:
+        operators.extend(str(node.target) for node in graph.graph.nodes if "convlstm" in str(node.target))
+        return graph.forward
+
+    compiled = torch.compile(model, backend=look, fullgraph=True)
+    assert_close(compiled(context, 7), model(context, 7))
+    assert operators == ["convlstm.stack.default"]
+
+
+def test_gradients_are_averaged_by_distributed_data_parallel(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv(choice.VARIABLE, "fused")
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        model = StackedForecaster(StackedForecasterConfig(hidden_channels=(8,), kernel_size=3))
+        parallel = torch.nn.parallel.DistributedDataParallel(copy.deepcopy(model))
+        context = torch.rand(2, 5, 1, 16, 16)
+        for module in (model, parallel):
+            module(context, 3).square().sum().backward()
+        for ours, theirs in zip(parallel.parameters(), model.parameters(), strict=True):
+            assert_close(ours.grad, theirs.grad)
+    finally:
+        torch.distributed.destroy_process_group()
