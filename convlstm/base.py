@@ -64,6 +64,8 @@ class ConvCell(nn.Module):
     """What the cells share: sizes, parameters, their initialisation, one step as a sequence of one."""
 
     gates: int
+    kind: str | None = None
+    """What the fused ops call this cell; None where they have none."""
     states: tuple[str, ...] = ("h",)
     weight_ih: nn.Parameter | None
     weight_hh: nn.Parameter
@@ -153,6 +155,10 @@ class ConvCell(nn.Module):
                 f"({', '.join(axes)})"
             )
         return before is batched
+
+    def parameters_of_op(self) -> ops.fused.Layer:
+        """weight_ih, weight_hh, bias, and weight_ch or bias_hn, as the ops take them."""
+        raise NotImplementedError
 
     def extra_repr(self) -> str:
         """Show the sizes, and what differs from the defaults."""
@@ -248,6 +254,10 @@ class ConvRecurrent(nn.Module):
                 ops.check_state(name, state, shape, input.device)
             if not batched:
                 states = tuple(s.unsqueeze(1) for s in states)  # (D * L, 1, C, *S)
+        if self._in_one_op(input):
+            output, last_states = self._run_at_once(input, states, steps)
+            stacked = tuple(torch.stack(s) for s in zip(*last_states, strict=True))
+            return self._as_given(output, stacked, batched)
         last_states: list[tuple[Tensor, ...]] = []
         directions = 2 if self.bidirectional else 1
         for layer in range(self.num_layers):
@@ -263,9 +273,42 @@ class ConvRecurrent(nn.Module):
             if self.dropout and layer < self.num_layers - 1:
                 input = F.dropout(input, self.dropout, self.training)
         stacked = tuple(torch.stack(s) for s in zip(*last_states, strict=True))  # (D * L, B, C, *S)
+        return self._as_given(input, stacked, batched)
+
+    def _as_given(
+        self, output: Tensor, last_states: tuple[Tensor, ...], batched: bool
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """The results with the axes that the input came with."""
         if not batched:
-            return input.squeeze(1), tuple(s.squeeze(1) for s in stacked)
-        return (input.transpose(0, 1) if self.batch_first else input), stacked
+            return output.squeeze(1), tuple(s.squeeze(1) for s in last_states)
+        return (output.transpose(0, 1) if self.batch_first else output), last_states
+
+    def _in_one_op(self, input: Tensor) -> bool:
+        """Whether the whole stack runs as one fused op: nothing happens between its layers."""
+        cell = self._cell(0)
+        between = self.bidirectional or (self.dropout and self.training and self.num_layers > 1)
+        if between or cell.kind is None or self.num_layers == 1:
+            return False
+        return ops.is_fused(None, input.device, ops.compute_dtype(cell.weight_hh))
+
+    def _run_at_once(
+        self, input: Tensor, states: tuple[Tensor, ...] | None, lengths: Tensor | None
+    ) -> tuple[Tensor, list[tuple[Tensor, ...]]]:
+        """What the loop over layers does, in one op."""
+        cells = [self._cell(number) for number in range(self.num_layers)]
+        count = len(self.cell_type.states)
+        given = states if states is not None else (None,) * count
+        first = [
+            (
+                None if given[0] is None else given[0][n],
+                given[1][n] if count == 2 and given[1] is not None else None,
+            )
+            for n in range(self.num_layers)
+        ]
+        layers = [cell.parameters_of_op() for cell in cells]
+        kind, recompute = str(cells[0].kind), bool(getattr(cells[0], "recompute", False))
+        output, last = ops.stack(kind, input, first, layers, lengths, recompute=recompute)
+        return output, [pair[:count] for pair in last]
 
     def _time_first(self, input: Tensor) -> tuple[Tensor, bool]:
         """Return the input as (T, B, I, *S), and whether it came in batches."""

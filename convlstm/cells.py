@@ -111,6 +111,7 @@ class ConvLSTMCell(ConvCell):
     """
 
     gates = 4
+    kind = "lstm"
     states = ("h", "c")
     weight_ch: nn.Parameter | None
 
@@ -156,7 +157,7 @@ class ConvLSTMCell(ConvCell):
         h0, c0 = states
         return ops.lstm(input, h0, c0, *self.parameters_of_op(), lengths, recompute=self.recompute)
 
-    def parameters_of_op(self) -> tuple[Tensor | None, Tensor, Tensor | None, Tensor | None]:
+    def parameters_of_op(self) -> ops.fused.Layer:
         """weight_ih, weight_hh, bias and weight_ch, as the ops take them."""
         return self.weight_ih, self.weight_hh, self.bias, self.weight_ch
 
@@ -190,6 +191,8 @@ class ConvGRUCell(ConvCell):
         bias: add a bias per gate and channel (default True).
         spatial_dims: 1, 2 (default) or 3.
         reset_after: apply the reset gate after the recurrent convolution (default True) or before it.
+        recompute: keep less for the backward pass and compute the rest anew in it (default False): less
+            memory for more time, in the fused op.
         device: of the parameters.
         dtype: of the parameters.
 
@@ -213,6 +216,7 @@ class ConvGRUCell(ConvCell):
         *,
         spatial_dims: int = 2,
         reset_after: bool = True,
+        recompute: bool = False,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ):
@@ -222,6 +226,8 @@ class ConvGRUCell(ConvCell):
         else:
             self.register_parameter("bias_hn", None)
         self.reset_after = reset_after
+        self.recompute = recompute
+        self.kind = ops.gru_kind(reset_after)
         self.reset_parameters()
 
     def sequence(
@@ -229,16 +235,20 @@ class ConvGRUCell(ConvCell):
     ) -> tuple[Tensor, ...]:
         """Run over (T, B, I, *S) from h0 (B, C, *S) or None; return (T, B, C, *S) and h_n."""
         (h0,) = states
-        return ops.gru(
-            input, h0, self.weight_ih, self.weight_hh, self.bias, self.bias_hn, self.reset_after, lengths
-        )
+        options = {"lengths": lengths, "recompute": self.recompute}
+        return ops.gru(input, h0, *self.parameters_of_op(), self.reset_after, **options)
+
+    def parameters_of_op(self) -> ops.fused.Layer:
+        """weight_ih, weight_hh, bias and bias_hn, as the ops take them."""
+        return self.weight_ih, self.weight_hh, self.bias, self.bias_hn
 
     def forward(self, input: Tensor, hx: Tensor | None = None) -> Tensor:
         """Return the new hidden state."""
         return self._step(input, *(check_single(hx) or (None,)))[0]
 
     def _options_repr(self) -> list[str]:
-        return [] if self.reset_after else ["reset_after=False"]
+        options = {"reset_after=False": not self.reset_after, "recompute=True": self.recompute}
+        return [text for text, there in options.items() if there]
 
 
 def _peephole_frame(peephole: str | tuple[int, ...], spatial_dims: int) -> tuple[int, ...]:

@@ -228,6 +228,8 @@ class ConvGRU(ConvRecurrent):
         spatial_dims: 1, 2 (default) or 3.
         reset_after: apply the reset gate after the recurrent convolution (default True, as torch.nn.GRU) or
             before it, as most ConvGRU papers.
+        recompute: keep less for the backward pass and compute the rest anew in it (default False): less
+            memory for more time, in the fused op.
         device: of the parameters.
         dtype: of the parameters.
 
@@ -268,6 +270,7 @@ class ConvGRU(ConvRecurrent):
         *,
         spatial_dims: int = 2,
         reset_after: bool = True,
+        recompute: bool = False,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ):
@@ -282,6 +285,7 @@ class ConvGRU(ConvRecurrent):
             bidirectional,
             spatial_dims=spatial_dims,
             reset_after=reset_after,
+            recompute=recompute,
             device=device,
             dtype=dtype,
         )

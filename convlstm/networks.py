@@ -14,8 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from convlstm import ops
-from convlstm.base import check_tensor
-from convlstm.cells import ConvLSTMCell
+from convlstm.base import ConvCell, check_tensor
 from convlstm.forecaster import Forecaster, ForecasterConfig, ForecasterState, run_cells
 
 __all__ = [
@@ -110,8 +109,8 @@ class StackedForecaster(Forecaster):
 
     def _at_once(self, context: Tensor) -> bool:
         """Whether a fused op runs the whole forecast, with one gradient per weight for all of it."""
-        kinds = all(isinstance(cell, ConvLSTMCell) for cell in self.cells)
-        return kinds and ops.is_fused(None, context.device, ops.compute_dtype(self.head.weight))
+        dtype = ops.compute_dtype(self.head.weight)
+        return self.config.cell != "rnn" and ops.is_fused(None, context.device, dtype)
 
     def _predict_at_once(
         self,
@@ -125,9 +124,11 @@ class StackedForecaster(Forecaster):
         if targets is not None:
             frames = torch.cat([context, targets[:, :-1].to(context.dtype)], dim=1)
         assert self.head.bias is not None
+        cells = [cell for cell in self.cells if isinstance(cell, ConvCell)]
         predictions = ops.forecast(
+            str(cells[0].kind),
             self._to_patches(frames),
-            [cell.parameters_of_op() for cell in self.cells if isinstance(cell, ConvLSTMCell)],
+            [cell.parameters_of_op() for cell in cells],
             (self.head.weight, self.head.bias),
             None if use_target is None else use_target.t(),
             given=given,

@@ -1,4 +1,4 @@
-"""On a CUDA device: the same numbers as on the CPU, and a whole training run."""
+"""On a CUDA device: the same numbers as on the CPU, fused ops as exact as the reference, a training run."""
 
 import copy
 import dataclasses
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 from torch.testing import assert_close
 
 import train
@@ -15,9 +16,11 @@ from convlstm import (
     ConvRNN,
     EncoderForecasterConfig,
     StackedForecasterConfig,
+    ops,
     rollout,
 )
 from convlstm.networks import build
+from convlstm.ops.kernels import kernels_for
 
 pytestmark = pytest.mark.gpu
 
@@ -45,6 +48,126 @@ def test_rollouts_agree(kind, monkeypatch: pytest.MonkeyPatch) -> None:
         frames = rollout(twin, context.cuda(), 6)
     assert frames.dtype == torch.float32
     assert_close(frames.cpu(), rollout(model, context, 6), rtol=0.05, atol=0.05)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_there_are_compiled_kernels(dtype: torch.dtype) -> None:
+    kernels = kernels_for(torch.device("cuda"), dtype)
+    assert kernels is not None, "no triton, or no C compiler"
+    assert kernels.__name__ == "convlstm.ops.kernels.cuda"
+
+
+def lstm_arguments(
+    I: int,
+    C: int,
+    kernel: tuple[int, ...],
+    frame: tuple[int, ...],
+    pixels: tuple[int, ...] | None,
+    states: bool,
+) -> dict[str, Tensor | None]:
+    """Arguments of `ops.lstm`, numbers that bfloat16 holds; `pixels` is the shape of a peephole, or None."""
+    shapes: dict[str, tuple[int, ...] | None] = {
+        "input": (5, 2, I, *frame),
+        "h0": (2, C, *frame) if states else None,
+        "c0": (2, C, *frame) if states else None,
+        "weight_ih": (4 * C, I, *kernel),
+        "weight_hh": (4 * C, C, *kernel),
+        "bias": (4 * C,),
+        "weight_ch": None if pixels is None else (3 * C, *pixels),
+    }
+    fan_in = (I + C) * torch.Size(kernel).numel()
+    scales = {"weight_ih": fan_in**-0.5, "weight_hh": fan_in**-0.5}
+    return {
+        name: None if shape is None else (scales.get(name, 1) * torch.randn(shape)).bfloat16().double()
+        for name, shape in shapes.items()
+    }
+
+
+def lstm_results(
+    arguments: dict[str, Tensor | None], device: str, dtype: torch.dtype, autocast: bool = False, **options
+) -> dict[str, Tensor]:
+    """Values and gradients of `ops.lstm`, by name, in float64 on the CPU."""
+    leaves = {
+        name: None if tensor is None else tensor.to(device, dtype, copy=True).requires_grad_()
+        for name, tensor in arguments.items()
+    }
+    with torch.autocast(device, torch.bfloat16, enabled=autocast):
+        values = dict(zip(("output", "h_n", "c_n"), ops.lstm(**leaves, **options), strict=True))
+    generator = torch.Generator().manual_seed(1)
+    cotangents = [
+        torch.randn(value.shape, generator=generator).to(device, value.dtype) for value in values.values()
+    ]
+    wanted = {f"d_{name}": leaf for name, leaf in leaves.items() if leaf is not None}
+    gradients = torch.autograd.grad(list(values.values()), list(wanted.values()), cotangents)
+    results = values | dict(zip(wanted, gradients, strict=True))
+    return {name: tensor.detach().cpu().double() for name, tensor in results.items()}
+
+
+@pytest.mark.parametrize(
+    ("dtype", "autocast", "floor"),
+    [
+        (torch.float32, False, 1e-5),
+        (torch.bfloat16, False, 5e-3),
+        (torch.float16, False, 1e-3),
+        (torch.float32, True, 5e-3),
+    ],
+    ids=["float32", "bfloat16", "float16", "autocast"],
+)
+@pytest.mark.parametrize(
+    ("sizes", "options"),
+    [
+        ((3, 17, (3, 3), (7, 5), None, True), {}),
+        ((1, 64, (5, 5), (16, 16), None, False), {}),
+        ((16, 24, (3, 4), (7, 5), (1, 1), True), {"lengths": [5, 2]}),
+        ((2, 5, (3, 3), (7, 5), (7, 5), True), {"recompute": True}),
+        ((2, 8, (3, 3, 3), (3, 4, 5), (1, 1, 1), False), {}),
+    ],
+    ids=["odd", "wide", "lengths", "recompute", "three axes"],
+)
+def test_the_fused_lstm_is_as_exact_as_the_reference(
+    sizes, options, dtype, autocast: bool, floor: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    arguments = lstm_arguments(*sizes)
+    exact = lstm_results(arguments, "cpu", torch.float64, implementation="reference", **options)
+    fused, reference = (
+        lstm_results(arguments, "cuda", dtype, autocast, implementation=implementation, **options)
+        for implementation in ("fused", "reference")
+    )
+    assert fused.keys() == exact.keys()
+    for name, truth in exact.items():
+        error, allowed = (fused[name] - truth).norm(), (reference[name] - truth).norm()
+        assert error <= 2 * allowed + floor * truth.norm(), name
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_fused_lstm_runs_in_a_cuda_graph(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CONVLSTM_OPS", "fused")
+    layer = ConvLSTM(3, 17, 3, num_layers=2, peephole="channel", device="cuda", dtype=dtype)
+    frames, others = torch.rand(2, 4, 2, 3, 7, 5, device="cuda").to(dtype)
+    side = torch.cuda.Stream()
+    graph = torch.cuda.CUDAGraph()
+    with torch.no_grad():
+        expected = layer(others)
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):  # compiles kernels, chooses algorithms
+            for _ in range(3):
+                layer(frames)
+        torch.cuda.current_stream().wait_stream(side)
+        with torch.cuda.graph(graph):
+            output, (h_n, c_n) = layer(frames)
+    frames.copy_(others)
+    graph.replay()
+    assert_close((output, *(h_n, c_n)), (expected[0], *expected[1]))
+
+
+def test_the_fused_lstm_runs_on_a_device_that_is_not_the_current_one() -> None:
+    if torch.cuda.device_count() < 2:
+        pytest.skip("needs two CUDA devices")
+    layer = ConvLSTM(3, 17, 3, device="cuda:0")
+    frames = torch.rand(4, 2, 3, 7, 5, device="cuda:0")
+    other = copy.deepcopy(layer).to("cuda:1")
+    assert_close(other(frames.to("cuda:1"))[0].cpu(), layer(frames)[0].cpu())
 
 
 def test_a_state_on_the_wrong_device_is_named() -> None:

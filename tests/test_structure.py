@@ -11,10 +11,12 @@ ROOT = Path(__file__).parents[1]
 
 # Each module may import those on the lines before its own, and none on its own line.
 ORDER = """
-hashing  functional  files  pictures  ops.kernels.cpu_language  ops.convolution  ops.checks
-ops.reference  ops.kernels.plain_lstm  ops.kernels.plain_gru  video
+hashing  functional  files  pictures  ops.convolution  ops.checks
+ops.reference  ops.kernels.cpu_language  ops.kernels.cuda_language  video
+ops.kernels.plain_lstm  ops.kernels.plain_gru  ops.kernels.cuda_lstm
 ops.kernels.cpu_lstm  ops.kernels.cpu_gru  ops.kernels.cpu_gru_before
 ops.kernels  ops.kernels.cpu  ops.kernels.plain
+ops.kernels.cuda
 ops.choice  ops.lstm_tape
 ops.gru_tape
 ops.gru_before_tape

@@ -25,9 +25,11 @@ __all__ = [
     "compute_dtype",
     "forecast",
     "gru",
+    "gru_kind",
     "is_fused",
     "lstm",
     "rnn",
+    "stack",
 ]
 
 
@@ -102,18 +104,13 @@ def lstm(
         ValueError: a wrong shape, type or device, named with what is needed.
     """
     input, lengths = _check(input, weight_ih, weight_hh, lengths, h0=h0, c0=c0)
-    frame, pixels = tuple(input.shape[3:]), None if weight_ch is None else tuple(weight_ch.shape[1:])
-    if pixels is not None and pixels != frame and set(pixels) != {1}:
-        raise ValueError(
-            f"input has frames of {checks.sizes(frame)}, but the per-pixel peepholes were made for "
-            f"{checks.sizes(pixels)}; give frames of that size "
-            "(peephole='channel' fits any)"
-        )
+    _check_peepholes(input, weight_ch)
     dtype = checks.compute_dtype(weight_hh)
     wide = torch.promote_types(dtype, torch.float32)
     if is_fused(implementation, input.device, dtype):
-        tensors = fused.cast(dtype, input, h0, weight_ih, weight_hh, bias)
-        out, h_n, c_n = fused.lstm(*tensors, *fused.cast(wide, c0, weight_ch), lengths, recompute)
+        layers = [(weight_ih, weight_hh, bias, weight_ch)]
+        options = {"dtype": dtype, "recompute": recompute}
+        out, [(h_n, c_n)] = fused.sequence("lstm", input, [(h0, c0)], layers, lengths, **options)
     else:
         h, c = _state(h0, input, weight_hh, dtype), _state(c0, input, weight_hh, wide)
         out, h_n, c_n = reference.lstm(input, h, c, weight_ih, weight_hh, bias, weight_ch, lengths)
@@ -129,6 +126,9 @@ def gru(
     bias_hn: Tensor | None = None,
     reset_after: bool = True,
     lengths: Tensor | Sequence[int] | None = None,
+    *,
+    recompute: bool = False,
+    implementation: str | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Run a convolutional GRU over a sequence.
 
@@ -142,6 +142,9 @@ def gru(
         reset_after: apply the reset gate after the recurrent convolution (default) or before it.
         lengths: (B,), steps of each sequence, 1 to T; None (default) for T. What comes after them is not
             looked at, the outputs there are zero, and the last state is the one at the length.
+        recompute: keep little for the backward pass and compute the rest anew in it (default False); only the
+            fused implementation can, the reference ignores it.
+        implementation: "auto", "reference" or "fused"; None (default): see `convlstm.ops.choice`.
 
     Returns:
         The hidden states (T, B, C, *S) and the last of them (B, C, *S).
@@ -150,9 +153,64 @@ def gru(
         ValueError: a wrong shape, type or device, named with what is needed.
     """
     input, lengths = _check(input, weight_ih, weight_hh, lengths, h0=h0)
-    h = _state(h0, input, weight_hh, checks.compute_dtype(weight_hh))
-    out, h_n = reference.gru(input, h, weight_ih, weight_hh, bias, bias_hn, reset_after, lengths)
+    dtype = checks.compute_dtype(weight_hh)
+    if is_fused(implementation, input.device, dtype):
+        layers = [(weight_ih, weight_hh, bias, bias_hn)]
+        options = {"dtype": dtype, "recompute": recompute}
+        out, [(h_n, _)] = fused.sequence(
+            gru_kind(reset_after), input, [(h0, None)], layers, lengths, **options
+        )
+    else:
+        h = _state(h0, input, weight_hh, dtype)
+        out, h_n = reference.gru(input, h, weight_ih, weight_hh, bias, bias_hn, reset_after, lengths)
     return _cut(out, lengths), h_n
+
+
+def gru_kind(reset_after: bool) -> str:
+    """The name that the fused ops have for a GRU."""
+    return "gru" if reset_after else "gru_before"
+
+
+def stack(
+    kind: str,
+    input: Tensor,
+    states: Sequence[tuple[Tensor | None, Tensor | None]],
+    layers: Sequence[fused.Layer],
+    lengths: Tensor | None = None,
+    *,
+    recompute: bool = False,
+) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
+    """Run a stack of layers in one fused op; it does what `lstm` or `gru` do one layer after the other.
+
+    Args:
+        kind: "lstm", "gru" or "gru_before" (reset_after=False).
+        input: (T, B, I, *S).
+        states: per layer h and c (B, C, *S), None for zeros; c is None for GRUs.
+        layers: per layer weight_ih, weight_hh, bias, and weight_ch or bias_hn.
+        lengths: see `lstm`.
+        recompute: see `lstm`.
+
+    Returns:
+        The last layer's hidden states (T, B, C, *S), and the last h and c of each layer.
+
+    Raises:
+        ValueError: a wrong shape, type or device, named with what is needed.
+    """
+    input, lengths = _check(input, layers[0][0], layers[0][1], lengths)
+    for _, _, _, more in layers:
+        _check_peepholes(input, more if kind == "lstm" else None)
+    dtype = checks.compute_dtype(layers[0][1])
+    out, last = fused.sequence(kind, input, states, layers, lengths, dtype=dtype, recompute=recompute)
+    return _cut(out, lengths), last
+
+
+def _check_peepholes(input: Tensor, weight_ch: Tensor | None) -> None:
+    frame, pixels = tuple(input.shape[3:]), None if weight_ch is None else tuple(weight_ch.shape[1:])
+    if pixels is not None and pixels != frame and set(pixels) != {1}:
+        raise ValueError(
+            f"input has frames of {checks.sizes(frame)}, but the per-pixel peepholes were made for "
+            f"{checks.sizes(pixels)}; give frames of that size (peephole='channel' fits any)"
+        )
 
 
 def _check(

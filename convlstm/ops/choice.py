@@ -15,8 +15,9 @@ def is_fused(implementation: str | None, device: torch.device, dtype: torch.dtyp
 
     Args:
         implementation: "reference", "fused", or "auto": fused where its kernels are compiled for the
-            device and the type (on CPUs float32 and bfloat16, if numba is installed). None: what the
-            environment variable CONVLSTM_OPS says, "auto" if it is not set.
+            device and the type (on CPUs float32 and bfloat16, if numba is installed; on CUDA these and
+            float16, if triton and a C compiler are). None: what the environment variable CONVLSTM_OPS says,
+            "auto" if it is not set.
         device: of the input.
         dtype: that the op computes in.
 
@@ -27,4 +28,6 @@ def is_fused(implementation: str | None, device: torch.device, dtype: torch.dtyp
     if name not in IMPLEMENTATIONS:
         source = "implementation" if implementation is not None else f"the environment variable {VARIABLE}"
         raise ValueError(f"{source} is {name!r}; it needs one of {', '.join(IMPLEMENTATIONS)}")
-    return name == "fused" or (name == "auto" and kernels_for(device, dtype) is not None)
+    return name == "fused" or (
+        name == "auto" and device.type == "cpu" and kernels_for(device, dtype) is not None
+    )

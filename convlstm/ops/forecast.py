@@ -3,7 +3,6 @@
 Letters: T time, B batch, I input channels, C hidden channels, S the spatial axes, K kernel taps per axis.
 """
 
-import torch
 from torch import Tensor
 
 from convlstm.ops import fused
@@ -11,8 +10,9 @@ from convlstm.ops.checks import compute_dtype
 
 
 def forecast(
+    kind: str,
     input: Tensor,
-    layers: list[tuple[Tensor | None, ...]],
+    layers: list[fused.Layer],
     head: tuple[Tensor, Tensor],
     read_given: Tensor | None = None,
     *,
@@ -30,8 +30,9 @@ def forecast(
     It does what `StackedForecaster` does frame by frame, the definition that it is tested against.
 
     Args:
+        kind: "lstm", "gru" or "gru_before" (reset_after=False).
         input: (T, B, I, *S) with T = steps if read_given is there, else T = given.
-        layers: per LSTM layer weight_ih, weight_hh, bias and weight_ch, as for `convlstm.ops.lstm`.
+        layers: per layer weight_ih, weight_hh, bias, and weight_ch or bias_hn, as for `convlstm.ops`.
         head: weight (I, C_1 + ... + C_L, 1, ...) and bias (I,) of the 1x1 convolution over all states.
         read_given: bool (steps - given, B), where a step after the given ones reads input and not the
             prediction; None (default): nowhere.
@@ -43,9 +44,6 @@ def forecast(
     Returns:
         The predictions (steps - first, B, I, *S), in the type that the op computes in.
     """
-    dtype = compute_dtype(head[0])
-    wide = torch.promote_types(dtype, torch.float32)
-    cast = [[*fused.cast(dtype, ih, hh, bias), *fused.cast(wide, ch)] for ih, hh, bias, ch in layers]
-    weight, bias = (tensor.to(dtype) for tensor in head)
     options = {"given": given, "steps": steps, "first": first, "sigmoid": sigmoid}
-    return fused.forecast(input.to(dtype), cast, (weight, bias), read_given, **options)
+    dtype = compute_dtype(head[0])
+    return fused.forecast(kind, input, layers, head, read_given, dtype=dtype, **options)

@@ -3,6 +3,7 @@
 Letters: as in `convlstm.ops.stack`.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -80,10 +81,11 @@ def _(kind, tensors, present, numbers, read_given, lengths):
         for w in stack.layers
         for state in (frames(B, w.channels), frames(B, w.cell_channels, dtype=wide))
     ]
+    kept_type = wide if stack.keep == CHECKPOINTS else None
     kept = [
         k
         for w in stack.layers
-        for k in (frames(slots, B, w.kept_channels), frames(cells, B, w.cell_channels, dtype=wide))
+        for k in (frames(slots, B, w.kept_channels), frames(cells, B, w.cell_channels, dtype=kept_type))
     ]
     hidden = (widths if stack.head else widths[:-1]) if stack.keep else []
     read = frames(T if stack.head and stack.keep else 0, B, I)
@@ -171,86 +173,93 @@ def _no_second_derivatives(ctx: Any, *_: Any) -> None:
 _stack_backward.register_autograd(_no_second_derivatives)
 
 
-def lstm(
-    input: Tensor,
-    h0: Tensor | None,
-    weight_ih: Tensor | None,
-    weight_hh: Tensor,
-    bias: Tensor | None,
-    c0: Tensor | None,
-    weight_ch: Tensor | None,
-    lengths: Tensor | None,
-    recompute: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Run what `convlstm.ops.reference.lstm` runs; all tensors but c0 and weight_ch in the compute type."""
-    if input.dim() == 4:  # one spatial axis is two, of which the first is one pixel
-        row = [None if t is None else t.unsqueeze(-2) for t in (input, h0, weight_ih, weight_hh)]
-        row_c0, row_ch = (None if t is None else t.unsqueeze(-2) for t in (c0, weight_ch))
-        y, h_n, c_n = lstm(*row, bias, row_c0, row_ch, lengths, recompute)
-        return y.squeeze(-2), h_n.squeeze(-2), c_n.squeeze(-2)
-    weight_ih, weight_hh = odd(weight_ih), odd(weight_hh)
-    T = len(input)
-    everything = [input, h0, c0, weight_ih, weight_hh, bias, weight_ch, None, None]
-    y, h_n, c_n = run("lstm", everything, [T, keep_of(everything, recompute), T, 0, 0], None, lengths)
-    return y, h_n, c_n
+Layer = tuple[Tensor | None, Tensor, Tensor | None, Tensor | None]
+"""weight_ih, weight_hh, bias, and the LSTM's weight_ch or the GRU's bias_hn."""
 
 
-def gru(
+def sequence(
+    kind: str,
     input: Tensor,
-    h0: Tensor | None,
-    weight_ih: Tensor | None,
-    weight_hh: Tensor,
-    bias: Tensor | None,
-    bias_hn: Tensor | None,
-    reset_after: bool,
+    states: Sequence[tuple[Tensor | None, Tensor | None]],
+    layers: Sequence[Layer],
     lengths: Tensor | None,
+    *,
+    dtype: torch.dtype,
     recompute: bool,
-) -> tuple[Tensor, Tensor]:
-    """Run what `convlstm.ops.reference.gru` runs; all tensors in the compute type."""
+) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
+    """Run a stack of layers of a kind over a sequence, as `convlstm.ops.reference` runs each of them.
+
+    Args:
+        kind: "lstm", "gru" or "gru_before".
+        input: (T, B, I, *S).
+        states: per layer h and c (B, C, *S), None for zeros.
+        layers: per layer its parameters.
+        lengths: (B,) int64 on the input's device, or None.
+        dtype: to compute in.
+        recompute: keep little for the backward pass.
+
+    Returns:
+        The last layer's outputs (T, B, C, *S), and the last h and c of each layer (a GRU's c has no channels).
+    """
     if input.dim() == 4:  # one spatial axis is two, of which the first is one pixel
-        row_h0, row_ih = (None if t is None else t.unsqueeze(-2) for t in (h0, weight_ih))
-        y, h_n = gru(
+        y, last = sequence(
+            kind,
             input.unsqueeze(-2),
-            row_h0,
-            row_ih,
-            weight_hh.unsqueeze(-2),
-            bias,
-            bias_hn,
-            reset_after,
+            [(_row(h), _row(c)) for h, c in states],
+            [(_row(ih), hh.unsqueeze(-2), bias, _row(more)) for ih, hh, bias, more in layers],
             lengths,
-            recompute,
+            dtype=dtype,
+            recompute=recompute,
         )
-        return y.squeeze(-2), h_n.squeeze(-2)
-    T, kind = len(input), "gru" if reset_after else "gru_before"
-    bias_hn = bias_hn if reset_after else None
-    everything = [input, h0, None, odd(weight_ih), odd(weight_hh), bias, bias_hn, None, None]
-    y, h_n, _ = run(kind, everything, [T, keep_of(everything, recompute), T, 0, 0], None, lengths)
-    return y, h_n
+        return y.squeeze(-2), [(h.squeeze(-2), c.squeeze(-2)) for h, c in last]
+    wide = torch.promote_types(dtype, torch.float32)
+    first = [state for h, c in states for state in (_to(h, dtype), _to(c, wide))]
+    everything = [input.to(dtype), *first, *_parameters(kind, layers, dtype), None, None]
+    T = len(input)
+    y, *last = run(kind, everything, [T, keep_of(everything, recompute), T, 0, 0], None, lengths)
+    return y, list(zip(last[::2], last[1::2], strict=True))
 
 
 def forecast(
+    kind: str,
     input: Tensor,
-    layers: list[list[Tensor | None]],
+    layers: Sequence[Layer],
     head: tuple[Tensor, Tensor],
     read_given: Tensor | None,
     *,
+    dtype: torch.dtype,
     given: int,
     steps: int,
     first: int,
     sigmoid: bool,
-    kind: str = "lstm",
 ) -> Tensor:
     """Run a stack of layers of a kind that predicts its next input; see `convlstm.ops.forecast`."""
-    parameters = [p for ih, hh, bias, last in layers for p in (odd(ih), odd(hh), bias, last)]
-    weight, bias = head
-    everything = [input, *[None] * (STATES * len(layers)), *parameters, weight.flatten(1), bias]
+    weight, bias = (tensor.to(dtype) for tensor in head)
+    none = [None] * (STATES * len(layers))
+    everything = [input.to(dtype), *none, *_parameters(kind, layers, dtype), weight.flatten(1), bias]
     numbers = [steps, keep_of(everything, False), given, first, int(sigmoid)]
     return run(kind, everything, numbers, read_given, None)[0]
 
 
-def cast(dtype: torch.dtype, *tensors: Tensor | None) -> list[Tensor | None]:
-    """The tensors in another type."""
-    return [None if tensor is None else tensor.to(dtype) for tensor in tensors]
+def _parameters(kind: str, layers: Sequence[Layer], dtype: torch.dtype) -> list[Tensor | None]:
+    """All layers' parameters, in the types and with the kernels that the operator takes."""
+    last = (
+        torch.promote_types(dtype, torch.float32) if kind == "lstm" else dtype
+    )  # peepholes meet the cell state
+    return [
+        parameter
+        for ih, hh, bias, more in layers
+        for parameter in (odd(_to(ih, dtype)), odd(hh.to(dtype)), _to(bias, dtype), _to(more, last))
+    ]
+
+
+def _to(tensor: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    return None if tensor is None else tensor.to(dtype)
+
+
+def _row(tensor: Tensor | None) -> Tensor | None:
+    """Frames of one axis as frames of one row; a bias stays as it is."""
+    return tensor if tensor is None or tensor.dim() == 1 else tensor.unsqueeze(-2)
 
 
 def odd(weight: Tensor | None) -> Tensor | None:

@@ -54,7 +54,7 @@ class GRUBeforeForward:
         self.x, self.h = self._with_h[:, :I], self._with_h[:, I:]
         """Where a step reads its input and the hidden state; it leaves the new one there."""
         self.gates = empty_frames(slots, B, weights.kept_channels, *S, like=like)
-        self.cells = empty_frames(slots, B, 0, *S, like=like, dtype=wide_type(like))
+        self.cells = empty_frames(slots, B, 0, *S, like=like)
         self.c = empty_frames(B, 0, *S, like=like, dtype=wide_type(like))
         self._no_h = True
 

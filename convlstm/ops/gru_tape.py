@@ -70,7 +70,7 @@ class GRUForward:
         self.h = empty_frames(B, C, *S, like=like)
         """Where a step reads its input and the hidden state; it leaves the new one there."""
         self.gates = empty_frames(slots, B, weights.kept_channels, *S, like=like)
-        self.cells = empty_frames(slots, B, 0, *S, like=like, dtype=wide_type(like))
+        self.cells = empty_frames(slots, B, 0, *S, like=like)
         self.c = empty_frames(B, 0, *S, like=like, dtype=wide_type(like))
         self._no_h = True
         self._zeros = same_rows(like.new_zeros(3 * C), self.h)

@@ -57,7 +57,7 @@ class LSTMForward:
         self.x, self.h = self._both[:, :I], self._both[:, I:]
         """Where a step reads its input and the hidden state; it leaves the new one there."""
         self.gates = empty_frames(slots, B, 4 * C, *S, like=like)
-        self.cells = empty_frames(slots, B, C, *S, like=like, dtype=wide_type(like))
+        self.cells = empty_frames(slots, B, C, *S, like=like)
         self.c = empty_frames(B, C, *S, like=like, dtype=wide_type(like))
         self._no_h = True
 
@@ -87,7 +87,9 @@ class LSTMForward:
         self._no_h = False
         saved = None
         if slot is not None:
-            saved, self.c = rows(self.gates[slot]), self.cells[slot]
+            saved = rows(self.gates[slot])
+            if self.cells.dtype == c.dtype:
+                self.c = self.cells[slot]
         weights.kernels.lstm_forward(
             rows(gates),
             rows(c),
@@ -96,6 +98,8 @@ class LSTMForward:
             rows(self.c),
             [rows(place) for place in (self.h, *h)],
         )
+        if slot is not None and self.c is c:  # a shorter type keeps what the backward pass needs
+            self.cells[slot].copy_(c)
 
 
 class LSTMBackward:
@@ -142,7 +146,7 @@ class LSTMBackward:
             slot: the step's place in the chunk.
             gates: (B, 4C, *S), activated.
             h: (B, C, *S), the hidden state before the step, or None for zeros.
-            c: (B, C, *S), the cell state before the step.
+            c: (B, C, *S), the cell state before the step, in the type of the gates.
             c_new: (B, C, *S), the one after it.
             d_h: (B, C, *S) each, whose sum is the gradient of the new hidden state.
             to_x: whether the gradient of the input is wanted.
@@ -175,7 +179,7 @@ class LSTMBackward:
     def _peephole_gradients(self, d_gates: Tensor, c: Tensor, c_new: Tensor) -> None:
         if self.gradients[3] is None:
             return
-        d_i, d_f, _, d_o = d_gates.to(c.dtype).chunk(4, dim=1)
+        d_i, d_f, _, d_o = d_gates.to(self.carried.dtype).chunk(4, dim=1)
         for d_weight, d_gate, cell in zip(
             self.gradients[3].chunk(3), (d_i, d_f, d_o), (c, c, c_new), strict=True
         ):

@@ -35,7 +35,7 @@ NOTHING, EVERYTHING, CHECKPOINTS = 0, 1, 2
 
 def chunk_length(steps: int, keep: int) -> int:
     """Time steps whose gate gradients (with checkpoints also gates) are held at a time."""
-    return math.ceil(math.sqrt(steps)) if keep == CHECKPOINTS else math.ceil(steps / 4)
+    return math.ceil(math.sqrt(steps / 5) if keep == CHECKPOINTS else steps / 8)
 
 
 @dataclass
@@ -205,9 +205,8 @@ def backward(
     gates, cells, hidden, read = kept[0 : 2 * L : 2], kept[1 : 2 * L : 2], kept[2 * L : -1], kept[-1]
     outs, fed = (hidden, read) if stack.head else ([*hidden, y], input)
     first_h = [None if h is None else channels_last(h) for h, _ in states]
-    wide = wide_type(like)
     first_c = [
-        torch.zeros_like(out[0][:, : w.cell_channels], dtype=wide) if c is None else channels_last(c)
+        torch.zeros_like(out[0][:, : w.cell_channels]) if c is None else channels_last(c.to(out.dtype))
         for out, w, (_, c) in zip(outs, stack.layers, states, strict=True)
     ]
     starts, recompute = cells, [weights.forward(like, chunk) for weights in stack.layers if again]
@@ -230,9 +229,9 @@ def backward(
             for out, (h0, _) in zip(outs, states, strict=True)
         ]  # (1 or 0, B, C, *S)
         if again:
-            first_c = [start[begin // chunk] for start in starts]
-            for layer, h, c in zip(recompute, before, first_c, strict=True):
-                layer.start(h[0] if len(h) else None, c)
+            first_c = [start[begin // chunk].to(like.dtype) for start in starts]
+            for layer, h, start in zip(recompute, before, starts, strict=True):
+                layer.start(h[0] if len(h) else None, start[begin // chunk])
             for t in range(begin, end):
                 recompute[0].x.copy_(fed[t])
                 for n, layer in enumerate(recompute):

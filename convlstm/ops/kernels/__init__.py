@@ -1,7 +1,7 @@
 """The pointwise parts of the fused ops: the same functions for every device, in a module each.
 
-`plain` holds their definition and runs anywhere; `cpu` is compiled by numba. All work on rows: a tensor
-(N, C) with one row of channels for each pixel of each frame of a batch.
+`plain` holds their definition and runs anywhere; `cpu` is compiled by numba, `cuda` by triton. All work on
+rows: a tensor (N, C) with one row of channels for each pixel of each frame of a batch.
 """
 
 import functools
@@ -21,11 +21,8 @@ def rows(frames: Tensor) -> Tensor:
 def _load(name: str) -> ModuleType | None:
     try:
         return importlib.import_module(f"convlstm.ops.kernels.{name}")
-    except (
-        ImportError,
-        OSError,
-        AttributeError,
-    ):  # no numba, or a torch without the OpenMP library it runs on
+    # No numba, or a torch without the OpenMP library it runs on; no triton, or nothing that it runs on.
+    except (ImportError, OSError, AttributeError):
         return None
 
 
@@ -33,4 +30,6 @@ def kernels_for(device: torch.device, dtype: torch.dtype) -> ModuleType | None:
     """Return the module that is compiled for a device and a type, or None if there is none."""
     if device.type == "cpu" and dtype in (torch.float32, torch.bfloat16):
         return _load("cpu")
+    if device.type == "cuda" and dtype in (torch.float32, torch.bfloat16, torch.float16):
+        return _load("cuda")
     return None

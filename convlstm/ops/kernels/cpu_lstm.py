@@ -124,12 +124,12 @@ def _lstm_backward(data: Any, kind: Any) -> None:
                 g = load(i_in + 2 * gate, k, kind, 1)
                 o = load(i_in + 3 * gate, k, kind, 1)
                 d_h = load(a, k, kind, 1) + load(b, k, kind, 1) + load(e, k, kind, 1)
-                tanh_c = tanh(load(c_new, k, f32(0), 1))
+                tanh_c = tanh(load(c_new, k, kind, 1))
                 d_o = d_h * tanh_c * o * (f32(1) - o)
                 d_c = load(dc_in, k, f32(0), 2) + d_h * o * (f32(1) - tanh_c * tanh_c)
                 d_c += d_o * load(w + 8 * C, k, f32(0), 1)
                 d_i = d_c * g * i * (f32(1) - i)
-                d_f = d_c * load(c_in, k, f32(0), 1) * f * (f32(1) - f)
+                d_f = d_c * load(c_in, k, kind, 1) * f * (f32(1) - f)
                 store(i_out, k, d_i, kind, 3)
                 store(i_out + gate, k, d_f, kind, 4)
                 store(i_out + 2 * gate, k, d_c * i * (f32(1) - g * g), kind, 5)
@@ -160,7 +160,7 @@ def lstm_backward(
     """See `plain_lstm.lstm_backward`."""
     N, C = c.shape
     kernel = _lstm_backward_float32 if gates.dtype == torch.float32 else _lstm_backward_bfloat16
-    _alive, peepholes = _peepholes(weight_ch, c)
+    _alive, peepholes = _peepholes(weight_ch, dc)
     parts = sources(dh, gates, C)
     launch(
         kernel,

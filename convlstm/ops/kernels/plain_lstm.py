@@ -48,19 +48,19 @@ def lstm_backward(
 
     Args:
         gates: (N, 4C), activated, as saved.
-        c: (N, C), the cell state before the step.
+        c: (N, C), the cell state before the step, in the type of the gates.
         c_new: (N, C), the cell state after it.
         weight_ch: peepholes (1 or P, 3C), or None.
         dh: (N, C) each, none or more, whose sum is the gradient of the new hidden state.
         dc: (N, C), the gradient of the new cell state; overwritten with that of the cell state before.
         d_gates: (N, 4C), where the gradients of the gates go.
     """
-    i, f, g, o = gates.to(c.dtype).chunk(4, dim=-1)
-    total = sum(dh, start=torch.zeros_like(c))
-    tanh_c = torch.tanh(c_new)
+    i, f, g, o = gates.to(dc.dtype).chunk(4, dim=-1)
+    total = sum(dh, start=torch.zeros_like(dc))
+    tanh_c = torch.tanh(c_new.to(dc.dtype))
     d_o = total * tanh_c * o * (1 - o)
     d_c = dc + total * o * (1 - tanh_c * tanh_c)
-    w_ci, w_cf, w_co = _peepholes(weight_ch, c)
+    w_ci, w_cf, w_co = _peepholes(weight_ch, dc)
     d_c = d_c + d_o * w_co
     d_i = d_c * g * i * (1 - i)
     d_f = d_c * c * f * (1 - f)

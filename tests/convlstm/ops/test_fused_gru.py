@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from convlstm import ops
 from convlstm.ops import fused, reference
 
 C, B = 5, 2
@@ -61,7 +62,13 @@ def run(
     }
     everything: dict[str, Any] = {name: leaves.get(name) for name in tensors}
     if implementation == "fused":
-        out, h_n = fused.gru(**everything, reset_after=reset_after, lengths=lengths, recompute=recompute)
+        out, h_n = ops.gru(
+            **everything,
+            reset_after=reset_after,
+            lengths=lengths,
+            recompute=recompute,
+            implementation="fused",
+        )
     else:
         h, x = everything.pop("h0"), everything["input"]
         if h is None:
@@ -161,7 +168,9 @@ def test_without_gradients_the_values_are_the_same(dtype: torch.dtype, reset_aft
         tensors = make(5, I, (6, 5), (3, 3), reset_after=reset_after, h0=h0)
         expected = run("fused", tensors, dtype, reset_after)
         cast: dict[str, Any] = {name: None if t is None else t.to(dtype) for name, t in tensors.items()}
-        out, h_n = fused.gru(**cast, reset_after=reset_after, lengths=None, recompute=False)
+        out, h_n = ops.gru(
+            **cast, reset_after=reset_after, lengths=None, recompute=False, implementation="fused"
+        )
         # z is rounded where it is kept, and read from there.
         tolerance = {torch.float64: 1e-14, torch.float32: 1e-6, torch.bfloat16: 2**-7}[dtype]
         torch.testing.assert_close(out, expected["out"], rtol=0, atol=tolerance)
@@ -213,7 +222,9 @@ def test_gradcheck(reset_after: bool, recompute: bool) -> None:
 
     def function(*given: Tensor) -> tuple[Tensor, Tensor]:
         everything: dict[str, Any] = {**tensors, **dict(zip(leaves, given, strict=True))}
-        return fused.gru(**everything, reset_after=reset_after, lengths=None, recompute=recompute)
+        return ops.gru(
+            **everything, reset_after=reset_after, lengths=None, recompute=recompute, implementation="fused"
+        )
 
     assert torch.autograd.gradcheck(function, tuple(leaves.values()))
 
@@ -251,8 +262,14 @@ def test_a_forecast_of_two_layers(reset_after: bool) -> None:
     head = normal(I, sum(widths), 1, 1), normal(I)
     read_given = torch.tensor([[True, False]] * (steps - given))
     kind = "gru" if reset_after else "gru_before"
-    options: dict[str, Any] = {"given": given, "steps": steps, "first": first, "sigmoid": True, "kind": kind}
-    actual = fused.forecast(x, layers, head, read_given, **options)
+    options: dict[str, Any] = {
+        "given": given,
+        "steps": steps,
+        "first": first,
+        "sigmoid": True,
+        "dtype": x.dtype,
+    }
+    actual = fused.forecast(kind, x, layers, head, read_given, **options)
 
     states = [x.new_zeros(B, width, 5, 4) for width in widths]
     predictions: list[Tensor] = []

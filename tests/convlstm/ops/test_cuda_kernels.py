@@ -1,0 +1,192 @@
+"""The CUDA kernels against `plain`: on a GPU, or in triton's interpreter, in a process of its own.
+
+The interpreter replaces parts of triton, for good, when TRITON_INTERPRET=1 is set before its first import.
+"""
+
+import importlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from torch.testing import assert_close
+
+from convlstm.ops import kernels
+from convlstm.ops.kernels import plain
+
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+# The interpreter cuts bfloat16 off where a GPU rounds.
+TOLERANCE = {torch.float32: 2e-6, torch.bfloat16: 1e-2, torch.float16: 2e-3}
+
+if INTERPRETED:
+    on_devices = pytest.mark.parametrize("device", ["cpu"])
+else:
+    on_devices = pytest.mark.parametrize("device", [pytest.param("cuda", marks=pytest.mark.gpu)])
+
+    def test_in_the_interpreter() -> None:
+        pytest.importorskip("triton")
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__]
+        done = subprocess.run(
+            command,
+            cwd=Path(__file__).parents[3],
+            env={**os.environ, "TRITON_INTERPRET": "1"},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    def test_without_triton_there_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
+        for name in ("cuda", "cuda_lstm", "cuda_language"):
+            monkeypatch.delitem(sys.modules, f"convlstm.ops.kernels.{name}", raising=False)
+        monkeypatch.setitem(sys.modules, "triton", None)
+        assert kernels._load.__wrapped__("cuda") is None
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+    def test_which_types_they_are_for(dtype: torch.dtype) -> None:
+        pytest.importorskip("triton")
+        found = kernels.kernels_for(torch.device("cuda"), dtype)
+        assert found is not None
+        assert found.__name__ == "convlstm.ops.kernels.cuda"
+        assert kernels.kernels_for(torch.device("cuda"), torch.float64) is None
+
+    @pytest.mark.parametrize("dtype", ["fp32", "bf16", "fp16"])
+    @pytest.mark.parametrize("missing", [(), ("weight_ch", "saved", "h1", "h2", "dh0", "dh1", "dh2")])
+    @pytest.mark.parametrize("name", ["_lstm_forward", "_lstm_backward"])
+    def test_they_compile(
+        name: str, missing: tuple[str, ...], dtype: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        triton = pytest.importorskip("triton")
+        if "nvidia" not in triton.backends.backends:
+            pytest.skip("a triton for other devices")
+        monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+        kernel = getattr(importlib.import_module("convlstm.ops.kernels.cuda_lstm"), name)
+        types = {"gates": dtype, "saved": dtype, "d_gates": dtype, "weight_ch": "fp32"}
+        types |= {"c": "fp32", "c_new": "fp32", "dc": "fp32"}
+        constants = {"C": 17, "P": 35, "BLOCK": 512, **dict.fromkeys(missing)}
+        signature = {
+            argument: "constexpr"
+            if argument in constants
+            else "i32"
+            if argument == "N" or argument.endswith("_stride")
+            else f"*{types.get(argument, dtype)}"
+            for argument in kernel.arg_names
+        }
+        source = triton.compiler.ASTSource(
+            kernel, signature, {key: value for key, value in constants.items() if key in signature}
+        )
+        target = triton.backends.compiler.GPUTarget("cuda", 90, 32)
+        compiled = triton.compile(source, target=target, options={"enable_fp_fusion": True})
+        if dtype == "bf16":
+            assert "cvt.rn.bf16" in compiled.asm["ptx"]
+
+
+def random_rows(N: int, C: int, dtype: torch.dtype, device: str, pad: int = 0, scale: float = 1) -> Tensor:
+    """(N, C) of numbers, in the middle of rows of C + pad."""
+    return (scale * torch.randn(N, C + pad, device=device)).to(dtype)[:, pad // 2 : pad // 2 + C]
+
+
+def twin(*arrays: Tensor) -> list[Tensor]:
+    """Copies that keep the strides."""
+    return [
+        torch.empty_strided(array.shape, array.stride(), dtype=array.dtype, device=array.device).copy_(array)
+        for array in arrays
+    ]
+
+
+def forward_agrees(gates: Tensor, c: Tensor, weight_ch: Tensor | None, keep: bool, pads: list[int]) -> None:
+    """Compare with `plain`; without `keep` nothing is saved and c is written over."""
+    from convlstm.ops.kernels import cuda
+
+    N, C = c.shape
+    results = []
+    for module in (plain, cuda):
+        own_gates, own_c = twin(gates, c)
+        saved = torch.zeros_like(gates) if keep else None
+        c_new = torch.zeros_like(c) if keep else own_c
+        wide = [gates.new_zeros(N, C + pad) for pad in pads]
+        places = [array[:, pad // 2 : pad // 2 + C] for array, pad in zip(wide, pads, strict=True)]
+        module.lstm_forward(own_gates, own_c, weight_ch, saved, c_new, places)
+        results.append([c_new, *wide, *([] if saved is None else [saved, own_c])])
+    for ours, theirs in zip(*reversed(results), strict=True):
+        tolerance = TOLERANCE[ours.dtype]
+        assert_close(ours, theirs, rtol=tolerance, atol=tolerance, equal_nan=True)
+
+
+def backward_agrees(gates: Tensor, c: Tensor, weight_ch: Tensor | None, sources: list[Tensor]) -> None:
+    from convlstm.ops.kernels import cuda
+
+    c_new, dc = twin(c, c)
+    c_new.normal_()
+    dc.normal_()
+    results = []
+    for module in (plain, cuda):
+        own_dc, d_gates = twin(dc, gates)
+        module.lstm_backward(gates, c, c_new, weight_ch, sources, own_dc, d_gates)
+        results.append([own_dc, d_gates])
+    for ours, theirs in zip(*reversed(results), strict=True):
+        tolerance = 4 * TOLERANCE[ours.dtype]
+        assert_close(ours, theirs, rtol=tolerance, atol=tolerance, equal_nan=True)
+
+
+SIZES = [(36, 5), (60, 17), (24, 64), (1, 1), (3, 700)]
+
+
+@on_devices
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("keep", [True, False])
+@pytest.mark.parametrize(("N", "C"), SIZES)
+def test_forward(N: int, C: int, keep: bool, dtype: torch.dtype, device: str) -> None:
+    for pads, period in (([0], None), ([6, 0], 1), ([0, 2, 5], N // 3 or 1)):
+        gates = random_rows(N, 4 * C, dtype, device, pad=sum(pads), scale=3)
+        c = random_rows(N, C, torch.float32, device, pad=len(pads) - 1)
+        weight_ch = None if period is None else random_rows(period, 3 * C, torch.float32, device)
+        forward_agrees(gates, c, weight_ch, keep, pads)
+
+
+@on_devices
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize(("N", "C"), SIZES)
+def test_backward(N: int, C: int, dtype: torch.dtype, device: str) -> None:
+    for pads, period in (([0], None), ([6, 0], 1), ([0, 2, 5], N // 3 or 1)):
+        gates = random_rows(N, 4 * C, dtype, device, pad=sum(pads)).sigmoid_()
+        c = random_rows(N, C, torch.float32, device, pad=len(pads) - 1)
+        weight_ch = None if period is None else random_rows(period, 3 * C, torch.float32, device)
+        backward_agrees(gates, c, weight_ch, [random_rows(N, C, dtype, device, pad) for pad in pads])
+
+
+@on_devices
+def test_no_gradient_of_h_is_one_of_zeros(device: str) -> None:
+    from convlstm.ops.kernels import cuda
+
+    gates, c, dc = (random_rows(7, width, torch.float32, device) for width in (20, 5, 5))
+    results = []
+    for sources in ([], [torch.zeros_like(c)]):
+        own_dc, d_gates = twin(dc, gates)
+        cuda.lstm_backward(gates, c, c, None, sources, own_dc, d_gates)
+        results.append((own_dc, d_gates))
+    assert_close(*results, rtol=0, atol=0)
+
+
+@on_devices
+@pytest.mark.filterwarnings(
+    "ignore:(overflow|invalid value) encountered:RuntimeWarning"
+)  # of the interpreter
+def test_large_numbers_and_nans(device: str) -> None:
+    numbers = torch.tensor(
+        [-torch.inf, -1e4, -100, -20, -1e-3, 0, 1e-6, 1e-3, 20, 100, 1e4, torch.inf, torch.nan]
+    )
+    N, numbers = len(numbers), numbers.to(device)
+    # Without peepholes `plain` multiplies by zeros, which makes NaNs of what is not finite.
+    zeros = torch.zeros(1, 3, device=device)
+    for gate in range(4):
+        gates = torch.full((N, 4), 0.5, device=device)
+        gates[:, gate] = numbers
+        forward_agrees(gates, torch.full((N, 1), -0.3, device=device), zeros, True, [0])
+    forward_agrees(torch.full((N, 4), 0.5, device=device), numbers[:, None], zeros, True, [0])
+    for gradient in (numbers, numbers.nan_to_num(0, 9, -9)):
+        backward_agrees(
+            torch.rand(N, 4, device=device), torch.ones(N, 1, device=device), zeros, [gradient[:, None]]
+        )
