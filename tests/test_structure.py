@@ -20,9 +20,8 @@ ops.kernels.cuda
 ops.choice  ops.lstm_tape
 ops.gru_tape
 ops.gru_before_tape
-ops.stack
+ops.passes
 ops.fused
-ops.forecast
 ops
 base
 cells

@@ -1,6 +1,6 @@
 """The fused ops as custom operators of torch: what autograd, torch.compile and the profiler see of them.
 
-Letters: as in `convlstm.ops.stack`.
+Letters: as in `convlstm.ops.passes`.
 """
 
 from collections.abc import Sequence
@@ -10,12 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from convlstm.ops import stack as passes
+from convlstm.ops import passes
 from convlstm.ops.convolution import channels_last, empty_frames
 from convlstm.ops.gru_before_tape import GRUBeforeWeights
 from convlstm.ops.gru_tape import GRUWeights
 from convlstm.ops.lstm_tape import LSTMWeights, wide_type
-from convlstm.ops.stack import CHECKPOINTS, EVERYTHING, NOTHING, Stack
+from convlstm.ops.passes import CHECKPOINTS, EVERYTHING, NOTHING, Stack
 
 LAYERS = {"lstm": LSTMWeights, "gru": GRUWeights, "gru_before": GRUBeforeWeights}
 PARAMETERS = 4  # of a layer: weight_ih, weight_hh, bias, and the LSTM's weight_ch or the GRU's bias_hn
@@ -81,7 +81,7 @@ def _(kind, tensors, present, numbers, read_given, lengths):
         for w in stack.layers
         for state in (frames(B, w.channels), frames(B, w.cell_channels, dtype=wide))
     ]
-    kept_type = wide if stack.keep == CHECKPOINTS else None
+    kept_type = None if stack.keep == EVERYTHING else wide
     kept = [
         k
         for w in stack.layers
@@ -199,7 +199,7 @@ def sequence(
         recompute: keep little for the backward pass.
 
     Returns:
-        The last layer's outputs (T, B, C, *S), and the last h and c of each layer (a GRU's c has no channels).
+        The last layer's outputs (T, B, C, *S), and the last h and c of each layer; a GRU's c has no channels.
     """
     if input.dim() == 4:  # one spatial axis is two, of which the first is one pixel
         y, last = sequence(

@@ -1,4 +1,4 @@
-"""The GRU's steps forward and back, written by hand, for `convlstm.ops.stack`: the reset gate comes last.
+"""The GRU's steps forward and back, written by hand, for `convlstm.ops.passes`: the reset gate comes last.
 
 The input's and the hidden state's convolutions cannot be added for the n rows, for the reset gate multiplies
 one of them: there are two in a step, and the pointwise kernel reads both.

@@ -1,4 +1,4 @@
-"""The LSTM's steps forward and back, written by hand, for `convlstm.ops.stack`.
+"""The LSTM's steps forward and back, written by hand, for `convlstm.ops.passes`.
 
 Letters: T time, B batch, I input channels, C hidden channels, S two or three spatial axes, P pixels.
 """

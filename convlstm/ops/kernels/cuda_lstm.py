@@ -1,7 +1,7 @@
 """The pointwise parts of the LSTM on CUDA, float32, bfloat16 and float16: one pass over memory each.
 
 The functions and their arguments are those of `convlstm.ops.kernels.plain`, but that the channels of a row
-lie side by side in memory, and that there are at most three places of h and three gradients of it. Nothing
+lie side by side in memory, and that there are at most four places of h and three gradients of it. Nothing
 is allocated or waited for, so that a CUDA graph can capture it. The arithmetic is in float32.
 """
 
@@ -30,6 +30,8 @@ def _lstm_forward(
     h1_stride,
     h2,
     h2_stride,
+    h3,
+    h3_stride,
     N,
     C: tl.constexpr,
     BLOCK: tl.constexpr,
@@ -65,6 +67,8 @@ def _lstm_forward(
         tl.store(h1 + n * h1_stride + k, h, mask=there)
     if h2 is not None:
         tl.store(h2 + n * h2_stride + k, h, mask=there)
+    if h3 is not None:
+        tl.store(h3 + n * h3_stride + k, h, mask=there)
 
 
 @triton.jit
@@ -129,7 +133,7 @@ def lstm_forward(
     gates: Tensor, c: Tensor, weight_ch: Tensor | None, saved: Tensor | None, c_new: Tensor, h: list[Tensor]
 ) -> None:
     """See `plain.lstm_forward`."""
-    arrays = [gates, c, weight_ch, saved, c_new, *h, *[None] * (3 - len(h))]
+    arrays = [gates, c, weight_ch, saved, c_new, *h, *[None] * (4 - len(h))]
     launch(_lstm_forward, c, arrays, P=_repeat(weight_ch))
 
 

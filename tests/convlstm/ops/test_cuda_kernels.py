@@ -53,7 +53,7 @@ else:
         assert kernels.kernels_for(torch.device("cuda"), torch.float64) is None
 
     @pytest.mark.parametrize("dtype", ["fp32", "bf16", "fp16"])
-    @pytest.mark.parametrize("missing", [(), ("weight_ch", "saved", "h1", "h2", "dh0", "dh1", "dh2")])
+    @pytest.mark.parametrize("missing", [(), ("weight_ch", "saved", "h1", "h2", "h3", "dh0", "dh1", "dh2")])
     @pytest.mark.parametrize("name", ["_lstm_forward", "_lstm_backward"])
     def test_they_compile(
         name: str, missing: tuple[str, ...], dtype: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -139,7 +139,7 @@ SIZES = [(36, 5), (60, 17), (24, 64), (1, 1), (3, 700)]
 @pytest.mark.parametrize("keep", [True, False])
 @pytest.mark.parametrize(("N", "C"), SIZES)
 def test_forward(N: int, C: int, keep: bool, dtype: torch.dtype, device: str) -> None:
-    for pads, period in (([0], None), ([6, 0], 1), ([0, 2, 5], N // 3 or 1)):
+    for pads, period in (([0], None), ([6, 0], 1), ([0, 2, 5, 4], N // 3 or 1)):
         gates = random_rows(N, 4 * C, dtype, device, pad=sum(pads), scale=3)
         c = random_rows(N, C, torch.float32, device, pad=len(pads) - 1)
         weight_ch = None if period is None else random_rows(period, 3 * C, torch.float32, device)

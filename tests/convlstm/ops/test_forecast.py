@@ -1,6 +1,7 @@
 """A whole forecast as one op against the network's loop of single steps."""
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from convlstm import StackedForecaster, StackedForecasterConfig, rollout, stream
 from convlstm.ops import choice
 
 
-def run(model: StackedForecaster, context: Tensor, horizon: int, **options: object) -> list[Tensor]:
+def run(model: StackedForecaster, context: Tensor, horizon: int, **options: Any) -> list[Tensor]:
     """The forecast, and the gradients of the context and of every weight."""
     context = context.clone().requires_grad_()
     frames = model(context, horizon, **options)
@@ -20,9 +21,7 @@ def run(model: StackedForecaster, context: Tensor, horizon: int, **options: obje
     return [frames, *(g if g is not None else torch.zeros(()) for g in gradients)]
 
 
-def compare(
-    monkeypatch, model: StackedForecaster, tolerance: float, *arguments: object, **options: object
-) -> None:
+def compare(monkeypatch, model: StackedForecaster, tolerance: float, *arguments: Any, **options: Any) -> None:
     monkeypatch.setenv(choice.VARIABLE, "reference")
     expected = run(model, *arguments, **options)
     monkeypatch.setenv(choice.VARIABLE, "fused")

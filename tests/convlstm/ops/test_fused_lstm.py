@@ -1,6 +1,7 @@
 """The fused LSTM op against the reference: values, last states, every gradient."""
 
 import itertools
+from typing import Any
 
 import pytest
 import torch
@@ -27,7 +28,7 @@ CASES = [
 NAMES = ("input", "h0", "c0", "weight_ih", "weight_hh", "bias", "weight_ch")
 
 
-def tensors(case: tuple, dtype: torch.dtype, seed: int = 0) -> dict[str, Tensor | None]:
+def tensors(case: tuple, dtype: torch.dtype, seed: int = 0) -> dict[str, Any]:
     """The arguments of a case, with gradients wanted."""
     T, B, I, C, S, K, peephole, states, to_input = case
     generator = torch.Generator().manual_seed(seed)
@@ -48,7 +49,7 @@ def tensors(case: tuple, dtype: torch.dtype, seed: int = 0) -> dict[str, Tensor 
     }
 
 
-def run(arguments: dict[str, Tensor | None], **options: object) -> tuple[Tensor, ...]:
+def run(arguments: dict[str, Any], **options: Any) -> tuple[Tensor, ...]:
     """Outputs and last states, then the gradients of all that wants one."""
     results = ops.lstm(**arguments, **options)
     weights = [torch.linspace(-1, 1, r.numel(), dtype=r.dtype).view_as(r) for r in results]
@@ -95,7 +96,9 @@ def test_sequences_of_different_length_run_as_if_alone(implementation, recompute
     output, h_n, c_n, d_input, d_h0, d_c0, *d_weights = together
     alone = []
     for b, length in enumerate(lengths):
-        one = {n: None if t is None else t.detach().requires_grad_() for n, t in arguments.items()}
+        one: dict[str, Any] = {
+            n: None if t is None else t.detach().requires_grad_() for n, t in arguments.items()
+        }
         for name in ("h0", "c0"):
             one[name] = one[name][b : b + 1].detach().requires_grad_()
         one["input"] = one["input"][:length, b : b + 1].detach().requires_grad_()
@@ -160,10 +163,12 @@ def test_large_numbers_saturate_as_in_torch(shared) -> None:
 def test_gradcheck() -> None:
     arguments = tensors((3, 2, 1, 2, (3, 2), (3, 1), "channel", True, True), torch.float64)
     for recompute, lengths in itertools.product([False, True], [None, [2, 3]]):
-        torch.autograd.gradcheck(
-            lambda *values, r=recompute, n=lengths: ops.lstm(*values, n, recompute=r, implementation="fused"),
-            list(arguments.values()),
-        )
+        options: dict[str, Any] = {"recompute": recompute, "lengths": lengths, "implementation": "fused"}
+
+        def run_fused(*values: Tensor, options: dict[str, Any] = options) -> tuple[Tensor, ...]:
+            return ops.lstm(**dict(zip(NAMES, values, strict=True)), **options)
+
+        torch.autograd.gradcheck(run_fused, list(arguments.values()))
 
 
 # torch's checker looks at .grad of copies that it made of a list's tensors.

@@ -82,21 +82,21 @@ def forward(
     layers = [weights.forward(like, T if everything else 0) for weights in stack.layers]
     for layer, state in zip(layers, states, strict=True):
         layer.start(*state)
+    head = Head(stack) if stack.head else None
+    places = head.places(like) if head else []  # where it reads the states, of one step each
     # Without a backward pass, the outputs of a step are needed at that step alone, but for the result.
+    needed = [T if stack.keep else 0] * (len(layers) - 1) + [T if stack.keep or not head else 0]
     outs = [
-        empty_frames(
-            T if stack.keep or (not stack.head and n == len(layers) - 1) else 1, B, w.channels, *S, like=like
-        )
-        for n, w in enumerate(stack.layers)
+        empty_frames(steps, B, w.channels, *S, like=like)
+        for steps, w in zip(needed, stack.layers, strict=True)
     ]
     starts = [
         empty_frames(math.ceil(T / chunk) if stack.keep == CHECKPOINTS else 0, *layer.c.shape, like=layer.c)
         for layer in layers
     ]
-    head = Head(stack) if stack.head else None
     y = empty_frames(T - stack.first, B, I, *S, like=like) if head else outs[-1]
     read = empty_frames(T if head and stack.keep else 0, B, I, *S, like=like)
-    last = [(torch.empty_like(outs[n][0]), torch.empty_like(layer.c)) for n, layer in enumerate(layers)]
+    last = [(torch.empty_like(layer.h), torch.empty_like(layer.c)) for layer in layers]
     for t in range(T):
         for layer, start in zip(layers, starts, strict=True):
             if len(start) and t % chunk == 0:
@@ -108,18 +108,19 @@ def forward(
         if len(read):
             read[t].copy_(frame)
         for n, layer in enumerate(layers):
-            above = [layers[n + 1].x] if n + 1 < len(layers) else []
-            layer.step(t if everything else None, outs[n][t % len(outs[n])], *above)
+            above = [upper.x for upper in layers[n + 1 : n + 2]]
+            out = [outs[n][t]] if len(outs[n]) else []
+            layer.step(t if everything else None, *out, *above, *places[n : n + 1])
         if head and t >= stack.first:
-            head.predict([out[t % len(out)] for out in outs], y[t - stack.first])
+            head.predict(y[t - stack.first])
         if lengths is not None:
             ends = _ends(lengths, t, like)
             last = [
-                (torch.where(ends, out[t % len(out)], h), torch.where(ends, layer.c, c))
-                for out, layer, (h, c) in zip(outs, layers, last, strict=True)
+                (torch.where(ends, layer.h, h), torch.where(ends, layer.c, c))
+                for layer, (h, c) in zip(layers, last, strict=True)
             ]
     if lengths is None:
-        last = [(out[-1].clone(), layer.c.clone()) for out, layer in zip(outs, layers, strict=True)]
+        last = [(channels_last(layer.h.clone()), layer.c.clone()) for layer in layers]
     kept = [
         tensor
         for n, layer in enumerate(layers)
@@ -144,15 +145,19 @@ class Head:
         assert stack.head is not None
         self._weight, self._bias = stack.head
         self._widths = [layer.channels for layer in stack.layers]
-        self._weights = self._weight.split(self._widths, dim=1)  # (I, C) each
         self._sigmoid = stack.sigmoid
 
-    def predict(self, states: list[Tensor], y: Tensor) -> None:
-        """Write the prediction (B, I, *S) from the layers' states (B, C, *S)."""
-        result = self._bias
-        for weight, state in zip(self._weights, states, strict=True):
-            result = torch.addmm(result, rows(state), weight.t())  # (B P, I)
-        rows(y).copy_(torch.sigmoid(result) if self._sigmoid else result)
+    def places(self, like: Tensor) -> list[Tensor]:
+        """Return (B, C, *S) of each layer, where `predict` reads its state."""
+        B, _, *S = like.shape
+        self._states = empty_frames(B, sum(self._widths), *S, like=like)
+        return list(self._states.split(self._widths, dim=1))
+
+    def predict(self, y: Tensor) -> None:
+        """Write the prediction (B, I, *S) of the states in `places`."""
+        result = torch.addmm(self._bias, rows(self._states), self._weight.t(), out=rows(y))
+        if self._sigmoid:
+            result.sigmoid_()
 
     def back(self, y: Tensor, d_y: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Return the gradients before the output function, rows (B P, I), and of the states (B, C, *S)."""
