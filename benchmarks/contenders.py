@@ -189,7 +189,7 @@ def _kernel(weight: Tensor) -> Tensor:
 def memory_of(
     name: str, row: Row, types: Sequence[torch.dtype], modes: Sequence[str], threads: int
 ) -> dict[str, int | None]:
-    """Return the peak memory of a contender on the CPU by "NAME MODE TYPE"; to be called in a fresh process."""
+    """Return a contender's peak memory on the CPU by "NAME MODE TYPE"; to be called in a fresh process."""
     torch.set_num_threads(threads)
     problem = Problem(row, torch.device("cpu"))
     found = {}

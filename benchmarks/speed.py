@@ -16,7 +16,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -26,7 +26,7 @@ from benchmarks import timing
 from benchmarks.compile_times import compile_times
 from benchmarks.contenders import KINDS, LAYERS, Contender, Problem, Row, memory_of, name_of, textbook
 from benchmarks.floor import Floor, Layer, make_floor
-from benchmarks.tables import NOTES, growth_table, memory_table, time_table
+from benchmarks.tables import NOTES, errors_line, growth_table, memory_table, time_table
 
 ROWS = {
     "tiny": [Row(2, 1, 2, 3, 6, 3)],
@@ -41,7 +41,7 @@ ROWS = {
     "large": [Row(20, 16, 16, 128, 64, 5), Row(20, 16, 16, 64, 64, 3), Row(10, 16, 1, 64, 64, 3)],
 }
 GROWTH: dict[str, tuple[Row, dict[str, Sequence[int]]]] = {
-    "tiny": (ROWS["tiny"][0], {"T": (2, 3)}),
+    "tiny": (ROWS["tiny"][0], {"T": (3,)}),
     "small": (Row(10, 2, 16, 32, 32, 3), {"T": (5, 10, 20, 40), "C": (16, 32, 64, 128), "S": (16, 32, 64)}),
     "large": (
         Row(20, 16, 16, 64, 64, 3),
@@ -54,6 +54,16 @@ TYPES = (torch.float32, torch.bfloat16)
 TOLERANCES = {torch.float32: {"cpu": 1e-4, "cuda": 1e-2}, torch.bfloat16: {"cpu": 0.1, "cuda": 0.1}}
 
 
+class Agreed(NamedTuple):
+    """A contender that agrees with the truth."""
+
+    contender: Contender
+    first: dict[str, float]
+    """The seconds of its first call in each mode."""
+    error: float
+    """The largest relative error of its results."""
+
+
 class Report:
     """What goes wrong on the way: printed, and counted."""
 
@@ -64,30 +74,30 @@ class Report:
         """Print a line at once."""
         print(f"{text}\n", flush=True)
 
-    def check(self, name: str, problem: Problem, dtype: torch.dtype, truth: list[Tensor]) -> Any:
-        """Return a contender if it agrees with the truth, else None; and the seconds of its first calls."""
+    def check(self, name: str, problem: Problem, dtype: torch.dtype, truth: list[Tensor]) -> Agreed | None:
+        """Return a contender if it runs and agrees with the truth."""
         who, tolerance = f"{name} in {name_of(dtype)}", TOLERANCES[dtype][problem.device.type]
         try:
-            contender = KINDS[name].make(problem, dtype)
-            first = {}
+            contender, first = KINDS[name].make(problem, dtype), {}
             for mode in MODES:
                 start = timing.now(problem.device)
                 contender.job(mode)()
                 first[mode] = timing.now(problem.device) - start
-            wrong = timing.disagreement(contender.results(), truth, tolerance)
+            results = contender.results()
+            wrong = timing.disagreement(results, truth, tolerance)
+            if not wrong:
+                if name == "compiled":
+                    times = ", ".join(f"{mode} {seconds:.0f} s" for mode, seconds in first.items())
+                    self.line(f"{who} on {tuple(problem.row)}: first calls, which compile: {times}")
+                return Agreed(contender, first, max(timing.relative_errors(results, truth)))
         except ImportError as error:
             self.line(f"{name} skipped: {error}")
-            return None, {}
+            return None
         except Exception as error:  # others are timed all the same
             wrong = f"{type(error).__name__}: {error}"
-        if wrong:
-            self.broken += 1
-            self.line(f"NOT TIMED: {who} on {tuple(problem.row)}: {wrong}")
-            return None, {}
-        if name == "compiled":
-            times = ", ".join(f"{mode} {seconds:.0f} s" for mode, seconds in first.items())
-            self.line(f"{who} on {tuple(problem.row)}: first calls, which compile: {times}")
-        return contender, first
+        self.broken += 1
+        self.line(f"NOT TIMED: {who} on {tuple(problem.row)}: {wrong}")
+        return None
 
 
 def measure(
@@ -104,32 +114,30 @@ def measure(
     problem = Problem(row, device)
     with timing.exact_convolutions():
         truth = textbook(problem, torch.float32).results()
-    contenders: dict[str, Contender] = {}
-    first: dict[str, dict[str, float]] = {}
+    contenders: dict[str, Agreed] = {}
     memory: dict[str, int | None] = {}
     for name in names:
         for dtype in types:
             key = f"{name} {name_of(dtype)}"
-            contender, first[key] = report.check(name, problem, dtype, truth)
-            if contender:
-                contenders[key] = contender
+            if found := report.check(name, problem, dtype, truth):
+                contenders[key] = found
         agreed = [dtype for dtype in types if f"{name} {name_of(dtype)}" in contenders]
         if device.type == "cpu" and agreed:
             memory |= in_fresh_process(name, row, agreed, modes)
     del truth
     if device.type != "cpu":
-        for key, contender in contenders.items():
+        for key, found in contenders.items():
             name, type_name = key.split()
             for mode in modes:
-                memory[f"{name} {mode} {type_name}"] = timing.peak_memory(contender.job(mode), device)
+                memory[f"{name} {mode} {type_name}"] = timing.peak_memory(found.contender.job(mode), device)
     records = []
     for mode in modes:
         floors = {name_of(dtype): floor_of(row, dtype, device, mode == "training") for dtype in types}
         jobs = {}
         for type_name, floor in floors.items():
             jobs |= {f"convolutions {type_name}": floor.convolutions, f"gates {type_name}": floor.gates}
-        for key, contender in contenders.items():
-            kind, job = KINDS[key.split()[0]], contender.job(mode)
+        for key, found in contenders.items():
+            kind, job = KINDS[key.split()[0]], found.contender.job(mode)
             if mode == "training" or not kind.training_only:
                 jobs[key] = timing.graphed(job, device) if kind.graph else job
         seconds = timing.interleave(jobs, rounds, device)
@@ -143,7 +151,8 @@ def measure(
                     "all_seconds": seconds[f"{name} {type_name}"],
                     "sequences_per_second": row.B / median,
                     "memory_bytes": memory.get(f"{name} {mode} {type_name}"),
-                    "first_call_seconds": first[f"{name} {type_name}"][mode],
+                    "first_call_seconds": contenders[f"{name} {type_name}"].first[mode],
+                    "error": contenders[f"{name} {type_name}"].error,
                 }
                 for name, median in times.items()
                 if median is not None
@@ -205,7 +214,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.device == "cuda" and not cuda:
         parser.error("--device is cuda, which this machine does not have; choose cpu")
     device, rounds = torch.device(options.device), 3 if options.quick else 11
-    report, results = Report(), {"header": timing.header(device, rounds)}
+    report = Report()
+    results: dict[str, Any] = {"header": timing.header(device, rounds)}
     report.line(timing.format_header(results["header"]))
     if options.compile_times:
         results["compile_times"], table = compile_times(device)
@@ -224,6 +234,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for mode in MODES:
         report.line(time_table(records, mode, names))
     report.line(memory_table(records, names))
+    report.line(errors_line(records))
     pair = [name for name in ("textbook", "op") if name in names]
     for base, axes in (GROWTH[name] for name in sets):
         points = dict.fromkeys(base._replace(**{axis: n}) for axis, values in axes.items() for n in values)

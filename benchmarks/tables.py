@@ -59,6 +59,19 @@ def growth_table(records: Sequence[dict[str, Any]], names: Sequence[str]) -> str
     return f"## Growth with T, C and the frame: training, float32\n\n{markdown(head, rows)}"
 
 
+def errors_line(records: Sequence[dict[str, Any]]) -> str:
+    """Return the largest errors as a sentence."""
+    largest: dict[str, float] = {}
+    for record in records:
+        errors = [result["error"] for result in record["contenders"].values()]
+        largest[record["type"]] = max([largest.get(record["type"], 0.0), *errors])
+    listed = ", ".join(f"{name} {error:.0e}" for name, error in largest.items())
+    return (
+        "Largest error of outputs and gradients (root mean square of a tensor, relative to the textbook's in "
+        f"float32 from the same numbers): {listed}."
+    )
+
+
 def label(record: dict[str, Any]) -> str:
     """Return the sizes of a record's row."""
     return ", ".join(map(str, record["row"].values()))
@@ -66,5 +79,5 @@ def label(record: dict[str, Any]) -> str:
 
 def megabytes(result: dict[str, Any] | None) -> str:
     """Return a contender's memory in units of 10^6 bytes, or a dash."""
-    peak = result and result["memory_bytes"]
+    peak = result["memory_bytes"] if result else None
     return f"{peak / 1e6:.1f}" if peak is not None else "-"
