@@ -8,9 +8,10 @@ Convolutions, per layer and with h_0 convolved like every other state:
     input gradients     at each step those of the hidden state, and those of the input where they are wanted
     weight gradients    one convolution for all steps
 
-Each is measured in four arrangements, and the cheapest counts: in memory channels last or channels first;
+Each is measured in several arrangements, and the cheapest counts: in memory channels last or channels first;
 input and hidden state convolved together, or apart, then the inputs of all steps at once (and what it takes
-to add the two is not counted). Nor are biases' gradients, or what it takes to bring x and h together.
+to add the two is not counted); input gradients by torch's own function or, "turned", as a convolution with
+the kernel turned around. Not counted are biases' gradients and what it takes to bring x and h together.
 
 Gates, at each step and in place, on views of a convolution's output: torch's sigmoid and tanh once forward,
 their derivatives once back; channels last or first. The cell state's arithmetic is not counted.
@@ -111,7 +112,7 @@ def _arrangements(layer: Layer, dtype: torch.dtype, device: torch.device) -> dic
             made = torch.randn(n, channels, layer.S, layer.S, device=device).to(dtype)
             return made.contiguous(memory_format=memory_format)
 
-        for name, jobs in _convolutions(layer, frames).items():
+        for name, jobs in _convolutions(layer, frames, memory_format).items():
             for part, job in jobs.items():
                 parts[part][f"{order}, {name}"] = job
         for part, job in _gates(layer, frames).items():
@@ -119,21 +120,21 @@ def _arrangements(layer: Layer, dtype: torch.dtype, device: torch.device) -> dic
     return parts
 
 
-def _convolutions(layer: Layer, frames: Callable[[int, int], Tensor]) -> dict[str, dict[str, Job]]:
-    T, B, I, C, K = layer.T, layer.B, layer.I, layer.C, layer.K
-    some = layer.input_gradients
-    wide = frames(B, 4 * C)
-    all_wide = frames(T * B, 4 * C)
-    some_wide = frames(max(some, 1) * B, 4 * C)
-
-    def weight(channels: int) -> Tensor:
-        like = frames(1, 1)
-        return torch.randn(4 * C, channels, K, K, device=like.device).to(like.dtype) / (C * K * K) ** 0.5
-
-    bias = frames(1, 4 * C).flatten()[: 4 * C].clone()
-    of_x, of_h, of_both = weight(I), weight(C), weight(I + C)
+def _convolutions(
+    layer: Layer, frames: Callable[[int, int], Tensor], memory_format: torch.memory_format
+) -> dict[str, dict[str, Job]]:
+    """By arrangement and part."""
+    T, B, I, C, K, some = layer.T, layer.B, layer.I, layer.C, layer.K, layer.input_gradients
     x, h, both = frames(T * B, I), frames(B, C), frames(B, I + C)
     all_h, all_both, some_x = frames(T * B, C), frames(T * B, I + C), frames(max(some, 1) * B, I)
+    d, all_d, some_d = frames(B, 4 * C), frames(T * B, 4 * C), frames(max(some, 1) * B, 4 * C)
+
+    def weight(channels: int) -> Tensor:
+        drawn = torch.randn(4 * C, channels, K, K, device=h.device).to(h.dtype) / (C * K * K) ** 0.5
+        return drawn.contiguous(memory_format=memory_format)
+
+    of_x, of_h, of_both = weight(I), weight(C), weight(I + C)
+    bias = torch.randn(4 * C, device=h.device).to(h.dtype)
 
     def convolve(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> None:
         F.conv2d(input, weight, bias, padding=K // 2)
@@ -153,36 +154,52 @@ def _convolutions(layer: Layer, frames: Callable[[int, int], Tensor]) -> dict[st
 
     def inputs_together() -> None:
         for _ in range(some):
-            gradient(both, of_both, wide, of_input=True)
+            gradient(both, of_both, d, of_input=True)
         for _ in range(T - some):
-            gradient(h, of_h, wide, of_input=True)
+            gradient(h, of_h, d, of_input=True)
 
     def inputs_apart() -> None:
         if some:
-            gradient(some_x, of_x, some_wide, of_input=True)
+            gradient(some_x, of_x, some_d, of_input=True)
         for _ in range(T):
-            gradient(h, of_h, wide, of_input=True)
+            gradient(h, of_h, d, of_input=True)
+
+    turned_x, turned_h, turned_both = (
+        w.transpose(0, 1).flip(2, 3).contiguous(memory_format=memory_format) for w in (of_x, of_h, of_both)
+    )
+
+    def turned_together() -> None:
+        for _ in range(some):
+            convolve(d, turned_both)
+        for _ in range(T - some):
+            convolve(d, turned_h)
+
+    def turned_apart() -> None:
+        if some:
+            convolve(some_d, turned_x)
+        for _ in range(T):
+            convolve(d, turned_h)
 
     def weights_together() -> None:
-        gradient(all_both, of_both, all_wide, of_input=False)
+        gradient(all_both, of_both, all_d, of_input=False)
 
     def weights_apart() -> None:
-        gradient(x, of_x, all_wide, of_input=False)
-        gradient(all_h, of_h, all_wide, of_input=False)
+        gradient(x, of_x, all_d, of_input=False)
+        gradient(all_h, of_h, all_d, of_input=False)
 
-    names = FORWARD + BACKWARD
-    together = (forward_together, inputs_together, weights_together)
-    apart = (forward_apart, inputs_apart, weights_apart)
+    forward, inputs, weights = FORWARD + BACKWARD
     return {
-        "together": dict(zip(names, together, strict=True)),
-        "apart": dict(zip(names, apart, strict=True)),
+        "together": {forward: forward_together, inputs: inputs_together, weights: weights_together},
+        "apart": {forward: forward_apart, inputs: inputs_apart, weights: weights_apart},
+        "turned, together": {inputs: turned_together},
+        "turned, apart": {inputs: turned_apart},
     }
 
 
 def _gates(layer: Layer, frames: Callable[[int, int], Tensor]) -> dict[str, Job]:
     C, gates, sigmoid_d, tanh_d = layer.C, frames(layer.B, 4 * layer.C), 2.0, 0.5
-    # Factors at which values that are replaced by the derivative there again and again tend neither to zero,
-    # where arithmetic may be slow, nor to infinity.
+    # With these as incoming gradients, values replaced by their derivatives again and again settle around 0.5
+    # and 0.4, not near zero, where arithmetic may be slow, nor at infinity.
     d = frames(layer.B, 4 * C).fill_(sigmoid_d)
     d[:, 2 * C : 3 * C] = tanh_d
     i_f, g, o = gates.split([2 * C, C, C], dim=1)

@@ -88,7 +88,10 @@ class Report:
             if not wrong:
                 if name == "compiled":
                     times = ", ".join(f"{mode} {seconds:.0f} s" for mode, seconds in first.items())
-                    self.line(f"{who} on {tuple(problem.row)}: first calls, which compile: {times}")
+                    self.line(
+                        f"{who} on {tuple(problem.row)}: first calls, which compile where no "
+                        f"cache has it: {times}"
+                    )
                 return Agreed(contender, first, max(timing.relative_errors(results, truth)))
         except ImportError as error:
             self.line(f"{name} skipped: {error}")
@@ -133,13 +136,13 @@ def measure(
     records = []
     for mode in modes:
         floors = {name_of(dtype): floor_of(row, dtype, device, mode == "training") for dtype in types}
-        jobs = {}
+        jobs, pool = {}, timing.graph_pool(device)
         for type_name, floor in floors.items():
             jobs |= {f"convolutions {type_name}": floor.convolutions, f"gates {type_name}": floor.gates}
         for key, found in contenders.items():
             kind, job = KINDS[key.split()[0]], found.contender.job(mode)
             if mode == "training" or not kind.training_only:
-                jobs[key] = timing.graphed(job, device) if kind.graph else job
+                jobs[key] = timing.graphed(job, device, pool) if kind.graph else job
         seconds = timing.interleave(jobs, rounds, device)
         medians = timing.medians(seconds)
         for type_name, floor in floors.items():

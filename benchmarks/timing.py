@@ -52,8 +52,19 @@ def medians(seconds: Mapping[str, Sequence[float]]) -> dict[str, float]:
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 
-def graphed(job: Job, device: torch.device) -> Job:
-    """Return a replay of the job as a CUDA graph: without the time to launch its kernels from Python."""
+def graph_pool(device: torch.device) -> Any:
+    """Return memory that CUDA graphs share whose results nobody reads; None on other devices."""
+    return torch.cuda.graph_pool_handle() if device.type == "cuda" else None
+
+
+def graphed(job: Job, device: torch.device, pool: Any = None) -> Job:
+    """Return a replay of the job as a CUDA graph: without the time to launch its kernels from Python.
+
+    Args:
+        job: what to replay; what it returns is lost.
+        device: that it runs on; on others than CUDA the job itself is returned.
+        pool: of `graph_pool`, or None for memory of its own.
+    """
     if device.type != "cuda":
         return job
     stream = torch.cuda.Stream(device)
@@ -63,14 +74,9 @@ def graphed(job: Job, device: torch.device) -> Job:
             job()
     torch.cuda.current_stream(device).wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        kept = job()  # what it returns lies in the graph's memory, and must live as long
-
-    def replay() -> object:
-        graph.replay()
-        return kept
-
-    return replay
+    with torch.cuda.graph(graph, pool=pool):
+        job()
+    return graph.replay
 
 
 def relative_errors(tensors: Iterable[Tensor], truth: Iterable[Tensor]) -> list[float]:
