@@ -13,7 +13,7 @@ import gc
 import multiprocessing
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -133,51 +133,57 @@ def measure(
             name, type_name = key.split()
             for mode in modes:
                 memory[f"{name} {mode} {type_name}"] = timing.peak_memory(found.contender.job(mode), device)
-    records = []
-    for mode in modes:
-        floors = {name_of(dtype): floor_of(row, dtype, device, mode == "training") for dtype in types}
-        jobs, pool = {}, timing.graph_pool(device)
-        for type_name, floor in floors.items():
-            jobs |= {f"convolutions {type_name}": floor.convolutions, f"gates {type_name}": floor.gates}
-        for key, found in contenders.items():
-            kind, job = KINDS[key.split()[0]], found.contender.job(mode)
-            if mode == "training" or not kind.training_only:
-                jobs[key] = timing.graphed(job, device, pool) if kind.graph else job
-        seconds = timing.interleave(jobs, rounds, device)
-        medians = timing.medians(seconds)
-        for type_name, floor in floors.items():
-            parts = {part: medians[f"{part} {type_name}"] for part in ("convolutions", "gates")}
-            times = {name: medians.get(f"{name} {type_name}") for name in names}
-            results = {
-                name: {
-                    "seconds": median,
-                    "all_seconds": seconds[f"{name} {type_name}"],
-                    "sequences_per_second": row.B / median,
-                    "memory_bytes": memory.get(f"{name} {mode} {type_name}"),
-                    "first_call_seconds": contenders[f"{name} {type_name}"].first[mode],
-                    "error": contenders[f"{name} {type_name}"].error,
-                }
-                for name, median in times.items()
-                if median is not None
-            }
-            ratios = {
-                "op/floor": quotient(times.get("op"), sum(parts.values())),
-                "textbook/op": quotient(times.get("textbook"), times.get("op")),
-                "textbook float32/op": quotient(medians.get("textbook float32"), times.get("op")),
-            }
-            records.append(
-                {
-                    "row": row._asdict(),
-                    "mode": mode,
-                    "type": type_name,
-                    "floor": parts | {"arrangements": floor.chosen},
-                    "contenders": results,
-                    "ratios": ratios,
-                }
-            )
-        del jobs, floors
+    records = [record for mode in modes for record in time_mode(problem, mode, types, contenders, rounds)]
+    for record in records:
+        for name, result in record["contenders"].items():
+            result["memory_bytes"] = memory[f"{name} {record['mode']} {record['type']}"]
     del contenders
     gc.collect()
+    return records
+
+
+def time_mode(
+    problem: Problem,
+    mode: str,
+    types: Sequence[torch.dtype],
+    contenders: Mapping[str, Agreed],
+    rounds: int,
+) -> list[dict[str, Any]]:
+    """Return one record per type: the floor, the contenders' times, ratios."""
+    row, device, pool = problem.row, problem.device, timing.graph_pool(problem.device)
+    floors = {name_of(dtype): floor_of(row, dtype, device, mode == "training") for dtype in types}
+    jobs = {}
+    for type_name, floor in floors.items():
+        jobs |= {f"convolutions {type_name}": floor.convolutions, f"gates {type_name}": floor.gates}
+    for key, found in contenders.items():
+        kind, job = KINDS[key.split()[0]], found.contender.job(mode)
+        if mode == "training" or not kind.training_only:
+            jobs[key] = timing.graphed(job, device, pool) if kind.graph else job
+    seconds = timing.interleave(jobs, rounds, device)
+    medians = timing.medians(seconds)
+    records = []
+    for type_name, floor in floors.items():
+        parts = {part: medians[f"{part} {type_name}"] for part in ("convolutions", "gates")}
+        results = {
+            name: {
+                "seconds": medians[f"{name} {type_name}"],
+                "all_seconds": seconds[f"{name} {type_name}"],
+                "sequences_per_second": row.B / medians[f"{name} {type_name}"],
+                "first_call_seconds": contenders[f"{name} {type_name}"].first[mode],
+                "error": contenders[f"{name} {type_name}"].error,
+            }
+            for name in KINDS
+            if f"{name} {type_name}" in jobs
+        }
+        op, loop = (medians.get(f"{name} {type_name}") for name in ("op", "textbook"))
+        ratios = {
+            "op/floor": quotient(op, sum(parts.values())),
+            "textbook/op": quotient(loop, op),
+            "textbook float32/op": quotient(medians.get("textbook float32"), op),
+        }
+        record = {"row": row._asdict(), "mode": mode, "type": type_name}
+        record |= {"floor": parts | {"arrangements": floor.chosen}, "contenders": results, "ratios": ratios}
+        records.append(record)
     return records
 
 
