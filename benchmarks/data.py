@@ -1,7 +1,6 @@
 """Sequences per second of Moving MNIST, as a Markdown table: python benchmarks/data.py [--repeats 20]."""
 
 import argparse
-import platform
 import statistics
 import sys
 import time
@@ -9,7 +8,8 @@ from pathlib import Path
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # `datasets` is used from the checkout
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the checkout's folders are used, uninstalled
+from benchmarks.timing import cpu_name
 from datasets import MovingMNIST, moving_mnist
 
 BATCH_SIZES = (4, 16, 64)
@@ -42,14 +42,6 @@ def seconds_per_batch(source: MovingMNIST, size: int, repeats: int) -> float:
         source.batch(indices)
         seconds.append(time.perf_counter() - start)
     return statistics.median(seconds[1:])
-
-
-def cpu_name() -> str:
-    """Return the name of the processor, where Linux tells it, else what Python knows."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor() or platform.machine())
 
 
 if __name__ == "__main__":

@@ -1,0 +1,205 @@
+"""What the speed benchmarks share: interleaved timing, agreement, peak memory, Markdown and JSON."""
+
+import contextlib
+import ctypes
+import gc
+import json
+import platform
+import re
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Job = Callable[[], object]
+WARM_UP = 2  # rounds that are not counted: compilers, caches and allocators settle in them
+
+
+def now(device: torch.device) -> float:
+    """Return the time in seconds, when all that was asked of the device is done."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def interleave(jobs: Mapping[str, Job], rounds: int, device: torch.device) -> dict[str, list[float]]:
+    """Return the seconds of each job in each round; a round runs every job once.
+
+    So whatever disturbs the machine for a while disturbs all jobs, and ratios stand.
+
+    Args:
+        jobs: by name.
+        rounds: that are counted.
+        device: that they run on.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in jobs}
+    for number in range(WARM_UP + rounds):
+        for name, job in jobs.items():
+            start = now(device)
+            job()
+            if number >= WARM_UP:
+                seconds[name].append(now(device) - start)
+    return seconds
+
+
+def medians(seconds: Mapping[str, Sequence[float]]) -> dict[str, float]:
+    """Return the median of each job's seconds."""
+    return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def graph_pool(device: torch.device) -> Any:
+    """Return memory that CUDA graphs share whose results nobody reads; None on other devices."""
+    return torch.cuda.graph_pool_handle() if device.type == "cuda" else None
+
+
+def graphed(job: Job, device: torch.device, pool: Any = None) -> Job:
+    """Return a replay of the job as a CUDA graph: without the time to launch its kernels from Python.
+
+    Args:
+        job: what to replay; what it returns is lost.
+        device: that it runs on; on others than CUDA the job itself is returned.
+        pool: of `graph_pool`, or None for memory of its own.
+    """
+    if device.type != "cuda":
+        return job
+    stream = torch.cuda.Stream(device)
+    stream.wait_stream(torch.cuda.current_stream(device))
+    with torch.cuda.stream(stream):  # libraries set themselves up in calls that cannot be captured
+        for _ in range(WARM_UP):
+            job()
+    torch.cuda.current_stream(device).wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, pool=pool):
+        job()
+    return graph.replay
+
+
+def relative_errors(tensors: Iterable[Tensor], truth: Iterable[Tensor]) -> list[float]:
+    """Return |a - b| / |b| of each tensor, root mean squares, NaN where a number is not finite.
+
+    Raises:
+        ValueError: the tensors differ in number or shape.
+    """
+    errors = []
+    for n, (a, b) in enumerate(zip(tensors, truth, strict=True)):
+        if a.shape != b.shape:
+            raise ValueError(f"tensor {n} has shape {tuple(a.shape)}; it needs {tuple(b.shape)}")
+        a, b = a.detach().double(), b.detach().double()
+        errors.append(((a - b).norm() / b.norm().clamp_min(torch.finfo(b.dtype).tiny)).item())
+    return errors
+
+
+def disagreement(tensors: Iterable[Tensor], truth: Iterable[Tensor], tolerance: float) -> str | None:
+    """Return what is wrong with a contender's results, or None where all are within the tolerance."""
+    try:
+        errors = relative_errors(tensors, truth)
+    except ValueError as error:
+        return str(error)
+    # Written so that NaN is above every tolerance.
+    far = [f"tensor {n} is off by {error:.1e}" for n, error in enumerate(errors) if not error <= tolerance]
+    return f"{', '.join(far)}; at most {tolerance:.0e} is allowed" if far else None
+
+
+@contextlib.contextmanager
+def exact_convolutions():
+    """Compute float32 convolutions in float32 on GPUs, where torch's default is TF32."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
+
+
+def peak_memory(job: Job, device: torch.device) -> int | None:
+    """Return the most bytes that a job holds at a time, above what is held before it.
+
+    On CUDA what torch allocates; elsewhere the process's resident memory, where Linux tells it, else None.
+    The job runs twice, the first time to compile and to set libraries up.
+    """
+    job()
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        before = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        job()
+        torch.cuda.synchronize(device)
+        return torch.cuda.max_memory_allocated(device) - before
+    try:
+        # Give back what the first run freed: it would count as held before, and be used again unseen.
+        ctypes.CDLL(None).malloc_trim(0)
+        Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+        before = _status("VmRSS")
+        job()
+        return _status("VmHWM") - before
+    except (OSError, AttributeError):
+        return None
+
+
+def _status(field: str) -> int:
+    found = re.search(rf"^{field}:\s*(\d+) kB$", Path("/proc/self/status").read_text(), re.MULTILINE)
+    if found is None:
+        raise OSError(f"/proc/self/status has no {field}")
+    return 1024 * int(found[1])
+
+
+def header(device: torch.device, rounds: int) -> dict[str, Any]:
+    """Return what a table was measured on and how, for its first lines and for JSON."""
+    machine = torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
+    return {
+        "command": " ".join(["python", *sys.argv]),
+        "machine": machine,
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "rounds": rounds,
+        "warm_up_rounds": WARM_UP,
+    }
+
+
+def format_header(values: Mapping[str, Any]) -> str:
+    """Return the header as one paragraph."""
+    return (
+        f"`{values['command']}`: {values['machine']}, {values['threads']} threads, torch {values['torch']}, "
+        f"Python {values['python']}; medians of {values['rounds']} rounds that run every job once, after "
+        f"{values['warm_up_rounds']} that are not counted.\n"
+    )
+
+
+def markdown(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a Markdown table, numbers to the right."""
+    lines = [columns, ["---"] + ["---:"] * (len(columns) - 1), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+def milliseconds(seconds: float | None) -> str:
+    """Return seconds as milliseconds with three digits, or a dash."""
+    if seconds is None:
+        return "-"
+    value = 1e3 * seconds
+    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def ratio(above: float | None, below: float | None) -> str:
+    """Return a ratio with two decimals, or a dash where a side is missing."""
+    return f"{above / below:.2f}" if above is not None and below else "-"
+
+
+def write_json(path: Path | None, results: Mapping[str, Any]) -> None:
+    """Write the results where a path was given."""
+    if path:
+        path.write_text(json.dumps(results, indent=2) + "\n")
+
+
+def cpu_name() -> str:
+    """Return the name of the processor, where Linux tells it, else what Python knows."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor() or platform.machine())

@@ -1,0 +1,160 @@
+"""The benchmarks run from end to end at tiny sizes, and time nothing that computes something else."""
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks import contenders, speed, timing, train_step
+from benchmarks.floor import Layer, make_floor
+from convlstm.ops.choice import VARIABLE
+
+CPU = torch.device("cpu")
+
+
+def test_speed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(speed, "in_fresh_process", lambda *of: contenders.memory_of(*of, threads=1))
+    path = tmp_path / "speed.json"
+    arguments = ["--rows", "tiny", "--device", "cpu", "--quick", "--only", "op", "--json", str(path)]
+    assert speed.main(arguments) == 0
+    printed = capsys.readouterr().out
+    assert "## Training" in printed
+    assert "## Peak memory" in printed
+    assert "## Growth" in printed
+    results = json.loads(path.read_text())
+    assert {"command", "machine", "threads", "torch", "rounds"} <= results["header"].keys()
+    assert [(r["mode"], r["type"]) for r in results["records"]] == [
+        (mode, name) for mode in ("inference", "training") for name in ("float32", "bfloat16")
+    ]
+    for record in (*results["records"], *results["growth"]):
+        assert set(record["floor"]) == {"convolutions", "gates", "arrangements"}
+        op = record["contenders"]["op"]
+        assert len(op["all_seconds"]) == 3
+        assert op["sequences_per_second"] == pytest.approx(1 / op["seconds"])
+        floor = record["floor"]["convolutions"] + record["floor"]["gates"]
+        assert record["ratios"]["op/floor"] == pytest.approx(op["seconds"] / floor)
+        assert record["ratios"]["textbook/op"] is None  # it was left out
+
+
+def test_all_but_the_slow_ones_agree() -> None:
+    problem = contenders.Problem(contenders.Row(3, 2, 2, 4, 5, 3), CPU)
+    truth = contenders.textbook(problem, torch.float64).results()
+    for name in ("textbook", "reference", "op", "recompute"):
+        for dtype, tolerance in ((torch.float32, 1e-5), (torch.bfloat16, 0.05)):
+            results = contenders.KINDS[name].make(problem, dtype).results()
+            assert timing.disagreement(results, truth, tolerance) is None
+
+
+def test_a_contender_that_computes_something_else_is_reported_and_not_timed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(problem: contenders.Problem, dtype: torch.dtype) -> contenders.Contender:
+        contender = contenders.textbook(problem, dtype)
+        run = contender.run
+        contender.run = lambda: 1.01 * run()
+        return contender
+
+    monkeypatch.setitem(contenders.KINDS, "op", contenders.Kind(broken))
+    report = speed.Report()
+    row = speed.ROWS["tiny"][0]
+    records = speed.measure(row, ["op"], CPU, 1, report, [torch.float32], ["inference"])
+    assert report.broken == 1
+    assert "NOT TIMED: op in float32" in capsys.readouterr().out
+    assert [record["contenders"] for record in records] == [{}]
+
+
+@pytest.fixture
+def _short_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny = train_step.train.PRESETS["tiny"]
+    data = dataclasses.replace(tiny.data, image_size=32)
+    short = dataclasses.replace(tiny, context=2, horizon=2, batch_size=1, data=data)
+    monkeypatch.setitem(train_step.train.PRESETS, "tiny", short)
+    monkeypatch.setenv(VARIABLE, "auto")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda x: 1.01 * x, "tensor 1 is off by 1.0e-02; at most 1e-03"),
+        (lambda x: x.clone().fill_(float("nan")), "tensor 1 is off by nan"),
+        (lambda x: x[:1], "tensor 1 has shape (1, 3); it needs (2, 3)"),
+    ],
+)
+def test_disagreement_is_named(change, message: str) -> None:
+    truth = [torch.rand(4), torch.rand(2, 3) + 1]
+    assert timing.disagreement([truth[0], truth[1] * (1 + 1e-5)], truth, 1e-3) is None
+    wrong = timing.disagreement([truth[0], change(truth[1])], truth, 1e-3)
+    assert wrong is not None
+    assert message in wrong
+
+
+def test_a_missing_tensor_is_a_disagreement() -> None:
+    truth = [torch.rand(4), torch.rand(4)]
+    assert timing.disagreement(truth[:1], truth, 1.0) is not None
+
+
+def test_rounds_run_every_job_once() -> None:
+    order: list[str] = []
+    jobs = {name: lambda name=name: order.append(name) for name in "ab"}
+    seconds = timing.interleave(jobs, 3, CPU)
+    assert order == ["a", "b"] * (timing.WARM_UP + 3)
+    assert {name: len(values) for name, values in seconds.items()} == {"a": 3, "b": 3}
+
+
+def test_peak_memory_counts_what_is_held_at_a_time() -> None:
+    size = 32_000_000  # bytes
+    peak = timing.peak_memory(lambda: [torch.ones(size // 4) for _ in range(2)], CPU)
+    if peak is None:
+        pytest.skip("only Linux tells a process's peak")
+    assert 1.9 * size < peak < 2.5 * size  # some pages may have been held before
+
+
+def test_memory_is_that_of_a_fresh_process() -> None:
+    row = contenders.Row(4, 2, 2, 16, 32, 3)
+    peaks = speed.in_fresh_process("textbook", row, [torch.float32], ["training"])
+    assert list(peaks) == ["textbook training float32"]
+    peak = peaks["textbook training float32"]
+    if peak is None:
+        pytest.skip("only Linux tells a process's peak")
+    kept = (
+        4 * 2 * 2 * (7 * 16) * 32 * 32 * 4
+    )  # bytes: steps, layers, batch, channels, pixels: gates, c, h, tanh
+    assert kept < peak < 4 * kept
+
+
+def test_a_floor_without_gradients_is_inference_alone() -> None:
+    floor = make_floor([Layer(2, 1, 2, 3, 5, 3, input_gradients=0)], torch.float32, CPU, training=False)
+    assert set(floor.chosen[0]) == {"forward", "gates"}
+
+
+@pytest.mark.usefixtures("_short_steps")
+def test_train_step(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "step.json"
+    assert train_step.main(["--preset", "tiny", "--device", "cpu", "--quick", "--json", str(path)]) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("times the floor (at most 1.3: ") == 4
+    assert os.environ[VARIABLE] == "auto"  # as it was
+    records = json.loads(path.read_text())["records"]
+    assert len(records) == 8
+    for record in records:
+        assert set(record["stages"]) == set(record["shares"]) == {"data", "forward", "backward", "optimizer"}
+        assert sum(record["shares"].values()) == pytest.approx(1)
+        floor = record["floor"]["convolutions"] + record["floor"]["gates"]
+        assert record["step/floor"] == pytest.approx(record["seconds"] / floor)
+
+
+@pytest.mark.usefixtures("_short_steps")
+def test_steps_that_disagree_are_not_timed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gradients = train_step.Step.gradients
+
+    def broken(step: train_step.Step) -> list[torch.Tensor]:
+        return [(2 if step._implementation == "fused" else 1) * g for g in gradients(step)]
+
+    monkeypatch.setattr(train_step.Step, "gradients", broken)
+    assert train_step.main(["--preset", "tiny", "--device", "cpu", "--quick"]) == 1
+    assert "NOT TIMED: gradients of fused" in capsys.readouterr().out
