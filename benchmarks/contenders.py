@@ -132,15 +132,19 @@ def textbook(problem: Problem, dtype: torch.dtype, compiled: bool = False) -> Co
     return Contender(lambda: stack(input, parameters), parameters, problem.cotangent.to(dtype), to_common)
 
 
-def ours(problem: Problem, dtype: torch.dtype, **options: Any) -> Contender:
-    """`convlstm.ops.lstm`: parameters, input and h in the named type, the cell state in float32."""
+def ours(problem: Problem, dtype: torch.dtype, fused: bool, recompute: bool = False) -> Contender:
+    """One `ops.stack`, or a reference layer after the other; parameters, input and h in the named type."""
     input = problem.input.to(dtype)
-    layers = [[tensor.to(dtype).requires_grad_() for tensor in layer] for layer in problem.layers]
+    layers = [tuple(tensor.to(dtype).requires_grad_() for tensor in layer) for layer in problem.layers]
 
     def run() -> Tensor:
+        if fused:
+            states = [(None, None)] * len(layers)
+            stack = [(ih, hh, bias, None) for ih, hh, bias in layers]
+            return ops.stack("lstm", input, states, stack, recompute=recompute)[0]
         output = input
         for ih, hh, bias in layers:
-            output = ops.lstm(output, None, None, ih, hh, bias, **options)[0]
+            output = ops.lstm(output, None, None, ih, hh, bias, implementation="reference")[0]
         return output
 
     parameters = [parameter for layer in layers for parameter in layer]
@@ -216,7 +220,7 @@ class Kind(NamedTuple):
 
 
 def _fused(problem: Problem, dtype: torch.dtype) -> Contender:
-    return ours(problem, dtype, implementation="fused")
+    return ours(problem, dtype, fused=True)
 
 
 KINDS = {
@@ -224,11 +228,11 @@ KINDS = {
     "textbook-graph": Kind(textbook, graph=True, cuda_only=True),
     "compiled": Kind(lambda problem, dtype: textbook(problem, dtype, compiled=True), graph=True),
     "keras": Kind(keras),
-    "reference": Kind(lambda problem, dtype: ours(problem, dtype, implementation="reference"), graph=True),
+    "reference": Kind(lambda problem, dtype: ours(problem, dtype, fused=False), graph=True),
     "op": Kind(_fused, graph=True),
     "op-eager": Kind(_fused, cuda_only=True),
     "recompute": Kind(
-        lambda problem, dtype: ours(problem, dtype, implementation="fused", recompute=True),
+        lambda problem, dtype: ours(problem, dtype, fused=True, recompute=True),
         graph=True,
         training_only=True,
     ),

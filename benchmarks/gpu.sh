@@ -36,9 +36,8 @@ speed)
     rows=${2:-all} folder=${3:-runs/gpu}
     machine
     mkdir -p "$folder"
-    for table in speed train_step; do
-        python "benchmarks/$table.py" --device cuda --rows "$rows" --json "$folder/$table.json"
-    done
+    python benchmarks/speed.py --device cuda --rows "$rows" --json "$folder/speed.json"
+    python benchmarks/train_step.py --device cuda --json "$folder/train_step.json"
     ;;
 train)
     shift
