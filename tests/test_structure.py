@@ -20,6 +20,7 @@ ops.kernels.cuda
 ops.choice  ops.lstm_tape
 ops.gru_tape
 ops.gru_before_tape
+ops.head
 ops.passes
 ops.fused
 ops

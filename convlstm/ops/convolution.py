@@ -4,6 +4,7 @@ Letters: N frames, I and O channels in and out, S two or three spatial axes, K o
 (N, I, *S) in memory as (N, *S, I).
 """
 
+import functools
 from typing import Any
 
 import torch
@@ -37,50 +38,52 @@ class Convolution:
     """A weight (O, I, *K) that is applied again and again."""
 
     def __init__(self, weight: Tensor):
-        self.weight = weight
-        self._padding = [k // 2 for k in weight.shape[2:]]
+        self._weight, self._packed = weight, False
+        self._padding, self._one = [k // 2 for k in weight.shape[2:]], [1] * (weight.dim() - 2)
         self._run: Any = _CONVOLUTIONS[weight.dim() - 2]
-
-        self._packed: Tensor | None = None
 
     def __call__(self, frames: Tensor, bias: Tensor | None = None) -> Tensor:
         """(N, I, *S) -> (N, O, *S)."""
-        if _can_pack(frames):
-            if self._packed is None:
-                self._packed = _pack(self.weight, self._padding, frames)
-            one = [1] * len(self._padding)
+        padding, one = self._padding, self._one
+        if _can_pack(frames.device, frames.dtype):
+            if not self._packed:
+                self._weight = torch.ops.mkldnn._reorder_convolution_weight(
+                    self._weight, padding, one, one, 1, list(frames.shape)
+                )
+                self._packed = True
             return torch.ops.mkldnn._convolution_pointwise(
-                frames, self._packed, bias, self._padding, one, one, 1, "none", [], ""
+                frames, self._weight, bias, padding, one, one, 1, "none", [], ""
             )
-        return channels_last(self._run(frames, self.weight, bias, padding=self._padding))
-
-    def transposed(self) -> "Convolution":
-        """Return what takes gradients of the outputs to gradients of the inputs."""
-        axes = tuple(range(2, self.weight.dim()))
-        return Convolution(self.weight.transpose(0, 1).flip(axes).contiguous())
-
-    def weight_gradient(self, frames: Tensor, gradient: Tensor) -> Tensor:
-        """The weight's gradient from the inputs (N, I, *S) and the gradients of the outputs (N, O, *S)."""
-        axes = self.weight.dim() - 2
-        one, zero = [1] * axes, [0] * axes
-        mask = (False, True, False)
-        return torch.ops.aten.convolution_backward(
-            gradient, frames, self.weight, None, one, self._padding, one, False, zero, 1, mask
-        )[1]
+        return channels_last(self._run(frames, self._weight, bias, padding=padding))
 
 
-def _can_pack(frames: Tensor) -> bool:
+def turned(weight: Tensor) -> Tensor:
+    """The weight (I, O, *K) that takes gradients of the outputs of (O, I, *K) to gradients of its inputs."""
+    return weight.transpose(0, 1).flip(tuple(range(2, weight.dim()))).contiguous()
+
+
+def weight_gradient(weight: Tensor, frames: Tensor, gradient: Tensor) -> Tensor:
+    """Return a weight's gradient.
+
+    Args:
+        weight: (O, I, *K), whose sizes alone count.
+        frames: (T, B, I, *S), the inputs of its convolution.
+        gradient: (T, B, O, *S), the gradients of its outputs.
+    """
+    axes = weight.dim() - 2
+    padding, one, zero = [k // 2 for k in weight.shape[2:]], [1] * axes, [0] * axes
+    mask = (False, True, False)
+    return torch.ops.aten.convolution_backward(
+        gradient.flatten(0, 1), frames.flatten(0, 1), weight, None, one, padding, one, False, zero, 1, mask
+    )[1]
+
+
+@functools.cache
+def _can_pack(device: torch.device, dtype: torch.dtype) -> bool:
     """Whether weights can be brought into the order that oneDNN computes in once, and not at every call."""
-    types = (torch.float32, torch.bfloat16)
-    there = hasattr(torch.ops.mkldnn, "_reorder_convolution_weight")  # what torch's own compiler calls
     return (
-        there
-        and frames.device.type == "cpu"
-        and frames.dtype in types
+        device.type == "cpu"
+        and dtype in (torch.float32, torch.bfloat16)
         and torch.backends.mkldnn.is_available()
+        and hasattr(torch.ops.mkldnn, "_reorder_convolution_weight")  # what torch's own compiler calls
     )
-
-
-def _pack(weight: Tensor, padding: list[int], frames: Tensor) -> Tensor:
-    one = [1] * len(padding)
-    return torch.ops.mkldnn._reorder_convolution_weight(weight, padding, one, one, 1, list(frames.shape))

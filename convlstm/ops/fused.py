@@ -85,7 +85,10 @@ def _(kind, tensors, present, numbers, read_given, lengths):
     kept = [
         k
         for w in stack.layers
-        for k in (frames(slots, B, w.kept_channels), frames(cells, B, w.cell_channels, dtype=kept_type))
+        for k in (
+            *(frames(B, w.kept_channels) for _ in range(slots)),
+            frames(cells, B, w.cell_channels, dtype=kept_type),
+        )
     ]
     hidden = (widths if stack.head else widths[:-1]) if stack.keep else []
     read = frames(T if stack.head and stack.keep else 0, B, I)

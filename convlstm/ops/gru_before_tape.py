@@ -3,13 +3,13 @@
 A step has two convolutions, one after the other, each of the input together with a state: with h for the
 gates r and z, with r . h for n; and a pointwise kernel after each. The rest is as in `convlstm.ops.gru_tape`.
 
-Letters: T time, B batch, I input channels, C hidden channels, S two or three spatial axes, P pixels.
+Letters: as in `convlstm.ops.gru_tape`.
 """
 
 import torch
 from torch import Tensor
 
-from convlstm.ops.convolution import Convolution, empty_frames
+from convlstm.ops.convolution import Convolution, empty_frames, turned, weight_gradient
 from convlstm.ops.gru_tape import GRUParameters, channel_sums, same_rows
 from convlstm.ops.kernels import rows
 from convlstm.ops.lstm_tape import wide_type
@@ -53,7 +53,8 @@ class GRUBeforeForward:
         self._with_reset = empty_frames(B, I + C, *S, like=like)
         self.x, self.h = self._with_h[:, :I], self._with_h[:, I:]
         """Where a step reads its input and the hidden state; it leaves the new one there."""
-        self.gates = empty_frames(slots, B, weights.kept_channels, *S, like=like)
+        self.gates = [empty_frames(B, weights.kept_channels, *S, like=like) for _ in range(slots)]
+        """Of each step, what it keeps."""
         self.cells = empty_frames(slots, B, 0, *S, like=like)
         self.c = empty_frames(B, 0, *S, like=like, dtype=wide_type(like))
         self._no_h = True
@@ -80,7 +81,7 @@ class GRUBeforeForward:
             new = first[:, 2 * C :]
         self._no_h = False
         z = (rows(gates) if saved_gates is None else saved_gates)[:, C:]
-        kernels.gru_new_forward(rows(new), z, state, saved_new, [rows(place) for place in h])
+        kernels.gru_new_forward(rows(new), z, state, saved_new, list(h))
 
     def _first(self) -> Tensor:
         """What the convolutions give where the hidden state is zero; (B, 3C, *S)."""
@@ -99,8 +100,8 @@ class GRUBeforeBackward:
     def __init__(self, weights: GRUBeforeWeights, like: Tensor, chunk: int):
         (B, _, *S), C, wide = like.shape, weights.channels, wide_type(like)
         self._weights = weights
-        self._gates_back, self._new_back = (Convolution(weight).transposed() for weight in weights.both())
-        self._to_x = None if weights.ih is None else Convolution(weights.ih).transposed()
+        self._gates_back, self._new_back = (Convolution(turned(weight)) for weight in weights.both())
+        self._to_x = None if weights.ih is None else Convolution(turned(weights.ih))
         self._zeros = same_rows(like.new_zeros(C), empty_frames(B, C, *S, like=like))
         self.carried = empty_frames(B, C, *S, like=like, dtype=wide).zero_()
         """(B, C, *S), what of a hidden state's gradient does not come through the first convolution; every
@@ -124,22 +125,20 @@ class GRUBeforeBackward:
         d_h: list[Tensor],
         to_x: bool,
     ) -> tuple[Tensor | None, Tensor | None]:
-        """Go one step back; as `GRUBackward.step`, but that `gates` is (B, 3C, *S)."""
+        """Go one step back; as `GRUBackward.step`, but that `gates` is (N, 3C)."""
         I, kernels = self._weights.input_channels, self._weights.kernels
         d_gates, d_new, carried = self._d_gates[slot], self._d_new[slot], rows(self.carried)
         d_r, d_z = (rows(d) for d in d_gates.chunk(2, dim=1))
-        before = self._zeros if h is None else rows(h)
-        kernels.gru_new_backward(rows(gates), before, [rows(d) for d in d_h], carried, d_z, rows(d_new))
+        before = self._zeros if h is None else h
+        kernels.gru_new_backward(gates, before, d_h, carried, d_z, rows(d_new))
         if h is None:
             d_r.zero_()
             if not to_x or self._to_x is None:
                 return None, None
-            return self._to_x(torch.cat([d_gates, d_new], dim=1)), None
-        d_both = self._new_back(d_new)
-        kernels.gru_gates_backward(
-            rows(gates), before, rows(d_both[:, I:]), carried, d_r, rows(self._reset[slot])
-        )
-        d_more = self._gates_back(d_gates)
+            return rows(self._to_x(torch.cat([d_gates, d_new], dim=1))), None
+        d_both = rows(self._new_back(d_new))
+        kernels.gru_gates_backward(gates, before, d_both[:, I:], carried, d_r, rows(self._reset[slot]))
+        d_more = rows(self._gates_back(d_gates))
         return d_both[:, :I].add_(d_more[:, :I]) if to_x else None, d_more[:, I:]
 
     def d_states(self, d_h: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
@@ -161,4 +160,4 @@ class GRUBeforeBackward:
             self._add(d_hh[2 * C :], self._weights.hh[2 * C :], self._reset[with_h], d_new[with_h])
 
     def _add(self, d_weight: Tensor, weight: Tensor, frames: Tensor, gradient: Tensor) -> None:
-        d_weight += Convolution(weight).weight_gradient(frames.flatten(0, 1), gradient.flatten(0, 1))
+        d_weight += weight_gradient(weight, frames, gradient)

@@ -5,7 +5,8 @@ one of them: there are two in a step, and the pointwise kernel reads both.
 
 A GRU has no cell state; where the stack asks for one, it gets one of no channels.
 
-Letters: T time, B batch, I input channels, C hidden channels, S two or three spatial axes, P pixels.
+Letters: T time, B batch, I input channels, C hidden channels, S two or three spatial axes, P pixels, and
+N = B P rows of channels.
 """
 
 from types import ModuleType
@@ -13,7 +14,7 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from convlstm.ops.convolution import Convolution, empty_frames
+from convlstm.ops.convolution import Convolution, empty_frames, turned, weight_gradient
 from convlstm.ops.kernels import kernels_for, plain, rows
 from convlstm.ops.lstm_tape import wide_type
 
@@ -69,7 +70,8 @@ class GRUForward:
         self.x = empty_frames(B, weights.input_channels, *S, like=like)
         self.h = empty_frames(B, C, *S, like=like)
         """Where a step reads its input and the hidden state; it leaves the new one there."""
-        self.gates = empty_frames(slots, B, weights.kept_channels, *S, like=like)
+        self.gates = [empty_frames(B, weights.kept_channels, *S, like=like) for _ in range(slots)]
+        """Of each step, what it keeps."""
         self.cells = empty_frames(slots, B, 0, *S, like=like)
         self.c = empty_frames(B, 0, *S, like=like, dtype=wide_type(like))
         self._no_h = True
@@ -87,14 +89,14 @@ class GRUForward:
 
         Args:
             slot: where to keep what the backward pass needs, or None not to.
-            h: (B, C, *S) each, where else the new hidden state goes.
+            h: (N, C) each, where else the new hidden state goes.
         """
         weights = self._weights
         of_x = self._bias if self._of_x is None else rows(self._of_x(self.x, weights.bias))
         of_h = self._zeros if self._no_h else rows(self._of_h(self.h))
         self._no_h = False
         saved = None if slot is None else rows(self.gates[slot])
-        weights.kernels.gru_forward(of_x, of_h, self._hn, rows(self.h), saved, [rows(place) for place in h])
+        weights.kernels.gru_forward(of_x, of_h, self._hn, rows(self.h), saved, list(h))
 
 
 class GRUBackward:
@@ -109,8 +111,8 @@ class GRUBackward:
     def __init__(self, weights: GRUWeights, like: Tensor, chunk: int):
         (B, _, *S), C, wide = like.shape, weights.channels, wide_type(like)
         self._weights = weights
-        self._to_h = Convolution(weights.hh).transposed()
-        self._to_x = None if weights.ih is None else Convolution(weights.ih).transposed()
+        self._to_h = Convolution(turned(weights.hh))
+        self._to_x = None if weights.ih is None else Convolution(turned(weights.ih))
         self._zeros = same_rows(like.new_zeros(C), empty_frames(B, C, *S, like=like))
         self.carried = empty_frames(B, C, *S, like=like, dtype=wide).zero_()
         """(B, C, *S), what of a hidden state's gradient does not come through a convolution; every step
@@ -137,28 +139,28 @@ class GRUBackward:
 
         Args:
             slot: the step's place in the chunk.
-            gates: (B, 4C, *S), what was kept.
-            h: (B, C, *S), the hidden state before the step, or None for zeros.
+            gates: (N, 4C), what was kept.
+            h: (N, C), the hidden state before the step, or None for zeros.
             c: of no channels.
             c_new: of no channels.
-            d_h: (B, C, *S) each, a part of the gradient of the new hidden state; `carried` is the rest.
+            d_h: (N, C) each, a part of the gradient of the new hidden state; `carried` is the rest.
             to_x: whether the gradient of the input is wanted.
 
         Returns:
             The gradients that come through the convolutions, of the input (None where not wanted) and of the
-            hidden state before (None where that is None).
+            hidden state before (None where that is None), as rows.
         """
         d_of_x, d_of_h = self._d_of_x[slot], self._d_of_h[slot]
         self._weights.kernels.gru_backward(
-            rows(gates),
-            self._zeros if h is None else rows(h),
-            [rows(d) for d in d_h],
+            gates,
+            self._zeros if h is None else h,
+            d_h,
             rows(self.carried),
             rows(d_of_x),
             rows(d_of_h),
         )
-        d_x = self._to_x(d_of_x) if to_x and self._to_x is not None else None
-        return d_x, None if h is None else self._to_h(d_of_h)
+        d_x = rows(self._to_x(d_of_x)) if to_x and self._to_x is not None else None
+        return d_x, None if h is None else rows(self._to_h(d_of_h))
 
     def d_states(self, d_h: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
         """The gradients of the initial states, from what the first step returned for the hidden state."""
@@ -170,7 +172,7 @@ class GRUBackward:
         Args:
             steps: in the chunk.
             input: (steps, B, I, *S), or None where there is no input convolution.
-            h: (N, B, C, *S), the hidden states before the last N steps of the chunk; before others was none.
+            h: (n, B, C, *S), the hidden states before the last n steps of the chunk; before others was none.
         """
         C, d_of_x, d_of_h = self._weights.channels, self._d_of_x[:steps], self._d_of_h[:steps]
         d_ih, d_hh, d_bias, d_hn = self.gradients
@@ -179,11 +181,9 @@ class GRUBackward:
         if d_hn is not None:
             d_hn += channel_sums(d_of_h[:, :, 2 * C :])
         if self._weights.ih is not None and d_ih is not None and input is not None:
-            of_input = Convolution(self._weights.ih)
-            d_ih += of_input.weight_gradient(input.flatten(0, 1), d_of_x.flatten(0, 1))
+            d_ih += weight_gradient(self._weights.ih, input, d_of_x)
         if len(h) and d_hh is not None:
-            of_h = Convolution(self._weights.hh)
-            d_hh += of_h.weight_gradient(h.flatten(0, 1), d_of_h[steps - len(h) :].flatten(0, 1))
+            d_hh += weight_gradient(self._weights.hh, h, d_of_h[steps - len(h) :])
 
 
 def channel_sums(gradients: Tensor) -> Tensor:

@@ -26,8 +26,9 @@ from torch import Tensor
 from convlstm.ops.convolution import channels_last, empty_frames
 from convlstm.ops.gru_before_tape import GRUBeforeBackward, GRUBeforeWeights
 from convlstm.ops.gru_tape import GRUBackward, GRUWeights
-from convlstm.ops.kernels import rows
-from convlstm.ops.lstm_tape import LSTMBackward, LSTMWeights, wide_type
+from convlstm.ops.head import Head
+from convlstm.ops.kernels import frames, rows, rows_of_steps
+from convlstm.ops.lstm_tape import LSTMBackward, LSTMWeights
 
 NOTHING, EVERYTHING, CHECKPOINTS = 0, 1, 2
 """What the forward pass keeps for the backward pass."""
@@ -55,6 +56,11 @@ class Stack:
     first: int = 0
     """The step from which on there are predictions."""
 
+    def make_head(self) -> Head | None:
+        """Return the head, if there is one."""
+        widths = [layer.channels for layer in self.layers]
+        return Head(*self.head, widths, self.sigmoid) if self.head else None
+
 
 def forward(
     stack: Stack,
@@ -74,22 +80,26 @@ def forward(
 
     Returns:
         The outputs, (T, B, C, *S) of the last layer, or (T - first, B, I, *S) of the head; the last states, h
-        and c of each layer; and what is kept: per layer gates, cells and outputs (but the last layer's
-        where they are the result), and with a head the frames that were read.
+        and c of each layer; and what is kept: per layer the gates of each step and the cells, then the
+        layers' outputs (but the last layer's where they are the result), and with a head the frames that
+        were read.
     """
     T, (B, I, *S), like = stack.steps, input.shape[1:], input[0]
     chunk, everything = chunk_length(T, stack.keep), stack.keep == EVERYTHING
     layers = [weights.forward(like, T if everything else 0) for weights in stack.layers]
     for layer, state in zip(layers, states, strict=True):
         layer.start(*state)
-    head = Head(stack) if stack.head else None
-    places = head.places(like) if head else []  # where it reads the states, of one step each
-    # Without a backward pass, the outputs of a step are needed at that step alone, but for the result.
-    needed = [T if stack.keep else 0] * (len(layers) - 1) + [T if stack.keep or not head else 0]
-    outs = [
-        empty_frames(steps, B, w.channels, *S, like=like)
-        for steps, w in zip(needed, stack.layers, strict=True)
+    head = stack.make_head()
+    outs = [  # without a backward pass the result alone is needed for longer than a step
+        empty_frames(
+            T if stack.keep or (not head and n == len(layers) - 1) else 0, B, w.channels, *S, like=like
+        )
+        for n, w in enumerate(stack.layers)
     ]
+    # Where a layer's hidden state goes, as rows: what holds it for good, the layer above, the head.
+    kept_h = [rows_of_steps(out) for out in outs]
+    above = [rows(layer.x) for layer in layers[1:]]
+    to_head = head.places(like) if head else []
     starts = [
         empty_frames(math.ceil(T / chunk) if stack.keep == CHECKPOINTS else 0, *layer.c.shape, like=layer.c)
         for layer in layers
@@ -108,9 +118,8 @@ def forward(
         if len(read):
             read[t].copy_(frame)
         for n, layer in enumerate(layers):
-            above = [upper.x for upper in layers[n + 1 : n + 2]]
-            out = [outs[n][t]] if len(outs[n]) else []
-            layer.step(t if everything else None, *out, *above, *places[n : n + 1])
+            places = (*kept_h[n][t : t + 1], *above[n : n + 1], *to_head[n : n + 1])
+            layer.step(t if everything else None, *places)
         if head and t >= stack.first:
             head.predict(y[t - stack.first])
         if lengths is not None:
@@ -123,8 +132,8 @@ def forward(
         last = [(channels_last(layer.h.clone()), layer.c.clone()) for layer in layers]
     kept = [
         tensor
-        for n, layer in enumerate(layers)
-        for tensor in (layer.gates, layer.cells if everything else starts[n])
+        for layer, start in zip(layers, starts, strict=True)
+        for tensor in (*layer.gates, layer.cells if everything else start)
     ]
     hidden = (outs if head else outs[:-1]) if stack.keep else []
     return y, [state for pair in last for state in pair], [*kept, *hidden, read]
@@ -136,43 +145,6 @@ def _per_sequence(flags: Tensor, like: Tensor) -> Tensor:
 
 def _ends(lengths: Tensor, t: int, like: Tensor) -> Tensor:
     return _per_sequence(lengths == t + 1, like)
-
-
-class Head:
-    """The 1x1 convolution of all layers' states, as products of rows; and its gradients."""
-
-    def __init__(self, stack: Stack):
-        assert stack.head is not None
-        self._weight, self._bias = stack.head
-        self._widths = [layer.channels for layer in stack.layers]
-        self._sigmoid = stack.sigmoid
-
-    def places(self, like: Tensor) -> list[Tensor]:
-        """Return (B, C, *S) of each layer, where `predict` reads its state."""
-        B, _, *S = like.shape
-        self._states = empty_frames(B, sum(self._widths), *S, like=like)
-        return list(self._states.split(self._widths, dim=1))
-
-    def predict(self, y: Tensor) -> None:
-        """Write the prediction (B, I, *S) of the states in `places`."""
-        result = torch.addmm(self._bias, rows(self._states), self._weight.t(), out=rows(y))
-        if self._sigmoid:
-            result.sigmoid_()
-
-    def back(self, y: Tensor, d_y: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Return the gradients before the output function, rows (B P, I), and of the states (B, C, *S)."""
-        d_rows = rows(d_y)
-        if self._sigmoid:
-            values = rows(y)
-            d_rows = torch.ops.aten.sigmoid_backward(d_rows, values)
-        B, _, *S = y.shape
-        d_states = torch.mm(d_rows, self._weight).view(B, *S, -1).movedim(-1, 1)
-        return d_rows, list(d_states.split(self._widths, dim=1))
-
-    def gradients(self, d_rows: Tensor, states: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """Of weight and bias, from the rows (N P, I) and the states (N, C, *S) of many steps."""
-        d_weight = [torch.mm(d_rows.t(), rows(state)) for state in states]
-        return torch.cat(d_weight, dim=1), d_rows.sum(0, dtype=wide_type(d_rows))
 
 
 def backward(
@@ -206,25 +178,33 @@ def backward(
         each; and of the head's. None where there is nothing.
     """
     T, like, L = stack.steps, input[0], len(stack.layers)
+    B, _, *S = like.shape
     chunk, again = chunk_length(T, stack.keep), stack.keep == CHECKPOINTS
-    gates, cells, hidden, read = kept[0 : 2 * L : 2], kept[1 : 2 * L : 2], kept[2 * L : -1], kept[-1]
+    slots = 0 if again else T
+    gates = [kept[n * (slots + 1) : n * (slots + 1) + slots] for n in range(L)]
+    cells = [kept[n * (slots + 1) + slots] for n in range(L)]
+    hidden, read = kept[L * (slots + 1) : -1], kept[-1]
     outs, fed = (hidden, read) if stack.head else ([*hidden, y], input)
-    first_h = [None if h is None else channels_last(h) for h, _ in states]
+    h_rows = [rows_of_steps(out) for out in outs]
+    first_h = [None if h is None else rows(channels_last(h)) for h, _ in states]
     first_c = [
-        torch.zeros_like(out[0][:, : w.cell_channels]) if c is None else channels_last(c.to(out.dtype))
-        for out, w, (_, c) in zip(outs, stack.layers, states, strict=True)
+        rows(empty_frames(B, w.cell_channels, *S, like=like).zero_() if c is None else channels_last(c))
+        for w, (_, c) in zip(stack.layers, states, strict=True)
     ]
+    first_c = [c.to(like.dtype) for c in first_c]
     starts, recompute = cells, [weights.forward(like, chunk) for weights in stack.layers if again]
     if again:
         gates, cells = [layer.gates for layer in recompute], [layer.cells for layer in recompute]
+    c_rows = [rows_of_steps(cell) for cell in cells]
     d_h_last, d_c_last = d_last[::2], d_last[1::2]
     layers = [
         weights.backward(like, chunk, d_c if lengths is None else None)
         for weights, d_c in zip(stack.layers, d_c_last, strict=True)
     ]
-    d_h = [None if d is None or lengths is not None else channels_last(d) for d in d_h_last]
+    d_h = [None if d is None or lengths is not None else rows(channels_last(d)) for d in d_h_last]
     d_input = empty_frames(*input.shape, like=like) if to_input else None
-    head = Head(stack) if stack.head else None
+    d_input_rows = () if d_input is None else rows_of_steps(d_input)
+    head, y_rows = stack.make_head(), rows_of_steps(y)
     d_rows = [like.new_empty(0)] * (T - stack.first)  # the gradients before the output function
     d_read: Tensor | None = None  # the gradient of the frame that the step after read
     for begin in reversed(range(0, T, chunk)):
@@ -234,27 +214,28 @@ def backward(
             for out, (h0, _) in zip(outs, states, strict=True)
         ]  # (1 or 0, B, C, *S)
         if again:
-            first_c = [start[begin // chunk].to(like.dtype) for start in starts]
+            first_c = [rows(start[begin // chunk]).to(like.dtype) for start in starts]
             for layer, h, start in zip(recompute, before, starts, strict=True):
                 layer.start(h[0] if len(h) else None, start[begin // chunk])
             for t in range(begin, end):
                 recompute[0].x.copy_(fed[t])
                 for n, layer in enumerate(recompute):
-                    layer.step(t - begin, *[above.x for above in recompute[n + 1 : n + 2]])
+                    layer.step(t - begin, *[rows(above.x) for above in recompute[n + 1 : n + 2]])
         base = begin if again else 0  # the step of the first gates and cells
         for t in reversed(range(begin, end)):
             parts: list[list[Tensor]] = [[] if d is None else [d] for d in d_h]
             if head and t >= stack.first:
-                d_own = None if d_y is None else d_y[t - stack.first]
+                d_own = None if d_y is None else rows(channels_last(d_y[t - stack.first].to(y.dtype)))
                 if d_read is not None and t + 1 >= stack.given:
                     d_back = _where(stack, t + 1, read_given, torch.zeros_like(d_read), d_read)
                     d_own = d_back if d_own is None else d_own + d_back
-                d_own = torch.zeros_like(y[0]) if d_own is None else channels_last(d_own.to(y.dtype))
-                d_rows[t - stack.first], d_states = head.back(y[t - stack.first], d_own)
+                y_here = y_rows[t - stack.first]
+                d_own = torch.zeros_like(y_here) if d_own is None else d_own
+                d_rows[t - stack.first], d_states = head.back(y_here, d_own)
                 for part, d_state in zip(parts, d_states, strict=True):
                     part.append(d_state)
             elif not head and d_y is not None:
-                parts[-1].append(channels_last(d_y[t]))
+                parts[-1].append(rows(channels_last(d_y[t])))
             if lengths is not None:
                 _add_last(_ends(lengths, t, like), d_h_last, d_c_last, parts, layers)
             to_x = t >= stack.given or to_input
@@ -262,12 +243,12 @@ def backward(
             for n in reversed(range(L)):
                 if d_read is not None:
                     parts[n].append(d_read)
-                c = cells[n][t - base - 1] if t > base else first_c[n]
-                h, at = outs[n][t - 1] if t else first_h[n], t - base
-                kept_here = gates[n][at], h, c, cells[n][at]
+                c = c_rows[n][t - base - 1] if t > base else first_c[n]
+                h, at = h_rows[n][t - 1] if t else first_h[n], t - base
+                kept_here = rows(gates[n][at]), h, c, c_rows[n][at]
                 d_read, d_h[n] = layers[n].step(t - begin, *kept_here, parts[n], n > 0 or to_x)
-            if d_input is not None and d_read is not None and t < len(input):
-                d_input[t] = _where(stack, t, read_given, d_read, torch.zeros_like(d_read))
+            if d_read is not None and t < len(d_input_rows):
+                d_input_rows[t].copy_(_where(stack, t, read_given, d_read, torch.zeros_like(d_read)))
         for n, layer in enumerate(layers):
             below = outs[n - 1] if n else fed
             h = outs[n][begin - 1 : end - 1] if begin else torch.cat([before[n], outs[n][: end - 1]])
@@ -277,20 +258,23 @@ def backward(
         states_read = [out[stack.first :].flatten(0, 1) for out in outs]
         d_head = head.gradients(torch.cat(d_rows), states_read)
     d_states = [
-        d if state is not None else None
+        None if d is None or state is None else d
         for h, pair, layer in zip(d_h, states, layers, strict=True)
-        for d, state in zip(layer.d_states(h), pair, strict=True)
+        for d, state in zip(layer.d_states(None if h is None else frames(h, like)), pair, strict=True)
     ]
     return d_input, d_states, [d for layer in layers for d in layer.gradients], d_head
 
 
 def _where(stack: Stack, t: int, read_given: Tensor | None, given: Tensor, own: Tensor) -> Tensor:
-    """`given` for the sequences whose step t reads the given frame, `own` for the others."""
+    """`given` for the sequences whose step t reads the given frame, `own` for the others; frames or rows."""
     if t < stack.given:
         return given
     if read_given is None:
         return own
-    return torch.where(_per_sequence(read_given[t - stack.given], own), given, own)
+    chosen = read_given[t - stack.given]
+    if own.dim() == 2:
+        chosen = chosen.repeat_interleave(len(own) // len(chosen))
+    return torch.where(_per_sequence(chosen, own), given, own)
 
 
 def _add_last(
@@ -305,4 +289,4 @@ def _add_last(
         if d_c is not None:
             layer.carried += torch.where(ends, d_c, 0)
         if d_h is not None:
-            part.append(channels_last(torch.where(ends, d_h, 0)))
+            part.append(rows(channels_last(torch.where(ends, d_h, 0))))

@@ -6,6 +6,7 @@ rows: a tensor (N, C) with one row of channels for each pixel of each frame of a
 
 import functools
 import importlib
+import math
 from types import ModuleType
 
 import torch
@@ -14,7 +15,20 @@ from torch import Tensor
 
 def rows(frames: Tensor) -> Tensor:
     """(B, C, *S), channels last in memory, as rows (B P, C); a view, or an error."""
-    return frames.movedim(1, -1).view(-1, frames.shape[1])
+    B, C, *S = frames.shape
+    return frames.movedim(1, -1).view(B * math.prod(S), C)
+
+
+def frames(rows: Tensor, like: Tensor) -> Tensor:
+    """Rows (B P, C) as frames (B, C, *S), a view; B and S as those of `like`."""
+    B, _, *S = like.shape
+    return rows.view(B, *S, rows.shape[1]).movedim(-1, 1)
+
+
+def rows_of_steps(frames: Tensor) -> tuple[Tensor, ...]:
+    """(T, B, C, *S), channels last in memory, as the rows (B P, C) of each step; views, or an error."""
+    T, B, C, *S = frames.shape
+    return frames.movedim(2, -1).view(T, B * math.prod(S), C).unbind()
 
 
 @functools.cache

@@ -48,9 +48,8 @@ def _lstm_forward(data: Any, kind: Any) -> None:
             i_in = argument(data, 5) + n * argument(data, 6)
             c_in = argument(data, 7) + n * argument(data, 8)
             w = argument(data, 9) + n % argument(data, 11) * argument(data, 10)
-            i_out = argument(data, 12) + n * argument(data, 13)
-            c_out = argument(data, 14) + n * argument(data, 15)
-            h = argument(data, 16) + n * argument(data, 17)
+            c_out = argument(data, 12) + n * argument(data, 13)
+            h = argument(data, 14) + n * argument(data, 15)
             for k in range(C):
                 c = load(c_in, k, f32(0), 0)
                 i = sigmoid(load(i_in, k, kind, 1) + load(w, k, f32(0), 1) * c)
@@ -58,12 +57,16 @@ def _lstm_forward(data: Any, kind: Any) -> None:
                 g = tanh(load(i_in + 2 * gate, k, kind, 1))
                 c = f * c + i * g
                 o = sigmoid(load(i_in + 3 * gate, k, kind, 1) + load(w + 8 * C, k, f32(0), 1) * c)
-                store(i_out, k, i, kind, 2)
-                store(i_out + gate, k, f, kind, 3)
-                store(i_out + 2 * gate, k, g, kind, 4)
-                store(i_out + 3 * gate, k, o, kind, 5)
+                store(i_in, k, i, kind, 2)
+                store(i_in + gate, k, f, kind, 3)
+                store(i_in + 2 * gate, k, g, kind, 4)
+                store(i_in + 3 * gate, k, o, kind, 5)
                 store(c_out, k, c, f32(0), 6)
                 store(h, k, o * tanh(c), kind, 7)
+            if argument(data, 16):
+                short = argument(data, 16) + n * argument(data, 17)
+                for k in range(C):
+                    store(short, k, load(c_out, k, f32(0), 8), kind, 9)
             for number in range(19, 19 + 2 * argument(data, 18), 2):
                 copy = argument(data, number) + n * argument(data, number + 1)
                 for k in range(C):
@@ -81,10 +84,15 @@ def _lstm_forward_bfloat16(data: Any) -> None:
 
 
 def lstm_forward(
-    gates: Tensor, c: Tensor, weight_ch: Tensor | None, saved: Tensor | None, c_new: Tensor, h: list[Tensor]
+    gates: Tensor,
+    c: Tensor,
+    weight_ch: Tensor | None,
+    keep: bool,
+    c_new: Tensor,
+    short_c: Tensor | None,
+    h: list[Tensor],
 ) -> None:
     """See `plain_lstm.lstm_forward`."""
-    saved = gates if saved is None else saved
     N, C = c.shape
     kernel = _lstm_forward_float32 if gates.dtype == torch.float32 else _lstm_forward_bfloat16
     _alive, peepholes = _peepholes(weight_ch, c)
@@ -95,7 +103,8 @@ def lstm_forward(
         C * gates.element_size(),
         *address(gates, c),
         *peepholes,
-        *address(saved, c_new, h[0]),
+        *address(c_new, h[0]),
+        *((0, 0) if short_c is None else address(short_c)),
         len(h) - 1,
         *address(*h[1:]),
     )

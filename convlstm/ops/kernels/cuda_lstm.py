@@ -20,10 +20,10 @@ def _lstm_forward(
     c_stride,
     weight_ch,
     weight_stride,
-    saved,
-    saved_stride,
     c_new,
     c_new_stride,
+    short_c,
+    short_stride,
     h0,
     h0_stride,
     h1,
@@ -36,6 +36,7 @@ def _lstm_forward(
     C: tl.constexpr,
     BLOCK: tl.constexpr,
     P: tl.constexpr,
+    KEEP: tl.constexpr,
 ):
     n, k, there = elements(N, C, BLOCK)
     gates += n * gates_stride + k
@@ -55,12 +56,13 @@ def _lstm_forward(
         o += load(weight_ch + 2 * C, there) * new
     o = sigmoid(o)
     tl.store(c_new + n * c_new_stride + k, new, mask=there)
-    if saved is not None:
-        saved += n * saved_stride + k
-        tl.store(saved, i, mask=there)
-        tl.store(saved + C, f, mask=there)
-        tl.store(saved + 2 * C, g, mask=there)
-        tl.store(saved + 3 * C, o, mask=there)
+    if short_c is not None:
+        tl.store(short_c + n * short_stride + k, new, mask=there)
+    if KEEP:
+        tl.store(gates, i, mask=there)
+        tl.store(gates + C, f, mask=there)
+        tl.store(gates + 2 * C, g, mask=there)
+        tl.store(gates + 3 * C, o, mask=there)
     h = o * tanh(new)
     tl.store(h0 + n * h0_stride + k, h, mask=there)
     if h1 is not None:
@@ -130,11 +132,17 @@ def _lstm_backward(
 
 
 def lstm_forward(
-    gates: Tensor, c: Tensor, weight_ch: Tensor | None, saved: Tensor | None, c_new: Tensor, h: list[Tensor]
+    gates: Tensor,
+    c: Tensor,
+    weight_ch: Tensor | None,
+    keep: bool,
+    c_new: Tensor,
+    short_c: Tensor | None,
+    h: list[Tensor],
 ) -> None:
     """See `plain.lstm_forward`."""
-    arrays = [gates, c, weight_ch, saved, c_new, *h, *[None] * (4 - len(h))]
-    launch(_lstm_forward, c, arrays, P=_repeat(weight_ch))
+    arrays = [gates, c, weight_ch, c_new, short_c, *h, *[None] * (4 - len(h))]
+    launch(_lstm_forward, c, arrays, P=_repeat(weight_ch), KEEP=keep)
 
 
 def lstm_backward(

@@ -8,7 +8,13 @@ from torch import Tensor
 
 
 def lstm_forward(
-    gates: Tensor, c: Tensor, weight_ch: Tensor | None, saved: Tensor | None, c_new: Tensor, h: list[Tensor]
+    gates: Tensor,
+    c: Tensor,
+    weight_ch: Tensor | None,
+    keep: bool,
+    c_new: Tensor,
+    short_c: Tensor | None,
+    h: list[Tensor],
 ) -> None:
     """The LSTM's step after the convolutions.
 
@@ -16,8 +22,9 @@ def lstm_forward(
         gates: (N, 4C), what the convolutions gave, in the order i, f, g, o; overwritten.
         c: (N, C), the cell state before the step.
         weight_ch: peepholes (1 or P, 3C), or None.
-        saved: (N, 4C), where the activated gates go, or None.
+        keep: whether the activated gates are to be found in `gates` afterwards.
         c_new: (N, C), where the new cell state goes; may be `c`.
+        short_c: (N, C), where it goes too, in the type of the gates; or None.
         h: (N, C) each, where the new hidden state goes.
     """
     i, f, g, o = gates.to(c.dtype).chunk(4, dim=-1)
@@ -27,9 +34,11 @@ def lstm_forward(
     g = torch.tanh(g)
     new = f * c + i * g
     o = torch.sigmoid(o + w_co * new)
+    if keep:
+        gates.copy_(torch.cat([i, f, g, o], dim=-1))
     c_new.copy_(new)
-    if saved is not None:
-        saved.copy_(torch.cat([i, f, g, o], dim=-1))
+    if short_c is not None:
+        short_c.copy_(new)
     result = o * torch.tanh(new)
     for destination in h:
         destination.copy_(result)

@@ -53,7 +53,7 @@ else:
         assert kernels.kernels_for(torch.device("cuda"), torch.float64) is None
 
     @pytest.mark.parametrize("dtype", ["fp32", "bf16", "fp16"])
-    @pytest.mark.parametrize("missing", [(), ("weight_ch", "saved", "h1", "h2", "h3", "dh0", "dh1", "dh2")])
+    @pytest.mark.parametrize("missing", [(), ("weight_ch", "short_c", "h1", "h2", "h3", "dh0", "dh1", "dh2")])
     @pytest.mark.parametrize("name", ["_lstm_forward", "_lstm_backward"])
     def test_they_compile(
         name: str, missing: tuple[str, ...], dtype: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -63,9 +63,10 @@ else:
             pytest.skip("a triton for other devices")
         monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
         kernel = getattr(importlib.import_module("convlstm.ops.kernels.cuda_lstm"), name)
-        types = {"gates": dtype, "saved": dtype, "d_gates": dtype, "weight_ch": "fp32"}
-        types |= {"c": "fp32", "c_new": "fp32", "dc": "fp32"}
-        constants = {"C": 17, "P": 35, "BLOCK": 512, **dict.fromkeys(missing)}
+        types = {"gates": dtype, "d_gates": dtype, "weight_ch": "fp32"}
+        # The forward kernel has a wide cell state; for the other it is kept in the type of the gates.
+        types |= {"c": "fp32", "c_new": "fp32"} if name == "_lstm_forward" else {"dc": "fp32"}
+        constants = {"C": 17, "P": 35, "BLOCK": 512, "KEEP": not missing, **dict.fromkeys(missing)}
         signature = {
             argument: "constexpr"
             if argument in constants
@@ -97,19 +98,20 @@ def twin(*arrays: Tensor) -> list[Tensor]:
 
 
 def forward_agrees(gates: Tensor, c: Tensor, weight_ch: Tensor | None, keep: bool, pads: list[int]) -> None:
-    """Compare with `plain`; without `keep` nothing is saved and c is written over."""
+    """Compare with `plain`; without `keep` the gates are lost and c is written over."""
     from convlstm.ops.kernels import cuda
 
     N, C = c.shape
     results = []
     for module in (plain, cuda):
         own_gates, own_c = twin(gates, c)
-        saved = torch.zeros_like(gates) if keep else None
         c_new = torch.zeros_like(c) if keep else own_c
+        short = torch.zeros_like(c, dtype=gates.dtype) if keep and gates.dtype != c.dtype else None
         wide = [gates.new_zeros(N, C + pad) for pad in pads]
         places = [array[:, pad // 2 : pad // 2 + C] for array, pad in zip(wide, pads, strict=True)]
-        module.lstm_forward(own_gates, own_c, weight_ch, saved, c_new, places)
-        results.append([c_new, *wide, *([] if saved is None else [saved, own_c])])
+        module.lstm_forward(own_gates, own_c, weight_ch, keep, c_new, short, places)
+        kept = [own_gates, own_c] if keep else []
+        results.append([c_new, *wide, *kept, *([] if short is None else [short])])
     for ours, theirs in zip(*reversed(results), strict=True):
         tolerance = TOLERANCE[ours.dtype]
         assert_close(ours, theirs, rtol=tolerance, atol=tolerance, equal_nan=True)
@@ -118,7 +120,9 @@ def forward_agrees(gates: Tensor, c: Tensor, weight_ch: Tensor | None, keep: boo
 def backward_agrees(gates: Tensor, c: Tensor, weight_ch: Tensor | None, sources: list[Tensor]) -> None:
     from convlstm.ops.kernels import cuda
 
-    c_new, dc = twin(c, c)
+    dc = twin(c)[0]
+    c = c.to(gates.dtype)
+    c_new = twin(c)[0]
     c_new.normal_()
     dc.normal_()
     results = []

@@ -121,6 +121,24 @@ def test_gru_gates_backward(compiled: ModuleType, dtype: torch.dtype) -> None:
     assert_same(step, compiled, dtype)
 
 
+@pytest.mark.parametrize("period", [None, 1, 7])
+@pytest.mark.parametrize(("keep", "copies"), [(False, 0), (True, 0), (True, 3)])
+def test_lstm_forward(
+    keep: bool, copies: int, period: int | None, compiled: ModuleType, dtype: torch.dtype
+) -> None:
+    def step(kernels: ModuleType, rows: Arrays) -> None:
+        gates, c = rows(4 * C), rows(C, torch.float32)
+        weight_ch = None if period is None else rows(3 * C, torch.float32)[:period].contiguous()
+        c_new = rows(C, torch.float32) if keep else c
+        short = rows(C) if keep and dtype != torch.float32 else None
+        h = [rows(C) for _ in range(1 + copies)]
+        kernels.lstm_forward(gates, c, weight_ch, keep, c_new, short, h)
+        if not keep:
+            gates.zero_()  # whatever is left there
+
+    assert_same(step, compiled, dtype, rows=43 * 7)
+
+
 @pytest.mark.parametrize("parts", [0, 1, 3, 4])
 def test_lstm_backward(parts: int, compiled: ModuleType, dtype: torch.dtype) -> None:
     def step(kernels: ModuleType, rows: Arrays) -> None:
