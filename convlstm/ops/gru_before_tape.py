@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from convlstm.ops.convolution import Convolution, empty_frames, turned, weight_gradient
-from convlstm.ops.gru_tape import GRUParameters, channel_sums, same_rows
+from convlstm.ops.gru_tape import GRUParameters, same_rows
 from convlstm.ops.kernels import rows
-from convlstm.ops.lstm_tape import wide_type
+from convlstm.ops.lstm_tape import channel_sums, wide_type
 
 
 class GRUBeforeWeights(GRUParameters):

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from convlstm.ops.convolution import Convolution, empty_frames, turned, weight_gradient
 from convlstm.ops.kernels import kernels_for, plain, rows
-from convlstm.ops.lstm_tape import wide_type
+from convlstm.ops.lstm_tape import channel_sums, wide_type
 
 
 class GRUParameters:
@@ -184,8 +184,3 @@ class GRUBackward:
             d_ih += weight_gradient(self._weights.ih, input, d_of_x)
         if len(h) and d_hh is not None:
             d_hh += weight_gradient(self._weights.hh, h, d_of_h[steps - len(h) :])
-
-
-def channel_sums(gradients: Tensor) -> Tensor:
-    """(T, B, C, *S) -> (C,), summed in the wide type."""
-    return gradients.sum([0, 1, *range(3, gradients.dim())], dtype=wide_type(gradients))

@@ -19,6 +19,11 @@ def wide_type(tensor: Tensor) -> torch.dtype:
     return torch.promote_types(tensor.dtype, torch.float32)
 
 
+def channel_sums(gradients: Tensor) -> Tensor:
+    """(T, B, C, *S), channels last in memory, -> (C,)."""
+    return rows(gradients.flatten(0, 1)).sum(0)
+
+
 class LSTMWeights:
     """The parameters of a layer: weight_ih, weight_hh, bias and weight_ch."""
 
@@ -212,7 +217,7 @@ class LSTMBackward:
         d_ih, d_hh, d_bias, _ = self.gradients
         assert d_hh is not None
         if d_bias is not None:
-            d_bias += d_gates.sum([0, 1, *range(3, d_gates.dim())])
+            d_bias += channel_sums(d_gates)
         if d_ih is not None and input is not None and _is_joint(input, h):
             d_both = weight_gradient(self._weights.both(), _join(input, h), d_gates)
             d_ih += d_both[:, : d_ih.shape[1]]

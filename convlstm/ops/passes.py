@@ -251,7 +251,8 @@ def backward(
                 d_input_rows[t].copy_(_where(stack, t, read_given, d_read, torch.zeros_like(d_read)))
         for n, layer in enumerate(layers):
             below = outs[n - 1] if n else fed
-            h = outs[n][begin - 1 : end - 1] if begin else torch.cat([before[n], outs[n][: end - 1]])
+            h = outs[n][max(begin - 1, 0) : end - 1]
+            h = torch.cat([before[n], h]) if not begin and len(before[n]) else h
             layer.weights(end - begin, below[begin:end], h)
     d_head = None
     if head:
