@@ -15,11 +15,11 @@ from convlstm.ops.convolution import channels_last, empty_frames
 from convlstm.ops.gru_before_tape import GRUBeforeWeights
 from convlstm.ops.gru_tape import GRUWeights
 from convlstm.ops.lstm_tape import LSTMWeights, wide_type
-from convlstm.ops.passes import CHECKPOINTS, EVERYTHING, NOTHING, Stack
+from convlstm.ops.passes import EVERYTHING, NOTHING, STATES, Stack
 
 LAYERS = {"lstm": LSTMWeights, "gru": GRUWeights, "gru_before": GRUBeforeWeights}
 PARAMETERS = 4  # of a layer: weight_ih, weight_hh, bias, and the LSTM's weight_ch or the GRU's bias_hn
-STATES = 2  # of a layer: h, c; the GRU's c is never given, and returned with no channels
+OF_STATE = 2  # of a layer: h, c; the GRU's c is never given, and returned with no channels
 
 
 class _Arguments:
@@ -34,10 +34,10 @@ class _Arguments:
         left = iter(tensors)
         everything = [next(left) if there else None for there in present]
         steps, keep, given, first, sigmoid = numbers
-        L = (len(present) - 3) // (PARAMETERS + STATES)
-        input, states = everything[0], everything[1 : 1 + STATES * L]
+        L = (len(present) - 3) // (PARAMETERS + OF_STATE)
+        input, states = everything[0], everything[1 : 1 + OF_STATE * L]
         assert input is not None
-        parameters = everything[1 + STATES * L : -2]
+        parameters = everything[1 + OF_STATE * L : -2]
         self.input = input
         self.states = list(zip(states[::2], states[1::2], strict=True))
         layers = [
@@ -73,22 +73,17 @@ def _(kind, tensors, present, numbers, read_given, lengths):
         return empty_frames(*shape, *S, like=like, dtype=dtype)
 
     widths = [layer.channels for layer in stack.layers]
-    slots = T if stack.keep == EVERYTHING else 0
-    cells = {NOTHING: 0, EVERYTHING: T, CHECKPOINTS: -(-T // passes.chunk_length(T, stack.keep))}[stack.keep]
+    gates, cells = T if stack.keep == EVERYTHING else 0, T if stack.keep else 0
     y = frames(T - stack.first, B, I) if stack.head else frames(T, B, widths[-1])
     last = [
         state
         for w in stack.layers
         for state in (frames(B, w.channels), frames(B, w.cell_channels, dtype=wide))
     ]
-    kept_type = None if stack.keep == EVERYTHING else wide
     kept = [
         k
         for w in stack.layers
-        for k in (
-            *(frames(B, w.kept_channels) for _ in range(slots)),
-            frames(cells, B, w.cell_channels, dtype=kept_type),
-        )
+        for k in (*(frames(B, w.kept_channels) for _ in range(gates)), frames(cells, B, w.cell_channels))
     ]
     hidden = (widths if stack.head else widths[:-1]) if stack.keep else []
     read = frames(T if stack.head and stack.keep else 0, B, I)
@@ -119,7 +114,7 @@ def _stack_backward(
     # Sums over time are made in a wider type than the parameters may have.
     results = [d_input] if d_input is not None else []
     results += [channels_last(d) for d in d_states if d is not None]
-    parameters = tensors[len(tensors) - sum(present[1 + STATES * len(call.states) :]) :]
+    parameters = tensors[len(tensors) - sum(present[1 + OF_STATE * len(call.states) :]) :]
     summed = [d for d in (*d_parameters, *(d_head or ())) if d is not None]
     return results + [d.to(p.dtype) for d, p in zip(summed, parameters, strict=True)]
 
@@ -129,23 +124,23 @@ def _(kind, tensors, present, numbers, read_given, lengths, outputs, gradients, 
     call = _Arguments(kind, tensors, present, numbers)
     results = [empty_frames(*call.input.shape, like=call.input[0])] if to_input else []
     results += [empty_frames(*s.shape, like=s) for pair in call.states for s in pair if s is not None]
-    parameters = tensors[len(tensors) - sum(present[1 + STATES * len(call.states) :]) :]
+    parameters = tensors[len(tensors) - sum(present[1 + OF_STATE * len(call.states) :]) :]
     return results + [torch.empty_like(p, memory_format=torch.contiguous_format) for p in parameters]
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
     kind, tensors, present, numbers, read_given, lengths = inputs
-    L = (len(present) - 3) // (PARAMETERS + STATES)
-    ctx.kind, ctx.present, ctx.numbers, ctx.last = kind, present, numbers, STATES * L
+    L = (len(present) - 3) // (PARAMETERS + OF_STATE)
+    ctx.kind, ctx.present, ctx.numbers, ctx.last = kind, present, numbers, OF_STATE * L
     ctx.count = len(tensors)
     # The last states are not needed.
-    ctx.save_for_backward(*tensors, read_given, lengths, output[0], *output[1 + STATES * L :])
+    ctx.save_for_backward(*tensors, read_given, lengths, output[0], *output[1 + OF_STATE * L :])
     ctx.set_materialize_grads(False)
 
 
 def _backward(ctx: Any, gradients: list[Tensor | None]) -> tuple[Any, ...]:
-    tensors = list(ctx.saved_tensors[: ctx.count])
-    read_given, lengths, *outputs = ctx.saved_tensors[ctx.count :]
+    saved = ctx.saved_tensors  # looked at once: under activation checkpointing they are made anew for it
+    tensors, (read_given, lengths, *outputs) = list(saved[: ctx.count]), saved[ctx.count :]
     used = gradients[: 1 + ctx.last]
     to_input = ctx.needs_input_grad[1][0]
     results = _stack_backward(
@@ -238,7 +233,7 @@ def forecast(
 ) -> Tensor:
     """Run a stack of layers of a kind that predicts its next input; see `convlstm.ops.forecast`."""
     weight, bias = (tensor.to(dtype) for tensor in head)
-    none = [None] * (STATES * len(layers))
+    none = [None] * (OF_STATE * len(layers))
     everything = [input.to(dtype), *none, *_parameters(kind, layers, dtype), weight.flatten(1), bias]
     numbers = [steps, keep_of(everything, False), given, first, int(sigmoid)]
     return run(kind, everything, numbers, read_given, None)[0]
@@ -279,7 +274,7 @@ def keep_of(tensors: list[Tensor | None], recompute: bool) -> int:
     """What a call must keep for its backward pass."""
     if not (torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)):
         return NOTHING
-    return CHECKPOINTS if recompute else EVERYTHING
+    return STATES if recompute else EVERYTHING
 
 
 def run(
@@ -291,6 +286,6 @@ def run(
 ) -> list[Tensor]:
     """Call the operator; return the outputs, and h and c of each layer."""
     present = [int(tensor is not None) for tensor in tensors]
-    L = (len(present) - 3) // (PARAMETERS + STATES)
+    L = (len(present) - 3) // (PARAMETERS + OF_STATE)
     given = [tensor for tensor in tensors if tensor is not None]
-    return _stack(kind, given, present, numbers, read_given, lengths)[: 1 + STATES * L]
+    return _stack(kind, given, present, numbers, read_given, lengths)[: 1 + OF_STATE * L]

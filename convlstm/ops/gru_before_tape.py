@@ -23,9 +23,9 @@ class GRUBeforeWeights(GRUParameters):
         """Of what a step keeps for the backward pass: r, z and n."""
         return 3 * self.channels
 
-    def forward(self, like: Tensor, slots: int) -> "GRUBeforeForward":
+    def forward(self, like: Tensor, slots: int, keep_gates: bool) -> "GRUBeforeForward":
         """Return the steps forward; see there."""
-        return GRUBeforeForward(self, like, slots)
+        return GRUBeforeForward(self, like, slots, keep_gates)
 
     def backward(self, like: Tensor, chunk: int, d_c: Tensor | None) -> "GRUBeforeBackward":
         """Return the steps back; see there. `d_c` is None or has no channels."""
@@ -41,7 +41,7 @@ class GRUBeforeWeights(GRUParameters):
 class GRUBeforeForward:
     """The steps of a layer, in buffers that are made once; as `GRUForward`."""
 
-    def __init__(self, weights: GRUBeforeWeights, like: Tensor, slots: int):
+    def __init__(self, weights: GRUBeforeWeights, like: Tensor, slots: int, keep_gates: bool):
         (B, _, *S), I, C = like.shape, weights.input_channels, weights.channels
         self._weights = weights
         self._of_gates, self._of_new = (Convolution(weight) for weight in weights.both())
@@ -53,7 +53,8 @@ class GRUBeforeForward:
         self._with_reset = empty_frames(B, I + C, *S, like=like)
         self.x, self.h = self._with_h[:, :I], self._with_h[:, I:]
         """Where a step reads its input and the hidden state; it leaves the new one there."""
-        self.gates = [empty_frames(B, weights.kept_channels, *S, like=like) for _ in range(slots)]
+        steps = range(slots if keep_gates else 0)
+        self.gates = [empty_frames(B, weights.kept_channels, *S, like=like) for _ in steps]
         """Of each step, what it keeps."""
         self.cells = empty_frames(slots, B, 0, *S, like=like)
         self.c = empty_frames(B, 0, *S, like=like, dtype=wide_type(like))
@@ -71,7 +72,7 @@ class GRUBeforeForward:
         first = self._first() if self._no_h else None
         gates = self._of_gates(self._with_h, self._bias_gates) if first is None else first[:, : 2 * C]
         saved_gates = saved_new = None
-        if slot is not None:
+        if slot is not None and self.gates:
             saved_gates, saved_new = (rows(kept) for kept in self.gates[slot].split([2 * C, C], dim=1))
         kernels.gru_gates_forward(rows(gates), state, saved_gates, reset)
         if first is None:

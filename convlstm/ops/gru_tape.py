@@ -39,9 +39,9 @@ class GRUWeights(GRUParameters):
         """Of what a step keeps for the backward pass: r, z, n and what r multiplies."""
         return 4 * self.channels
 
-    def forward(self, like: Tensor, slots: int) -> "GRUForward":
+    def forward(self, like: Tensor, slots: int, keep_gates: bool) -> "GRUForward":
         """Return the steps forward; see there."""
-        return GRUForward(self, like, slots)
+        return GRUForward(self, like, slots, keep_gates)
 
     def backward(self, like: Tensor, chunk: int, d_c: Tensor | None) -> "GRUBackward":
         """Return the steps back; see there. `d_c` is None or has no channels."""
@@ -59,10 +59,11 @@ class GRUForward:
     Args:
         weights: of the layer.
         like: (B, *, *S), for batch, frame size, type and device.
-        slots: how many steps are kept for the backward pass.
+        slots: of how many steps something is kept for the backward pass.
+        keep_gates: whether anything is, but the hidden states.
     """
 
-    def __init__(self, weights: GRUWeights, like: Tensor, slots: int):
+    def __init__(self, weights: GRUWeights, like: Tensor, slots: int, keep_gates: bool):
         (B, _, *S), C = like.shape, weights.channels
         self._weights = weights
         self._of_h = Convolution(weights.hh)
@@ -70,7 +71,8 @@ class GRUForward:
         self.x = empty_frames(B, weights.input_channels, *S, like=like)
         self.h = empty_frames(B, C, *S, like=like)
         """Where a step reads its input and the hidden state; it leaves the new one there."""
-        self.gates = [empty_frames(B, weights.kept_channels, *S, like=like) for _ in range(slots)]
+        steps = range(slots if keep_gates else 0)
+        self.gates = [empty_frames(B, weights.kept_channels, *S, like=like) for _ in steps]
         """Of each step, what it keeps."""
         self.cells = empty_frames(slots, B, 0, *S, like=like)
         self.c = empty_frames(B, 0, *S, like=like, dtype=wide_type(like))
@@ -95,7 +97,7 @@ class GRUForward:
         of_x = self._bias if self._of_x is None else rows(self._of_x(self.x, weights.bias))
         of_h = self._zeros if self._no_h else rows(self._of_h(self.h))
         self._no_h = False
-        saved = None if slot is None else rows(self.gates[slot])
+        saved = rows(self.gates[slot]) if slot is not None and self.gates else None
         weights.kernels.gru_forward(of_x, of_h, self._hn, rows(self.h), saved, list(h))
 
 

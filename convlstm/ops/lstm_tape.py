@@ -36,9 +36,9 @@ class LSTMWeights:
         self.kept_channels = 4 * self.channels  # i, f, g, o
         self.peepholes = None if ch is None else ch.flatten(1).t().contiguous()  # (1 or P, 3C)
 
-    def forward(self, like: Tensor, slots: int) -> "LSTMForward":
+    def forward(self, like: Tensor, slots: int, keep_gates: bool) -> "LSTMForward":
         """Return the steps forward; see there."""
-        return LSTMForward(self, like, slots)
+        return LSTMForward(self, like, slots, keep_gates)
 
     def backward(self, like: Tensor, chunk: int, d_c: Tensor | None) -> "LSTMBackward":
         """Return the steps back; see there."""
@@ -55,10 +55,11 @@ class LSTMForward:
     Args:
         weights: of the layer.
         like: (B, *, *S), for batch, frame size, type and device.
-        slots: how many steps are kept for the backward pass.
+        slots: of how many steps something is kept for the backward pass.
+        keep_gates: whether the gates are, beside the cell states.
     """
 
-    def __init__(self, weights: LSTMWeights, like: Tensor, slots: int):
+    def __init__(self, weights: LSTMWeights, like: Tensor, slots: int, keep_gates: bool):
         (B, _, *S), I, C = like.shape, weights.input_channels, weights.channels
         self._weights = weights
         self._of_both = Convolution(weights.both())
@@ -67,7 +68,8 @@ class LSTMForward:
         self.x, self.h = self._both[:, :I], self._both[:, I:]
         """Where a step reads its input and the hidden state; it leaves the new one there."""
         self._h_rows = rows(self.h)
-        self.gates: list[Tensor] = [like.new_empty(0)] * slots
+        self._keep_gates = keep_gates
+        self.gates: list[Tensor] = [like.new_empty(0)] * (slots if keep_gates else 0)
         """(B, 4C, *S) of each step, activated."""
         self.cells = empty_frames(slots, B, C, *S, like=like)
         self._cells = rows_of_steps(self.cells)
@@ -108,13 +110,14 @@ class LSTMForward:
         self._no_h = False
         c, c_new, short = self._c, self._c, None
         if slot is not None:
-            self.gates[slot] = gates
+            if self._keep_gates:
+                self.gates[slot] = gates
             if self.cells.dtype == c.dtype:
                 self._c = c_new = self._cells[slot]
             else:
                 short = self._cells[slot]
         states = c_new, short, [self._h_rows, *h]
-        weights.kernels.lstm_forward(rows(gates), c, weights.peepholes, slot is not None, *states)
+        weights.kernels.lstm_forward(rows(gates), c, weights.peepholes, self._keep_gates, *states)
 
 
 class LSTMBackward:

@@ -11,9 +11,8 @@ With a head the stack predicts its next input, and can read its own prediction i
 What makes it fast: input and hidden state are convolved together, from a buffer that stays in the cache and
 into which the pointwise kernels write; those pass over memory once; a weight's gradient is one convolution
 for many time steps; a hidden state of zeros is not convolved. Kept for the backward pass are, per layer, the
-outputs, the activated gates and the cell states, 6 C numbers per step and pixel of an LSTM; with checkpoints,
-only the outputs and a few cell states, and the rest is computed anew, a chunk of time at a time. A GRU's
-cell state has no channels.
+outputs, the cell states and the activated gates, 6 C numbers per step and pixel of an LSTM; or outputs and
+cell states alone, 2 C, and the gates are computed anew, a step at a time. A GRU's cell state has no channels.
 """
 
 import math
@@ -30,13 +29,13 @@ from convlstm.ops.head import Head
 from convlstm.ops.kernels import frames, rows, rows_of_steps
 from convlstm.ops.lstm_tape import LSTMBackward, LSTMWeights
 
-NOTHING, EVERYTHING, CHECKPOINTS = 0, 1, 2
+NOTHING, EVERYTHING, STATES = 0, 1, 2
 """What the forward pass keeps for the backward pass."""
 
 
 def chunk_length(steps: int, keep: int) -> int:
-    """Time steps whose gate gradients (with checkpoints also gates) are held at a time."""
-    return math.ceil(math.sqrt(steps / 5) if keep == CHECKPOINTS else steps / 8)
+    """Time steps whose gate gradients are held at a time: a small part of what is kept."""
+    return math.ceil(steps / (10 if keep == EVERYTHING else 20))
 
 
 @dataclass
@@ -85,8 +84,8 @@ def forward(
         were read.
     """
     T, (B, I, *S), like = stack.steps, input.shape[1:], input[0]
-    chunk, everything = chunk_length(T, stack.keep), stack.keep == EVERYTHING
-    layers = [weights.forward(like, T if everything else 0) for weights in stack.layers]
+    slots, keep_gates = T if stack.keep else 0, stack.keep == EVERYTHING
+    layers = [weights.forward(like, slots, keep_gates) for weights in stack.layers]
     for layer, state in zip(layers, states, strict=True):
         layer.start(*state)
     head = stack.make_head()
@@ -100,17 +99,10 @@ def forward(
     kept_h = [rows_of_steps(out) for out in outs]
     above = [rows(layer.x) for layer in layers[1:]]
     to_head = head.places(like) if head else []
-    starts = [
-        empty_frames(math.ceil(T / chunk) if stack.keep == CHECKPOINTS else 0, *layer.c.shape, like=layer.c)
-        for layer in layers
-    ]
     y = empty_frames(T - stack.first, B, I, *S, like=like) if head else outs[-1]
     read = empty_frames(T if head and stack.keep else 0, B, I, *S, like=like)
     last = [(torch.empty_like(layer.h), torch.empty_like(layer.c)) for layer in layers]
     for t in range(T):
-        for layer, start in zip(layers, starts, strict=True):
-            if len(start) and t % chunk == 0:
-                start[t // chunk].copy_(layer.c)
         frame = input[t] if t < len(input) else y[t - 1 - stack.first]
         if t >= stack.given:
             frame = _where(stack, t, read_given, frame, y[t - 1 - stack.first])
@@ -119,7 +111,7 @@ def forward(
             read[t].copy_(frame)
         for n, layer in enumerate(layers):
             places = (*kept_h[n][t : t + 1], *above[n : n + 1], *to_head[n : n + 1])
-            layer.step(t if everything else None, *places)
+            layer.step(t if stack.keep else None, *places)
         if head and t >= stack.first:
             head.predict(y[t - stack.first])
         if lengths is not None:
@@ -130,11 +122,7 @@ def forward(
             ]
     if lengths is None:
         last = [(channels_last(layer.h.clone()), layer.c.clone()) for layer in layers]
-    kept = [
-        tensor
-        for layer, start in zip(layers, starts, strict=True)
-        for tensor in (*layer.gates, layer.cells if everything else start)
-    ]
+    kept = [tensor for layer in layers for tensor in (*layer.gates, layer.cells)]
     hidden = (outs if head else outs[:-1]) if stack.keep else []
     return y, [state for pair in last for state in pair], [*kept, *hidden, read]
 
@@ -179,7 +167,7 @@ def backward(
     """
     T, like, L = stack.steps, input[0], len(stack.layers)
     B, _, *S = like.shape
-    chunk, again = chunk_length(T, stack.keep), stack.keep == CHECKPOINTS
+    chunk, again = chunk_length(T, stack.keep), stack.keep == STATES
     slots = 0 if again else T
     gates = [kept[n * (slots + 1) : n * (slots + 1) + slots] for n in range(L)]
     cells = [kept[n * (slots + 1) + slots] for n in range(L)]
@@ -192,9 +180,7 @@ def backward(
         for w, (_, c) in zip(stack.layers, states, strict=True)
     ]
     first_c = [c.to(like.dtype) for c in first_c]
-    starts, recompute = cells, [weights.forward(like, chunk) for weights in stack.layers if again]
-    if again:
-        gates, cells = [layer.gates for layer in recompute], [layer.cells for layer in recompute]
+    recompute = [weights.forward(like, 1, True) for weights in stack.layers if again]
     c_rows = [rows_of_steps(cell) for cell in cells]
     d_h_last, d_c_last = d_last[::2], d_last[1::2]
     layers = [
@@ -209,19 +195,6 @@ def backward(
     d_read: Tensor | None = None  # the gradient of the frame that the step after read
     for begin in reversed(range(0, T, chunk)):
         end = min(begin + chunk, T)
-        before = [
-            out[begin - 1 : begin] if begin else (out[:0] if h0 is None else h0[None])
-            for out, (h0, _) in zip(outs, states, strict=True)
-        ]  # (1 or 0, B, C, *S)
-        if again:
-            first_c = [rows(start[begin // chunk]).to(like.dtype) for start in starts]
-            for layer, h, start in zip(recompute, before, starts, strict=True):
-                layer.start(h[0] if len(h) else None, start[begin // chunk])
-            for t in range(begin, end):
-                recompute[0].x.copy_(fed[t])
-                for n, layer in enumerate(recompute):
-                    layer.step(t - begin, *[rows(above.x) for above in recompute[n + 1 : n + 2]])
-        base = begin if again else 0  # the step of the first gates and cells
         for t in reversed(range(begin, end)):
             parts: list[list[Tensor]] = [[] if d is None else [d] for d in d_h]
             if head and t >= stack.first:
@@ -243,16 +216,19 @@ def backward(
             for n in reversed(range(L)):
                 if d_read is not None:
                     parts[n].append(d_read)
-                c = c_rows[n][t - base - 1] if t > base else first_c[n]
-                h, at = h_rows[n][t - 1] if t else first_h[n], t - base
-                kept_here = rows(gates[n][at]), h, c, c_rows[n][at]
+                c, h = (c_rows[n][t - 1], h_rows[n][t - 1]) if t else (first_c[n], first_h[n])
+                if again:
+                    recompute[n].start(None if h is None else frames(h, like), frames(c, like))
+                    recompute[n].x.copy_((outs[n - 1] if n else fed)[t])
+                    recompute[n].step(0)
+                kept_here = rows(recompute[n].gates[0] if again else gates[n][t]), h, c, c_rows[n][t]
                 d_read, d_h[n] = layers[n].step(t - begin, *kept_here, parts[n], n > 0 or to_x)
             if d_read is not None and t < len(d_input_rows):
                 d_input_rows[t].copy_(_where(stack, t, read_given, d_read, torch.zeros_like(d_read)))
         for n, layer in enumerate(layers):
             below = outs[n - 1] if n else fed
-            h = outs[n][max(begin - 1, 0) : end - 1]
-            h = torch.cat([before[n], h]) if not begin and len(before[n]) else h
+            h, h0 = outs[n][max(begin - 1, 0) : end - 1], states[n][0]
+            h = torch.cat([h0[None], h]) if begin == 0 and h0 is not None else h
             layer.weights(end - begin, below[begin:end], h)
     d_head = None
     if head:

@@ -173,7 +173,7 @@ def test_gradcheck() -> None:
 
 # torch's checker looks at .grad of copies that it made of a list's tensors.
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
-@pytest.mark.parametrize("keep", [fused.NOTHING, fused.EVERYTHING, fused.CHECKPOINTS])
+@pytest.mark.parametrize("keep", [fused.NOTHING, fused.EVERYTHING, fused.STATES])
 @pytest.mark.parametrize("case", [CASES[0], CASES[1]])
 def test_opcheck(case, keep) -> None:
     arguments = [*tensors(case, torch.float32).values(), None, None]
