@@ -35,7 +35,7 @@ NOTHING, EVERYTHING, STATES = 0, 1, 2
 
 def chunk_length(steps: int, keep: int) -> int:
     """Time steps whose gate gradients are held at a time: a small part of what is kept."""
-    return math.ceil(steps / (10 if keep == EVERYTHING else 20))
+    return math.ceil(steps / (8 if keep == EVERYTHING else 20))
 
 
 @dataclass
