@@ -191,7 +191,7 @@ def main(config: Config) -> Path:
     where = training.describe(device, bfloat16)
     print(f"{path}: {count:,} parameters, digits of {config.data.digits}, on {where}")
     with (
-        training.open_run(path, step) as run,
+        training.open_run(path, step, new=not resume) as run,
         tqdm(total=config.steps, initial=step, unit="step", dynamic_ncols=True) as bar,
     ):
         if not resume:  # so that a run can be resumed from its first second

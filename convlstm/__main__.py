@@ -77,7 +77,7 @@ def _rollout(options: argparse.Namespace) -> None:
     written = video.write_gif(options.output, frames, options.fps)
     rounded = "" if written == options.fps else f" (not {options.fps:g}: {_why_not(options.fps)})"
     print(
-        f"{options.output}: {len(clips)} clips, {options.context} context and {options.horizon} forecast "
+        f"{options.output}: {count}, {options.context} context and {options.horizon} forecast "
         f"frames, {written:.4g} frames per second{rounded}"
     )
 

@@ -5,6 +5,7 @@ per axis, S the spatial axes: (W), (H, W) or (D, H, W).
 """
 
 import math
+import numbers
 import operator
 import warnings
 from collections.abc import Sequence
@@ -28,6 +29,13 @@ def positive(name: str, value: Any, least: int = 1) -> int:
     if number < least:
         raise ValueError(f"{name} is {value!r}; it needs a whole number of {least} or more")
     return number
+
+
+def finite(name: str, value: Any) -> float:
+    """Return a finite number as a float; else raise ValueError naming it."""
+    if not isinstance(value, numbers.Real) or isinstance(value, bool) or not math.isfinite(value):
+        raise ValueError(f"{name} is {value!r}; it needs a finite number")
+    return float(value)
 
 
 def check_tensor(name: str, value: object) -> None:
@@ -89,6 +97,8 @@ class ConvCell(nn.Module):
         kernel = tuple(kernel_size) if per_axis else (kernel_size,) * spatial_dims
         if len(kernel) != spatial_dims:
             raise ValueError(f"kernel_size {kernel_size!r} has {len(kernel)} axes; it needs {spatial_dims}")
+        if dtype is not None and not dtype.is_floating_point:
+            raise ValueError(f"dtype is {dtype}; it needs a real floating type, such as torch.float32")
         self.input_channels = positive("input_channels", input_channels, least=0)
         self.hidden_channels = positive("hidden_channels", hidden_channels)
         self.kernel_size = tuple(positive("kernel_size", k) for k in kernel)
@@ -123,7 +133,7 @@ class ConvCell(nn.Module):
     def _step(self, input: Tensor, *states: Tensor | None) -> tuple[Tensor, ...]:
         """One step on (B, I, *S), or (I, *S) unbatched; return the new states."""
         if self.check_input(input, batched=("B",), alone=()):
-            return self.sequence(input.unsqueeze(0), *states)[1:]  # (1, B, I, *S)
+            return tuple(s.contiguous() for s in self.sequence(input.unsqueeze(0), *states)[1:])
         shape = (self.hidden_channels, *input.shape[1:])
         for name, state in zip(self.states, states, strict=True):
             if state is not None:
@@ -271,14 +281,17 @@ class ConvRecurrent(nn.Module):
                 last_states.append(tuple(last))
             input = torch.cat(outputs, dim=2) if self.bidirectional else outputs[0]  # (T, B, D * C, *S)
             if self.dropout and layer < self.num_layers - 1:
-                input = F.dropout(input, self.dropout, self.training)
+                # What is dropped goes by the order in memory, which differs between implementations.
+                input = F.dropout(input.contiguous(), self.dropout, self.training)
         stacked = tuple(torch.stack(s) for s in zip(*last_states, strict=True))  # (D * L, B, C, *S)
         return self._as_given(input, stacked, batched)
 
     def _as_given(
         self, output: Tensor, last_states: tuple[Tensor, ...], batched: bool
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """The results with the axes that the input came with."""
+        """The results with the axes that the input came with, and their memory in the order of the axes."""
+        # As of torch.nn's layers. Channels come last in what the fused ops return.
+        output, last_states = output.contiguous(), tuple(s.contiguous() for s in last_states)
         if not batched:
             return output.squeeze(1), tuple(s.squeeze(1) for s in last_states)
         return (output.transpose(0, 1) if self.batch_first else output), last_states

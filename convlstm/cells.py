@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from convlstm import ops
-from convlstm.base import ConvCell, check_pair, check_single, positive
+from convlstm.base import ConvCell, check_pair, check_single, finite, positive
 
 __all__ = ["ConvGRUCell", "ConvLSTMCell", "ConvRNNCell"]
 
@@ -137,7 +137,7 @@ class ConvLSTMCell(ConvCell):
             frame = _peephole_frame(peephole, self.spatial_dims)
             self.weight_ch = nn.Parameter(torch.empty(rows, *frame, device=device, dtype=dtype))
         self.peephole = peephole
-        self.forget_bias = forget_bias
+        self.forget_bias = finite("forget_bias", forget_bias)
         self.recompute = recompute
         self.reset_parameters()
 

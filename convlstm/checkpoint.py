@@ -31,17 +31,25 @@ def save_checkpoint(directory: str | Path, model: Forecaster, notes: Mapping[str
 
     Args:
         directory: made if it is missing.
-        model: a forecaster.
+        model: a forecaster; of one in torch.compile's wrapper, the forecaster.
         notes: anything else to keep in config.json beside the network (JSON values): data, metrics, command.
 
     Raises:
-        ValueError: notes with a key "network".
+        TypeError: a model that is no forecaster.
+        ValueError: notes with a key "network", or that JSON has no values for.
     """
-    directory = Path(directory)
+    directory, model = Path(directory), getattr(model, "_orig_mod", model)
+    if not isinstance(model, Forecaster):
+        raise TypeError(
+            f"model is a {type(model).__name__}; it needs a forecaster, such as StackedForecaster"
+        )
     if notes and "network" in notes:
         raise ValueError("notes has a key 'network', which holds the network's config; choose another name")
     config = {"network": config_to_dict(model.config), **(notes or {})}
-    text = json.dumps(config, indent=2, allow_nan=False) + "\n"
+    try:
+        text = json.dumps(config, indent=2, allow_nan=False) + "\n"
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"notes has a value that JSON cannot hold: {error}") from error
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     data = save(tensors, metadata={"format": "pt"})
     directory.mkdir(parents=True, exist_ok=True)

@@ -144,7 +144,7 @@ class StackedForecaster(Forecaster):
         predictions = context[:, :0]
         if context.shape[1] > 1:
             predictions, cells = self._next_frames(context[:, :-1], cells)
-        return predictions, ForecasterState(cells, context[:, -1])
+        return predictions, ForecasterState(cells, context[:, -1].clone())  # not the caller's memory
 
     def _next_frames(
         self, frames: Tensor, cells: tuple[tuple[Tensor, ...] | None, ...]
@@ -212,6 +212,8 @@ class EncoderForecaster(Forecaster):
         """Predict `horizon` frames (B, horizon, C, H, W) from the forecaster's states."""
         if state.cells[0] is None:
             raise ValueError("state.cells is empty: this state is not from this network's encode or step")
+        if state.frame is not None:
+            raise ValueError("state.frame is given: this state is not from this network's encode or step")
         B, _, h, w = state.cells[0][0].shape
         nothing = self.head.weight.new_empty(horizon, B, 0, h, w)  # only its sizes count
         outputs, cells = run_cells(self.forecaster, nothing, state.cells)

@@ -28,8 +28,13 @@ def check_range(settings: Any, names: str, fits: Callable[[Any], bool], needs: s
         needs: the values that would do, in words.
     """
     for name in names.split():
-        if not fits(getattr(settings, name)):
-            raise ValueError(f"{name} is {getattr(settings, name)}; it needs {needs}")
+        value = getattr(settings, name)
+        try:
+            good = fits(value)
+        except TypeError:  # a string in a file, say, where a number belongs
+            good = False
+        if not good:
+            raise ValueError(f"{name} is {value!r}; it needs {needs}")
 
 
 def settings_to_dict(settings: Any) -> dict[str, Any]:
@@ -92,7 +97,10 @@ def settings_of(kind: type[T], run: Path) -> T:
         raise ValueError(
             f"{run} has no training settings: this checkpoint was not written by train.py; give a run of it"
         )
-    return settings_from_dict(kind, values)
+    try:
+        return settings_from_dict(kind, values)
+    except ValueError as error:
+        raise ValueError(f"the settings in {run} do not fit: {error}") from error
 
 
 def parse_settings(

@@ -3,7 +3,9 @@
 import contextlib
 import json
 import math
+import pickle
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -106,7 +108,8 @@ def new_path(name: str | None, preset: str) -> Path:
         raise ValueError(f"name is {name!r}; it needs the name of a folder, which is made under runs/")
     path = Path("runs") / (name or f"{preset}-{datetime.now():%Y%m%d-%H%M%S}")
     if path.exists():
-        raise ValueError(f"name: {path} exists; choose another --name, or go on with it: --resume {path}")
+        go_on = f", or go on with it: --resume {path}" if (path / STATE).exists() else ""
+        raise ValueError(f"name: {path} exists; choose another --name{go_on}")
     return path
 
 
@@ -219,13 +222,18 @@ class RunDirectory:
 
 
 @contextlib.contextmanager
-def open_run(path: Path, step: int = 0) -> Iterator[RunDirectory]:
-    """Open a `RunDirectory` for as long as its run lasts.
+def open_run(path: Path, step: int = 0, *, new: bool = False) -> Iterator[RunDirectory]:
+    """Open a `RunDirectory` for as long as its run lasts; a new run's directory must not be there yet.
 
     Where an error comes before the first state is saved, what was made of the directory is removed; where a
     run is interrupted after that, the KeyboardInterrupt says how to go on.
     """
     made = [folder for folder in (path, *path.parents) if not folder.exists()]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.mkdir(exist_ok=not new)
+    except FileExistsError as error:
+        raise ValueError(f"name: {path} exists; choose another --name") from error
     try:
         with contextlib.closing(RunDirectory(path, step)) as run:
             yield run
@@ -258,8 +266,13 @@ def load_state(path: Path, **parts: Any) -> tuple[int, float]:
         return int(state["step"]), float(state["best"])
     except FileNotFoundError as error:
         raise ValueError(f"resume is {str(path)!r}, which has no {STATE}: nothing to continue") from error
+    except pickle.UnpicklingError as error:
+        raise ValueError(
+            f"{path / STATE} holds more than tensors and numbers, which is never loaded; "
+            "it needs the file that train.py wrote"
+        ) from error
     except Exception as error:  # torch.load raises whatever the damage leads to
-        reason = " ".join(str(error).split()) or "it ends too early"
+        reason = "it is cut short" if isinstance(error, OSError | EOFError) else " ".join(str(error).split())
         raise ValueError(f"{path / STATE} is damaged or does not fit: {reason}") from error
 
 
@@ -278,7 +291,11 @@ def write_rollout(path: Path, predict: Predict, clips: Tensor, context: int, fps
 
 
 def exit_status(script: str, run: Callable[[], object]) -> int:
-    """Run a script; return 0, 2 after one line on stderr for what was wrong, or 130 after an interruption."""
+    """Run a script; return 0, 2 after one line on stderr for what was wrong, or 130 after an interruption.
+
+    SIGTERM ends it as an error does, so that nothing unfinished is left behind.
+    """
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         run()
     except (ArithmeticError, ValueError, OSError) as error:
@@ -287,4 +304,6 @@ def exit_status(script: str, run: Callable[[], object]) -> int:
     except KeyboardInterrupt as stop:
         print(f"{script}: {stop}" if str(stop) else f"{script}: stopped", file=sys.stderr)
         return 130
+    finally:
+        signal.signal(signal.SIGTERM, before)
     return 0

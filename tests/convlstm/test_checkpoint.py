@@ -5,6 +5,7 @@ import math
 import os
 import pickle
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from safetensors.torch import save_file
 from torch.testing import assert_close
 
 from convlstm import (
+    ConvLSTM,
     EncoderForecaster,
     EncoderForecasterConfig,
     Forecaster,
@@ -176,3 +178,19 @@ def test_the_config_is_plain_json(tmp_path: Path) -> None:
         "peephole": None,
         "output": "linear",
     }
+
+
+def test_a_compiled_network_is_saved_as_the_network(tmp_path: Path) -> None:
+    model = stacked()
+    wrapped: Any = torch.compile(model)
+    save_checkpoint(tmp_path, wrapped)
+    assert_close(dict(load_checkpoint(tmp_path).state_dict()), dict(model.state_dict()))
+
+
+def test_what_is_no_forecaster_is_not_saved(tmp_path: Path) -> None:
+    layer: Any = ConvLSTM(1, 2, 3)
+    with pytest.raises(TypeError, match="model is a ConvLSTM; it needs a forecaster"):
+        save_checkpoint(tmp_path / "new", layer)
+    with pytest.raises(ValueError, match="notes has a value that JSON cannot hold"):
+        save_checkpoint(tmp_path / "new", stacked(), {"mse": math.nan})
+    assert not (tmp_path / "new").exists()

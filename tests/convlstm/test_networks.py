@@ -279,3 +279,13 @@ def test_autocast_gives_float32_frames(network: str, cell: str) -> None:
         torch.testing.assert_close(rounded, exact, rtol=0, atol=0.05)
     assert not torch.equal(predictions, exact)
     torch.testing.assert_close(model.step(None, state)[0], exact[:, 0], rtol=0, atol=0.05)
+
+
+def test_a_state_of_another_network_is_refused() -> None:
+    stacked = StackedForecaster(StackedForecasterConfig(hidden_channels=(4, 4), kernel_size=3))
+    other = EncoderForecaster(EncoderForecasterConfig(hidden_channels=(4, 4), kernel_size=3))
+    context = torch.rand(1, 3, 1, 8, 8)
+    with pytest.raises(ValueError, match="not from this network's encode or step"):
+        other.step(None, stacked.encode(context))
+    with pytest.raises(ValueError, match="not from this network's encode or step"):
+        stacked.step(None, other.encode(context))

@@ -53,3 +53,9 @@ def test_a_run_keeps_its_settings() -> None:
     small = dataclasses.replace(stored, model=StackedForecasterConfig(hidden_channels=(3,)))
     with pytest.raises(ValueError, match=r"but model.hidden_channels was given"):
         settings.require_same(small, stored, "resume", "device")
+
+
+def test_a_value_of_another_type_is_named() -> None:
+    values = settings.settings_to_dict(train.PRESETS["tiny"]) | {"lr": "x"}
+    with pytest.raises(ValueError, match="lr is 'x'; it needs a number above 0"):
+        settings.settings_from_dict(train.Config, values)

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -128,7 +129,7 @@ class Hostile:
 def test_a_hostile_state_is_refused_and_not_executed(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     torch.save({"step": Hostile()}, tmp_path / training.STATE)
-    with pytest.raises(ValueError, match=r"training.pt is damaged"):
+    with pytest.raises(ValueError, match=r"holds more than tensors and numbers, which is never loaded"):
         training.load_state(tmp_path)
     assert not (tmp_path / "executed").exists()
 
@@ -187,3 +188,27 @@ def test_a_stopwatch_leaves_out_its_pauses(monkeypatch: pytest.MonkeyPatch) -> N
         pass
     assert watch.lap() == 13.0
     assert watch.lap() == 1.0
+
+
+def test_a_new_run_does_not_enter_a_folder_that_is_there(tmp_path: Path) -> None:
+    with training.open_run(tmp_path / "runs" / "new", new=True) as run:
+        run.save_state(0, 1.0)
+    with (
+        pytest.raises(ValueError, match="new exists; choose another --name"),
+        training.open_run(tmp_path / "runs" / "new", new=True),
+    ):
+        pass
+    assert training.load_state(tmp_path / "runs" / "new") == (0, 1.0)
+
+
+def test_sigterm_leaves_no_run_that_cannot_be_gone_on_with(tmp_path: Path) -> None:
+    def run() -> None:
+        with training.open_run(tmp_path / "new", new=True):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as ended:
+        training.exit_status("x.py", run)
+    assert ended.value.code == 128 + signal.SIGTERM
+    assert not (tmp_path / "new").exists()
+    assert signal.getsignal(signal.SIGTERM) is before
