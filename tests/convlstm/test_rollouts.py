@@ -103,11 +103,7 @@ def test_a_context_that_does_not_fit_is_refused_at_once(model: Forecaster) -> No
 
 def test_frames_and_context_are_the_callers_to_change(model: Forecaster, context: Tensor) -> None:
     expected = rollout(model, context, 5)
-    given = context.clone()
-    frames = stream(model, given, 5)
-    given.zero_()
-    assert_close(
-        torch.stack([f.clone() for f in frames if f.mul_(1) is f], dim=1), expected, rtol=0, atol=1e-6
-    )
-    changed = [frame.clone() for frame in stream(model, context, 5) if frame.add_(1) is frame]
+    frames = stream(model, context, 5)
+    context.zero_()
+    changed = [frame.add_(1) for frame in frames]
     assert_close(torch.stack(changed, dim=1), expected + 1, rtol=0, atol=1e-6)
