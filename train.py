@@ -77,7 +77,7 @@ class Config:
     """Frames that the network is given."""
     horizon: int = 10
     """Frames that it is to predict."""
-    steps: int = 3100
+    steps: int = 2600
     """Optimizer steps; all schedules stretch with them."""
     batch_size: int = 4
     """Sequences per step."""
@@ -96,7 +96,7 @@ class Config:
     the default acts at every step."""
     ema_decay: float = 0.99
     """Per step, of the running average of the weights that is validated, tested and saved."""
-    teacher_forcing: float = 0.5
+    teacher_forcing: float = 0.8
     """Share of the run over which the probability of reading true frames falls from 1 to 0 (0: never)."""
     validations: int = 5
     """How often in a run the averaged weights are scored on held-out digits, and the state saved."""

@@ -15,7 +15,7 @@ def is_fused(implementation: str | None, device: torch.device, dtype: torch.dtyp
 
     Args:
         implementation: "reference", "fused", or "auto": fused where its kernels are compiled for the
-            device and the type (on CPUs float32 and bfloat16, if numba is installed), but not under the
+            device and the type (on CPUs float32 and bfloat16, with numba on Linux), but not under the
             transforms of torch.func, which it does not know. None: what the environment variable CONVLSTM_OPS
             says, "auto" if it is not set.
         device: of the input.
