@@ -77,7 +77,7 @@ class Config:
     """Frames that the network is given."""
     horizon: int = 10
     """Frames that it is to predict."""
-    steps: int = 2600
+    steps: int = 2500
     """Optimizer steps; all schedules stretch with them."""
     batch_size: int = 4
     """Sequences per step."""

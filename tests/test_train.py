@@ -21,7 +21,13 @@ from datasets import load_digits, moving_mnist
 
 TINY = train.PRESETS["tiny"]
 FEW = dataclasses.replace(
-    TINY, steps=2, validations=1, validation_sequences=4, test_sequences=4, device="cpu"
+    TINY,
+    steps=2,
+    teacher_forcing=0.5,
+    validations=1,
+    validation_sequences=4,
+    test_sequences=4,
+    device="cpu",
 )
 
 
