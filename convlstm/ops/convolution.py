@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 _CONVOLUTIONS = {2: F.conv2d, 3: F.conv3d}
+_LAST = {2: torch.channels_last, 3: torch.channels_last_3d}
 
 
 def empty_frames(*shape: int, like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
@@ -30,8 +31,7 @@ def empty_frames(*shape: int, like: Tensor, dtype: torch.dtype | None = None) ->
 
 def channels_last(frames: Tensor) -> Tensor:
     """Return (N, C, *S) with memory (N, *S, C): itself, or a copy."""
-    last = torch.channels_last if frames.dim() == 4 else torch.channels_last_3d
-    return frames.contiguous(memory_format=last)
+    return frames.contiguous(memory_format=_LAST[frames.dim() - 2])
 
 
 class Convolution:
@@ -62,17 +62,20 @@ def turned(weight: Tensor) -> Tensor:
     return weight.transpose(0, 1).flip(tuple(range(2, weight.dim()))).contiguous()
 
 
-def weight_gradient(weight: Tensor, frames: Tensor, gradient: Tensor) -> Tensor:
-    """Return a weight's gradient.
+def weight_gradient(taps: torch.Size, frames: Tensor, gradient: Tensor) -> Tensor:
+    """Return the gradient (O, I, *K) of a weight.
 
     Args:
-        weight: (O, I, *K), whose sizes alone count.
+        taps: K.
         frames: (T, B, I, *S), the inputs of its convolution.
         gradient: (T, B, O, *S), the gradients of its outputs.
     """
-    axes = weight.dim() - 2
-    padding, one, zero = [k // 2 for k in weight.shape[2:]], [1] * axes, [0] * axes
+    axes = len(taps)
+    padding, one, zero = [k // 2 for k in taps], [1] * axes, [0] * axes
     mask = (False, True, False)
+    # Nobody looks at the weight but for its sizes: memory that is never touched will do.
+    sizes, last = (gradient.shape[2], frames.shape[2], *taps), _LAST[axes]
+    weight = torch.empty(sizes, dtype=frames.dtype, device=frames.device, memory_format=last)
     return torch.ops.aten.convolution_backward(
         gradient.flatten(0, 1), frames.flatten(0, 1), weight, None, one, padding, one, False, zero, 1, mask
     )[1]

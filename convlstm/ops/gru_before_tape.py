@@ -152,13 +152,11 @@ class GRUBeforeBackward:
         d_ih, d_hh, d_bias, _ = self.gradients
         if d_bias is not None:
             d_bias += torch.cat([channel_sums(d_gates), channel_sums(d_new)])
-        if self._weights.ih is not None and d_ih is not None and input is not None:
-            self._add(d_ih[: 2 * C], self._weights.ih[: 2 * C], input, d_gates)
-            self._add(d_ih[2 * C :], self._weights.ih[2 * C :], input, d_new)
+        taps = self._weights.hh.shape[2:]
+        if d_ih is not None and input is not None:
+            d_ih[: 2 * C] += weight_gradient(taps, input, d_gates)
+            d_ih[2 * C :] += weight_gradient(taps, input, d_new)
         if len(h) and d_hh is not None:
             with_h = slice(steps - len(h), steps)
-            self._add(d_hh[: 2 * C], self._weights.hh[: 2 * C], h, d_gates[with_h])
-            self._add(d_hh[2 * C :], self._weights.hh[2 * C :], self._reset[with_h], d_new[with_h])
-
-    def _add(self, d_weight: Tensor, weight: Tensor, frames: Tensor, gradient: Tensor) -> None:
-        d_weight += weight_gradient(weight, frames, gradient)
+            d_hh[: 2 * C] += weight_gradient(taps, h, d_gates[with_h])
+            d_hh[2 * C :] += weight_gradient(taps, self._reset[with_h], d_new[with_h])

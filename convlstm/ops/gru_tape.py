@@ -182,7 +182,8 @@ class GRUBackward:
             d_bias += channel_sums(d_of_x)
         if d_hn is not None:
             d_hn += channel_sums(d_of_h[:, :, 2 * C :])
-        if self._weights.ih is not None and d_ih is not None and input is not None:
-            d_ih += weight_gradient(self._weights.ih, input, d_of_x)
+        taps = self._weights.hh.shape[2:]
+        if d_ih is not None and input is not None:
+            d_ih += weight_gradient(taps, input, d_of_x)
         if len(h) and d_hh is not None:
-            d_hh += weight_gradient(self._weights.hh, h, d_of_h[steps - len(h) :])
+            d_hh += weight_gradient(taps, h, d_of_h[steps - len(h) :])

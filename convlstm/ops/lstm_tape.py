@@ -62,7 +62,6 @@ class LSTMForward:
     def __init__(self, weights: LSTMWeights, like: Tensor, slots: int, keep_gates: bool):
         (B, _, *S), I, C = like.shape, weights.input_channels, weights.channels
         self._weights = weights
-        self._of_both = Convolution(weights.both())
         self._of_input = None if weights.ih is None else Convolution(weights.ih)
         self._both = empty_frames(B, I + C, *S, like=like)
         self.x, self.h = self._both[:, :I], self._both[:, I:]
@@ -76,6 +75,10 @@ class LSTMForward:
         self._own_c = empty_frames(B, C, *S, like=like, dtype=wide_type(like))
         self._c = rows(self._own_c)
         self._no_h = True
+
+    @cached_property
+    def _of_both(self) -> Convolution:
+        return Convolution(self._weights.both())
 
     @property
     def c(self) -> Tensor:
@@ -216,20 +219,20 @@ class LSTMBackward:
             input: (steps, B, I, *S), or None where there is no input convolution.
             h: (n, B, C, *S), the hidden states before the last n steps of the chunk; before others was none.
         """
-        ih, hh, d_gates = self._weights.ih, self._weights.hh, self._d_gates[:steps]
+        taps, d_gates = self._weights.hh.shape[2:], self._d_gates[:steps]
         d_ih, d_hh, d_bias, _ = self.gradients
         assert d_hh is not None
         if d_bias is not None:
             d_bias += channel_sums(d_gates)
         if d_ih is not None and input is not None and _is_joint(input, h):
-            d_both = weight_gradient(self._weights.both(), _join(input, h), d_gates)
+            d_both = weight_gradient(taps, _join(input, h), d_gates)
             d_ih += d_both[:, : d_ih.shape[1]]
             d_hh += d_both[:, d_ih.shape[1] :]
             return
-        if ih is not None and d_ih is not None and input is not None:
-            d_ih += weight_gradient(ih, input, d_gates)
+        if d_ih is not None and input is not None:
+            d_ih += weight_gradient(taps, input, d_gates)
         if len(h):
-            d_hh += weight_gradient(hh, h, d_gates[steps - len(h) :])
+            d_hh += weight_gradient(taps, h, d_gates[steps - len(h) :])
 
 
 def _is_joint(input: Tensor, h: Tensor) -> bool:

@@ -35,8 +35,8 @@ def rows_of_steps(frames: Tensor) -> tuple[Tensor, ...]:
 def _load(name: str) -> ModuleType | None:
     try:
         return importlib.import_module(f"convlstm.ops.kernels.{name}")
-    # No numba, no folder for what it compiles, or a torch without the OpenMP library it runs on; no triton, or
-    # nothing that it runs on.
+    # No numba, no folder for what it compiles, or no OpenMP library of torch's; no triton, or nothing that
+    # it runs on.
     except (ImportError, OSError, AttributeError, RuntimeError):
         return None
 
