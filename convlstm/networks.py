@@ -83,7 +83,7 @@ class StackedForecaster(Forecaster):
             ops.check_type("frame", frame, self._weight)
         predictions, cells = self._next_frames(frame.unsqueeze(1), state.cells)
         prediction = predictions.squeeze(1)  # (B, C, H, W)
-        return prediction, ForecasterState(cells, prediction)
+        return prediction, ForecasterState(cells, prediction.clone())  # whatever is done to the one returned
 
     def _predict(
         self,

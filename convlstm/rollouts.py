@@ -62,7 +62,7 @@ def stream(model: Forecaster, context: Tensor, horizon: int | None = None) -> It
             with torch.no_grad(), _evaluation_mode(model):
                 frame, state = model.step(None, state)
             done += 1
-            yield frame.to(dtype, copy=True)  # the next step reads its own, whatever is done to this one
+            yield frame.to(dtype)
 
     return frames()
 

@@ -228,12 +228,15 @@ def open_run(path: Path, step: int = 0, *, new: bool = False) -> Iterator[RunDir
     Where an error comes before the first state is saved, what was made of the directory is removed; where a
     run is interrupted after that, the KeyboardInterrupt says how to go on.
     """
-    made = [folder for folder in (path, *path.parents) if not folder.exists()]
+    parents = [folder for folder in path.parents if not folder.exists()]
     path.parent.mkdir(parents=True, exist_ok=True)
+    made = True
     try:
-        path.mkdir(exist_ok=not new)
+        path.mkdir()
     except FileExistsError as error:
-        raise ValueError(f"name: {path} exists; choose another --name") from error
+        made = False
+        if new:
+            raise ValueError(f"name: {path} exists; choose another --name") from error
     try:
         with contextlib.closing(RunDirectory(path, step)) as run:
             yield run
@@ -245,7 +248,7 @@ def open_run(path: Path, step: int = 0, *, new: bool = False) -> Iterator[RunDir
         if made and not (path / STATE).exists():
             shutil.rmtree(path, ignore_errors=True)
             with contextlib.suppress(OSError):  # another run may have been made beside it
-                for folder in made[1:]:
+                for folder in parents:
                     folder.rmdir()
 
 
@@ -271,6 +274,8 @@ def load_state(path: Path, **parts: Any) -> tuple[int, float]:
             f"{path / STATE} holds more than tensors and numbers, which is never loaded; "
             "it needs the file that train.py wrote"
         ) from error
+    except PermissionError:
+        raise
     except Exception as error:  # torch.load raises whatever the damage leads to
         reason = "it is cut short" if isinstance(error, OSError | EOFError) else " ".join(str(error).split())
         raise ValueError(f"{path / STATE} is damaged or does not fit: {reason}") from error

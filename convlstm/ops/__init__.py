@@ -59,6 +59,7 @@ def rnn(
     Raises:
         ValueError: a wrong shape, type or device, named with what is needed.
     """
+    checks.check_parameters(1, weight_ih, weight_hh, bias)
     input, lengths = _check(input, weight_ih, weight_hh, lengths, h0=h0)
     dtype = checks.compute_dtype(weight_hh)
     out, h_n = reference.rnn(
@@ -102,6 +103,7 @@ def lstm(
     Raises:
         ValueError: a wrong shape, type or device, named with what is needed.
     """
+    checks.check_parameters(4, weight_ih, weight_hh, bias, weight_ch=weight_ch)
     input, lengths = _check(input, weight_ih, weight_hh, lengths, h0=h0, c0=c0)
     _check_peepholes(input, weight_ch)
     dtype = checks.compute_dtype(weight_hh)
@@ -151,6 +153,9 @@ def gru(
     Raises:
         ValueError: a wrong shape, type or device, named with what is needed.
     """
+    checks.check_parameters(3, weight_ih, weight_hh, bias, bias_hn=bias_hn)
+    if bias_hn is not None and not reset_after:
+        raise ValueError("bias_hn is given with reset_after=False, which has no place for it; it needs None")
     input, lengths = _check(input, weight_ih, weight_hh, lengths, h0=h0)
     dtype = checks.compute_dtype(weight_hh)
     if is_fused(implementation, input.device, dtype):
@@ -196,8 +201,9 @@ def stack(
         ValueError: a wrong shape, type or device, named with what is needed.
     """
     input, lengths = _check(input, layers[0][0], layers[0][1], lengths)
-    for _, _, _, more in layers:
-        _check_peepholes(input, more if kind == "lstm" else None)
+    _check_layers(kind, input, layers)
+    for (h, c), (_, weight_hh, _, _) in zip(states, layers, strict=True):
+        checks.check_states(input, weight_hh, h=h, c=c)
     dtype = checks.compute_dtype(layers[0][1])
     out, last = fused.sequence(kind, input, states, layers, lengths, dtype=dtype, recompute=recompute)
     return _cut(out, lengths), last
@@ -237,10 +243,41 @@ def forecast(
 
     Returns:
         The predictions (steps - first, B, I, *S), in the type that the op computes in.
+
+    Raises:
+        ValueError: a wrong shape, type or device, or numbers that do not go together, named.
     """
+    checks.check_input(input, layers[0][0], layers[0][1])
+    _check_layers(kind, input, layers)
+    T, B = input.shape[:2]
+    if not (0 <= first < given <= steps and (given if read_given is None else steps) == T):
+        raise ValueError(
+            f"first, given and steps are {first}, {given} and {steps}, of {T} inputs; it needs 0 <= first < "
+            "given <= steps, and as many inputs as steps with read_given, as given without"
+        )
+    if read_given is not None and (read_given.shape != (steps - given, B) or read_given.dtype != torch.bool):
+        raise ValueError(
+            f"read_given has shape {tuple(read_given.shape)} and type {read_given.dtype}; "
+            f"it needs {(steps - given, B)} and bool"
+        )
     options = {"given": given, "steps": steps, "first": first, "sigmoid": sigmoid}
     dtype = checks.compute_dtype(head[0])
     return fused.forecast(kind, input, layers, head, read_given, dtype=dtype, **options)
+
+
+def _check_layers(kind: str, input: Tensor, layers: Sequence[fused.Layer]) -> None:
+    """Raise ValueError unless the parameters of all layers fit, and each layer the one below it."""
+    below = input.shape[2]
+    for number, (weight_ih, weight_hh, bias, more) in enumerate(layers):
+        if kind == "lstm":
+            checks.check_parameters(4, weight_ih, weight_hh, bias, weight_ch=more)
+            _check_peepholes(input, more)
+        else:
+            checks.check_parameters(3, weight_ih, weight_hh, bias, bias_hn=more)
+        channels = 0 if weight_ih is None else weight_ih.shape[1]
+        if channels != below:
+            raise ValueError(f"layer {number} has an input of {channels} channels; it needs {below}")
+        below = weight_hh.shape[1]
 
 
 def _check_peepholes(input: Tensor, weight_ch: Tensor | None) -> None:

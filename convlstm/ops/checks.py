@@ -49,6 +49,30 @@ def check_input(input: Tensor, weight_ih: Tensor | None, weight_hh: Tensor) -> N
     check_type("input", input, weight_hh)
 
 
+def check_parameters(
+    gates: int,
+    weight_ih: Tensor | None,
+    weight_hh: Tensor,
+    bias: Tensor | None,
+    weight_ch: Tensor | None = None,
+    bias_hn: Tensor | None = None,
+) -> None:
+    """Raise ValueError unless the parameters of a cell with so many gates have sizes that go together."""
+    C, taps = weight_hh.shape[1], tuple(weight_hh.shape[2:])
+    channels = 0 if weight_ih is None else weight_ih.shape[1]
+    axes = None if weight_ch is None else tuple(weight_ch.shape[1:])
+    needs = {
+        "weight_ih": (weight_ih, (gates * C, channels, *taps)),
+        "weight_hh": (weight_hh, (gates * C, C, *taps)),
+        "bias": (bias, (gates * C,)),
+        "weight_ch": (weight_ch, (3 * C, *(axes or ()))),
+        "bias_hn": (bias_hn, (C,)),
+    }
+    for name, (tensor, shape) in needs.items():
+        if tensor is not None and tuple(tensor.shape) != shape:
+            raise ValueError(f"{name} has shape {tuple(tensor.shape)}; it needs {shape}, as weight_hh has it")
+
+
 def check_type(name: str, input: Tensor, weight: Tensor) -> None:
     """Raise ValueError unless an input lies where the weights lie and has a type that goes with theirs."""
     if input.device != weight.device:

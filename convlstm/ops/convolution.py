@@ -84,9 +84,12 @@ def weight_gradient(taps: torch.Size, frames: Tensor, gradient: Tensor) -> Tenso
 @functools.cache
 def _can_pack(device: torch.device, dtype: torch.dtype) -> bool:
     """Whether weights can be brought into the order that oneDNN computes in once, and not at every call."""
-    return (
-        device.type == "cpu"
-        and dtype in (torch.float32, torch.bfloat16)
-        and torch.backends.mkldnn.is_available()
-        and hasattr(torch.ops.mkldnn, "_reorder_convolution_weight")  # what torch's own compiler calls
+    # What torch's own compiler calls; unlike torch's convolutions it has no other way where oneDNN has none.
+    calls = ("_reorder_convolution_weight", "_convolution_pointwise", "_is_mkldnn_bf16_supported")
+    if device.type != "cpu" or not torch.backends.mkldnn.is_available():
+        return False
+    if not all(hasattr(torch.ops.mkldnn, call) for call in calls):
+        return False
+    return dtype == torch.float32 or (
+        dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported()
     )

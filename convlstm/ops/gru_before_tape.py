@@ -111,7 +111,7 @@ class GRUBeforeBackward:
         self._d_new = empty_frames(chunk, B, C, *S, like=like)
         self._reset = empty_frames(chunk, B, C, *S, like=like)
         self.gradients = [
-            None if p is None else torch.zeros_like(p, dtype=wide)
+            None if p is None else torch.zeros_like(p, dtype=wide, memory_format=torch.contiguous_format)
             for p in (weights.ih, weights.hh, weights.bias, weights.hn)
         ]
         """Of weight_ih, weight_hh, bias and bias_hn."""

@@ -78,7 +78,7 @@ class GRUForward:
         self.c = empty_frames(B, 0, *S, like=like, dtype=wide_type(like))
         self._no_h = True
         self._zeros = same_rows(like.new_zeros(3 * C), self.h)
-        self._bias = self._zeros if weights.bias is None else same_rows(weights.bias, self.h)
+        self._bias = self._zeros if weights.bias is None else same_rows(weights.bias.contiguous(), self.h)
         self._hn = like.new_zeros(C) if weights.hn is None else weights.hn.contiguous()
 
     def start(self, h: Tensor | None, c: Tensor | None) -> None:
@@ -122,7 +122,7 @@ class GRUBackward:
         self._d_of_x = empty_frames(chunk, B, 3 * C, *S, like=like)
         self._d_of_h = empty_frames(chunk, B, 3 * C, *S, like=like)
         self.gradients = [
-            None if p is None else torch.zeros_like(p, dtype=wide)
+            None if p is None else torch.zeros_like(p, dtype=wide, memory_format=torch.contiguous_format)
             for p in (weights.ih, weights.hh, weights.bias, weights.hn)
         ]
         """Of weight_ih, weight_hh, bias and bias_hn."""

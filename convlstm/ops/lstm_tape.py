@@ -143,7 +143,7 @@ class LSTMBackward:
         self._d_gates = empty_frames(chunk, B, 4 * C, *S, like=like)
         self._d_gates_rows = rows_of_steps(self._d_gates)
         self.gradients = [
-            None if p is None else torch.zeros_like(p, dtype=wide)
+            None if p is None else torch.zeros_like(p, dtype=wide, memory_format=torch.contiguous_format)
             for p in (weights.ih, weights.hh, weights.bias, weights.ch)
         ]
         """Of weight_ih, weight_hh, bias and weight_ch."""

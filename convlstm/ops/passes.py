@@ -101,7 +101,8 @@ def forward(
     to_head = head.places(like) if head else []
     y = empty_frames(T - stack.first, B, I, *S, like=like) if head else outs[-1]
     read = empty_frames(T if head and stack.keep else 0, B, I, *S, like=like)
-    last = [(torch.empty_like(layer.h), torch.empty_like(layer.c)) for layer in layers]
+    # Zeros for a length that no step has: nothing looks at the lengths of a graph that is traced.
+    last = [(torch.zeros_like(layer.h), torch.zeros_like(layer.c)) for layer in layers if lengths is not None]
     for t in range(T):
         frame = input[t] if t < len(input) else y[t - 1 - stack.first]
         if t >= stack.given:

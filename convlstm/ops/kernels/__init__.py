@@ -7,6 +7,7 @@ rows: a tensor (N, C) with one row of channels for each pixel of each frame of a
 import functools
 import importlib
 import math
+import warnings
 from types import ModuleType
 
 import torch
@@ -35,9 +36,11 @@ def rows_of_steps(frames: Tensor) -> tuple[Tensor, ...]:
 def _load(name: str) -> ModuleType | None:
     try:
         return importlib.import_module(f"convlstm.ops.kernels.{name}")
-    # No numba, no folder for what it compiles, or no OpenMP library of torch's; no triton, or nothing that
-    # it runs on.
-    except (ImportError, OSError, AttributeError, RuntimeError):
+    # No numba, or no OpenMP library of torch's that it could run on; no triton, or nothing that it runs on.
+    except (ImportError, OSError):
+        return None
+    except RuntimeError as error:  # no folder, say, in which numba may keep what it compiles
+        warnings.warn(f"the fused ops' kernels cannot be compiled: {error}", stacklevel=2)
         return None
 
 

@@ -136,14 +136,23 @@ def sigmoid(x: Any) -> Any:
 
 @njit(**COMPILE)
 def tanh(x: Any) -> Any:
-    """(1 - e^-2x) / (1 + e^-2x)."""
-    return f32(2) / (f32(1) + _exp(f32(-2) * x)) - f32(1)
+    """2 / (1 + e^-2x) - 1; near zero, where that loses its digits, a polynomial, as in Cephes' tanhf."""
+    z = x * x
+    p = f32(-5.70498872745e-3) * z + f32(2.06390887954e-2)
+    p = p * z - f32(5.37397155531e-2)
+    p = p * z + f32(1.33314422036e-1)
+    p = p * z - f32(3.33332819422e-1)
+    near, far = p * z * x + x, f32(2) / (f32(1) + _exp(f32(-2) * x)) - f32(1)
+    return near if abs(x) < f32(0.625) else far
 
 
 def _gomp_parallel() -> Any:
     """Return the function of torch's own OpenMP library that runs a function on all its threads."""
     library = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"))
-    parallel = library.GOMP_parallel  # found in the libraries that libtorch_cpu was linked with
+    try:
+        parallel = library.GOMP_parallel  # found in the libraries that libtorch_cpu was linked with
+    except AttributeError as error:
+        raise ImportError("torch was built with another OpenMP library") from error
     parallel.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint]
     parallel.restype = None
     return parallel

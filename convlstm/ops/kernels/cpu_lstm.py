@@ -28,17 +28,13 @@ from convlstm.ops.kernels.cpu_language import (
 _SIGNATURE = types.void(types.voidptr)
 
 
-def _peepholes(weight_ch: Tensor | None, like: Tensor) -> tuple[Tensor, tuple[int, int, int]]:
-    """Peepholes as rows, zeros for none; with address, bytes from row to row, rows until they repeat."""
-    if weight_ch is None:
-        weight_ch = like.new_zeros(1, 3 * like.shape[1])
-    weight_ch = weight_ch.contiguous()
-    rows = weight_ch.shape[0]
-    return weight_ch, (weight_ch.data_ptr(), weight_ch.shape[1] * 4, rows)
+def _peepholes(weight_ch: Tensor | None) -> list[int]:
+    """Address of the peepholes (1 or P, 3C), bytes from row to row, rows until they repeat."""
+    return [0, 0, 1] if weight_ch is None else [*address(weight_ch), len(weight_ch)]
 
 
 @njit(**COMPILE)
-def _lstm_forward(data: Any, kind: Any) -> None:
+def _lstm_forward(data: Any, kind: Any, peepholes: Any) -> None:
     rows, step, C, gate = argument(data, 1), argument(data, 2), argument(data, 3), argument(data, 4)
     while True:
         first = take(data, step)
@@ -52,11 +48,19 @@ def _lstm_forward(data: Any, kind: Any) -> None:
             h = argument(data, 14) + n * argument(data, 15)
             for k in range(C):
                 c = load(c_in, k, f32(0), 0)
-                i = sigmoid(load(i_in, k, kind, 1) + load(w, k, f32(0), 1) * c)
-                f = sigmoid(load(i_in + gate, k, kind, 1) + load(w + 4 * C, k, f32(0), 1) * c)
+                i = load(i_in, k, kind, 1)
+                f = load(i_in + gate, k, kind, 1)
                 g = tanh(load(i_in + 2 * gate, k, kind, 1))
+                o = load(i_in + 3 * gate, k, kind, 1)
+                if peepholes is not None:  # known when this is compiled
+                    i += load(w, k, f32(0), 1) * c
+                    f += load(w + 4 * C, k, f32(0), 1) * c
+                i = sigmoid(i)
+                f = sigmoid(f)
                 c = f * c + i * g
-                o = sigmoid(load(i_in + 3 * gate, k, kind, 1) + load(w + 8 * C, k, f32(0), 1) * c)
+                if peepholes is not None:
+                    o += load(w + 8 * C, k, f32(0), 1) * c
+                o = sigmoid(o)
                 store(i_in, k, i, kind, 2)
                 store(i_in + gate, k, f, kind, 3)
                 store(i_in + 2 * gate, k, g, kind, 4)
@@ -66,21 +70,31 @@ def _lstm_forward(data: Any, kind: Any) -> None:
             if argument(data, 16):
                 short = argument(data, 16) + n * argument(data, 17)
                 for k in range(C):
-                    store(short, k, load(c_out, k, f32(0), 8), kind, 9)
+                    store(short, k, load(c_out, k, f32(0), 6), kind, 9)
             for number in range(19, 19 + 2 * argument(data, 18), 2):
                 copy = argument(data, number) + n * argument(data, number + 1)
                 for k in range(C):
-                    store(copy, k, load(h, k, kind, 8), kind, 9)
+                    store(copy, k, load(h, k, kind, 7), kind, 9)
 
 
 @cfunc(_SIGNATURE, **COMPILE)
 def _lstm_forward_float32(data: Any) -> None:
-    _lstm_forward(data, np.float32(0))
+    _lstm_forward(data, np.float32(0), None)
+
+
+@cfunc(_SIGNATURE, **COMPILE)
+def _lstm_forward_float32_peepholes(data: Any) -> None:
+    _lstm_forward(data, np.float32(0), 1)
 
 
 @cfunc(_SIGNATURE, **COMPILE)
 def _lstm_forward_bfloat16(data: Any) -> None:
-    _lstm_forward(data, np.uint16(0))
+    _lstm_forward(data, np.uint16(0), None)
+
+
+@cfunc(_SIGNATURE, **COMPILE)
+def _lstm_forward_bfloat16_peepholes(data: Any) -> None:
+    _lstm_forward(data, np.uint16(0), 1)
 
 
 def lstm_forward(
@@ -94,15 +108,17 @@ def lstm_forward(
 ) -> None:
     """See `plain_lstm.lstm_forward`."""
     N, C = c.shape
-    kernel = _lstm_forward_float32 if gates.dtype == torch.float32 else _lstm_forward_bfloat16
-    _alive, peepholes = _peepholes(weight_ch, c)
+    if gates.dtype == torch.float32:
+        kernel = _lstm_forward_float32 if weight_ch is None else _lstm_forward_float32_peepholes
+    else:
+        kernel = _lstm_forward_bfloat16 if weight_ch is None else _lstm_forward_bfloat16_peepholes
     launch(
         kernel,
         N,
         C,
         C * gates.element_size(),
         *address(gates, c),
-        *peepholes,
+        *_peepholes(weight_ch),
         *address(c_new, h[0]),
         *((0, 0) if short_c is None else address(short_c)),
         len(h) - 1,
@@ -111,7 +127,7 @@ def lstm_forward(
 
 
 @njit(**COMPILE)
-def _lstm_backward(data: Any, kind: Any) -> None:
+def _lstm_backward(data: Any, kind: Any, peepholes: Any) -> None:
     rows, step, C, gate = argument(data, 1), argument(data, 2), argument(data, 3), argument(data, 4)
     while True:
         first = take(data, step)
@@ -136,25 +152,38 @@ def _lstm_backward(data: Any, kind: Any) -> None:
                 tanh_c = tanh(load(c_new, k, kind, 1))
                 d_o = d_h * tanh_c * o * (f32(1) - o)
                 d_c = load(dc_in, k, f32(0), 2) + d_h * o * (f32(1) - tanh_c * tanh_c)
-                d_c += d_o * load(w + 8 * C, k, f32(0), 1)
+                if peepholes is not None:
+                    d_c += d_o * load(w + 8 * C, k, f32(0), 1)
                 d_i = d_c * g * i * (f32(1) - i)
                 d_f = d_c * load(c_in, k, kind, 1) * f * (f32(1) - f)
                 store(i_out, k, d_i, kind, 3)
                 store(i_out + gate, k, d_f, kind, 4)
                 store(i_out + 2 * gate, k, d_c * i * (f32(1) - g * g), kind, 5)
                 store(i_out + 3 * gate, k, d_o, kind, 6)
-                d_c = d_c * f + d_i * load(w, k, f32(0), 1) + d_f * load(w + 4 * C, k, f32(0), 1)
+                d_c = d_c * f
+                if peepholes is not None:
+                    d_c += d_i * load(w, k, f32(0), 1) + d_f * load(w + 4 * C, k, f32(0), 1)
                 store(dc_in, k, d_c, f32(0), 2)
 
 
 @cfunc(_SIGNATURE, **COMPILE)
 def _lstm_backward_float32(data: Any) -> None:
-    _lstm_backward(data, np.float32(0))
+    _lstm_backward(data, np.float32(0), None)
+
+
+@cfunc(_SIGNATURE, **COMPILE)
+def _lstm_backward_float32_peepholes(data: Any) -> None:
+    _lstm_backward(data, np.float32(0), 1)
 
 
 @cfunc(_SIGNATURE, **COMPILE)
 def _lstm_backward_bfloat16(data: Any) -> None:
-    _lstm_backward(data, np.uint16(0))
+    _lstm_backward(data, np.uint16(0), None)
+
+
+@cfunc(_SIGNATURE, **COMPILE)
+def _lstm_backward_bfloat16_peepholes(data: Any) -> None:
+    _lstm_backward(data, np.uint16(0), 1)
 
 
 def lstm_backward(
@@ -168,8 +197,10 @@ def lstm_backward(
 ) -> None:
     """See `plain_lstm.lstm_backward`."""
     N, C = c.shape
-    kernel = _lstm_backward_float32 if gates.dtype == torch.float32 else _lstm_backward_bfloat16
-    _alive, peepholes = _peepholes(weight_ch, dc)
+    if gates.dtype == torch.float32:
+        kernel = _lstm_backward_float32 if weight_ch is None else _lstm_backward_float32_peepholes
+    else:
+        kernel = _lstm_backward_bfloat16 if weight_ch is None else _lstm_backward_bfloat16_peepholes
     parts = sources(dh, gates, C)
     launch(
         kernel,
@@ -177,6 +208,6 @@ def lstm_backward(
         C,
         C * gates.element_size(),
         *address(gates, c, c_new),
-        *peepholes,
+        *_peepholes(weight_ch),
         *address(dc, d_gates, *parts),
     )

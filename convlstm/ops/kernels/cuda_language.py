@@ -30,8 +30,13 @@ def sigmoid(x):
 
 @triton.jit
 def tanh(x):
-    """(1 - e^-2x) / (1 + e^-2x)."""
-    return 2 * sigmoid(2 * x) - 1
+    """2 / (1 + e^-2x) - 1; near zero, where that loses its digits, a polynomial, as in Cephes' tanhf."""
+    z = x * x
+    p = -5.70498872745e-3 * z + 2.06390887954e-2
+    p = p * z - 5.37397155531e-2
+    p = p * z + 1.33314422036e-1
+    p = p * z - 3.33332819422e-1
+    return tl.where(tl.abs(x) < 0.625, p * z * x + x, 2 * sigmoid(2 * x) - 1)
 
 
 @triton.jit

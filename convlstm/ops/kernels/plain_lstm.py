@@ -28,12 +28,12 @@ def lstm_forward(
         h: (N, C) each, where the new hidden state goes.
     """
     i, f, g, o = gates.to(c.dtype).chunk(4, dim=-1)
-    w_ci, w_cf, w_co = _peepholes(weight_ch, c)
-    i = torch.sigmoid(i + w_ci * c)
-    f = torch.sigmoid(f + w_cf * c)
-    g = torch.tanh(g)
+    peepholes = None if weight_ch is None else _peepholes(weight_ch, c)
+    if peepholes:
+        i, f = i + peepholes[0] * c, f + peepholes[1] * c
+    i, f, g = torch.sigmoid(i), torch.sigmoid(f), torch.tanh(g)
     new = f * c + i * g
-    o = torch.sigmoid(o + w_co * new)
+    o = torch.sigmoid(o + peepholes[2] * new if peepholes else o)
     if keep:
         gates.copy_(torch.cat([i, f, g, o], dim=-1))
     c_new.copy_(new)
@@ -69,18 +69,18 @@ def lstm_backward(
     tanh_c = torch.tanh(c_new.to(dc.dtype))
     d_o = total * tanh_c * o * (1 - o)
     d_c = dc + total * o * (1 - tanh_c * tanh_c)
-    w_ci, w_cf, w_co = _peepholes(weight_ch, dc)
-    d_c = d_c + d_o * w_co
+    peepholes = None if weight_ch is None else _peepholes(weight_ch, dc)
+    if peepholes:
+        d_c = d_c + d_o * peepholes[2]
     d_i = d_c * g * i * (1 - i)
     d_f = d_c * c * f * (1 - f)
     d_g = d_c * i * (1 - g * g)
     d_gates.copy_(torch.cat([d_i, d_f, d_g, d_o], dim=-1))
-    dc.copy_(d_c * f + d_i * w_ci + d_f * w_cf)
+    d_before = d_c * f
+    dc.copy_(d_before + d_i * peepholes[0] + d_f * peepholes[1] if peepholes else d_before)
 
 
-def _peepholes(weight_ch: Tensor | None, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The peepholes of the gates i, f and o, as rows that fit those of c; zeros for none."""
-    if weight_ch is None:
-        weight_ch = c.new_zeros(1, 3 * c.shape[1])
+def _peepholes(weight_ch: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The peepholes of the gates i, f and o, as rows that fit those of c."""
     w_ci, w_cf, w_co = weight_ch.repeat(len(c) // len(weight_ch), 1).chunk(3, dim=-1)
     return w_ci, w_cf, w_co

@@ -83,7 +83,7 @@ def test_it_is_one_node_of_a_compiled_graph(monkeypatch) -> None:
     assert operators == ["convlstm.stack.default"]
 
 
-def test_gradients_are_averaged_by_distributed_data_parallel(tmp_path, monkeypatch) -> None:
+def test_it_trains_under_distributed_data_parallel(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv(choice.VARIABLE, "fused")
     torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
     try:

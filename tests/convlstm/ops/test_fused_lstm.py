@@ -203,8 +203,11 @@ def test_only_what_is_asked_for_has_a_gradient() -> None:
     arguments = tensors(CASES[1], torch.float32)
     for name in ("weight_ih", "c0", "bias"):
         arguments[name].requires_grad_(False)
-    ops.lstm(**arguments, implementation="fused")[2].sum().backward()
-    assert [n for n in NAMES if arguments[n].grad is not None] == ["input", "h0", "weight_hh", "weight_ch"]
+    expected = run({n: t.detach().requires_grad_() for n, t in arguments.items()}, implementation="reference")
+    leaves = ["input", "h0", "weight_hh", "weight_ch"]
+    gradients: dict[str, Tensor] = dict(zip(NAMES, expected[3:], strict=True))
+    for ours, name in zip(run(arguments, implementation="fused")[3:], leaves, strict=True):
+        assert_close(ours, gradients[name], rtol=1e-4, atol=1e-5)
 
 
 def test_compiled_it_is_the_same() -> None:
@@ -212,7 +215,53 @@ def test_compiled_it_is_the_same() -> None:
     compiled = torch.compile(
         lambda: ops.lstm(**arguments, implementation="fused"), backend="aot_eager", fullgraph=True
     )
-    for ours, theirs in zip(compiled(), ops.lstm(**arguments, implementation="fused"), strict=True):
+    results, expected = compiled(), run(arguments, implementation="fused")
+    cotangents = [torch.linspace(-1, 1, r.numel()).view_as(r) for r in results]
+    gradients = torch.autograd.grad(results, list(arguments.values()), cotangents)
+    for ours, theirs in zip((*results, *gradients), expected, strict=True):
         assert_close(ours, theirs)
-    compiled()[0].sum().backward()
-    assert arguments["weight_hh"].grad is not None
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
+def test_opcheck_with_weights_of_another_memory_format() -> None:
+    arguments = [*tensors(CASES[0], torch.float32).values(), None, None]
+    last = torch.channels_last
+    arguments = [
+        t.detach().contiguous(memory_format=last).requires_grad_() if t is not None and t.dim() == 4 else t
+        for t in arguments
+    ]
+    present, given = [int(t is not None) for t in arguments], [t for t in arguments if t is not None]
+    numbers = [CASES[0][0], fused.EVERYTHING, CASES[0][0], 0, 0]
+    torch.library.opcheck(fused._stack, ("lstm", given, present, numbers, None, None))
+
+
+@pytest.mark.parametrize("implementation", ["reference", "fused"])
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [("weight_ih", (16, 3, 1, 1)), ("weight_hh", (12, 4, 3, 5)), ("bias", (1,)), ("weight_ch", (3, 1, 1))],
+)
+def test_parameters_that_do_not_go_together_are_refused(name: str, shape: tuple, implementation: str) -> None:
+    arguments: dict[str, Any] = {**tensors(CASES[1], torch.float32), name: torch.zeros(shape)}
+    with pytest.raises(ValueError, match=rf"{name} has shape \({shape[0]}.*; it needs \("):
+        ops.lstm(**arguments, implementation=implementation)
+
+
+def test_a_length_that_no_step_has_leaves_no_garbage() -> None:
+    arguments = {n: t.detach() for n, t in tensors(CASES[1], torch.float32).items()}
+    T = len(arguments["input"])
+    compiled = torch.compile(
+        lambda lengths: ops.lstm(**arguments, lengths=lengths, implementation="fused"), backend="eager"
+    )
+    _, h_n, c_n = compiled(torch.tensor([T + 1, T]))  # a graph that is traced does not look at them
+    assert (h_n[0] == 0).all()
+    assert (c_n[0] == 0).all()
+
+
+def test_infinite_cell_states_stay_without_peepholes() -> None:
+    arguments: dict[str, Any] = tensors(CASES[3], torch.float32) | {
+        "c0": torch.full((1, 1, 1, 1), -torch.inf),
+        "h0": None,
+    }
+    for implementation in ("reference", "fused"):
+        c_n = ops.lstm(**arguments, implementation=implementation)[2]
+        assert (c_n == -torch.inf).all()

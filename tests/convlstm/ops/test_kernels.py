@@ -139,14 +139,26 @@ def test_lstm_forward(
     assert_same(step, compiled, dtype, rows=43 * 7)
 
 
+@pytest.mark.parametrize("period", [None, 1, 7])
 @pytest.mark.parametrize("parts", [0, 1, 3, 4])
-def test_lstm_backward(parts: int, compiled: ModuleType, dtype: torch.dtype) -> None:
+def test_lstm_backward(parts: int, period: int | None, compiled: ModuleType, dtype: torch.dtype) -> None:
     def step(kernels: ModuleType, rows: Arrays) -> None:
         dh, cells = [rows(C).round_() for _ in range(parts)], [rows(C) for _ in range(2)]
         dc = rows(C, torch.float32)
-        kernels.lstm_backward(rows(4 * C).sigmoid_(), *cells, None, dh, dc, rows(4 * C))
+        weight_ch = None if period is None else rows(3 * C, torch.float32)[:period].contiguous()
+        kernels.lstm_backward(rows(4 * C).sigmoid_(), *cells, weight_ch, dh, dc, rows(4 * C))
 
     assert_same(step, compiled, dtype)
+
+
+def test_tanh_keeps_its_digits_near_zero(compiled: ModuleType) -> None:
+    x = torch.logspace(-8, 0.5, 256)
+    gates = torch.tensor([50.0, 50.0, 0.0, 50.0]).repeat(len(x), 1)  # i, f and o are 1, g is 0
+    h = torch.empty(len(x), 1)
+    if compiled is not kernels_for(torch.device("cpu"), torch.float32):
+        pytest.skip("of float32")
+    compiled.lstm_forward(gates, x[:, None].contiguous(), None, False, torch.empty(len(x), 1), None, [h])
+    torch.testing.assert_close(h[:, 0], x.tanh(), rtol=1e-6, atol=0)
 
 
 def test_nan_stays(compiled: ModuleType, dtype: torch.dtype) -> None:
