@@ -59,6 +59,8 @@ def rnn(
     Raises:
         ValueError: a wrong shape, type or device, named with what is needed.
     """
+    if nonlinearity not in ("tanh", "relu"):
+        raise ValueError(f"nonlinearity is {nonlinearity!r}; it needs tanh or relu")
     checks.check_parameters(1, weight_ih, weight_hh, bias)
     input, lengths = _check(input, weight_ih, weight_hh, lengths, h0=h0)
     dtype = checks.compute_dtype(weight_hh)
@@ -105,7 +107,7 @@ def lstm(
     """
     checks.check_parameters(4, weight_ih, weight_hh, bias, weight_ch=weight_ch)
     input, lengths = _check(input, weight_ih, weight_hh, lengths, h0=h0, c0=c0)
-    _check_peepholes(input, weight_ch)
+    checks.check_peepholes(input, weight_ch)
     dtype = checks.compute_dtype(weight_hh)
     wide = torch.promote_types(dtype, torch.float32)
     if is_fused(implementation, input.device, dtype):
@@ -200,8 +202,13 @@ def stack(
     Raises:
         ValueError: a wrong shape, type or device, named with what is needed.
     """
+    _check_kind(kind)
+    checks.check_layers(kind, layers)
     input, lengths = _check(input, layers[0][0], layers[0][1], lengths)
-    _check_layers(kind, input, layers)
+    for _, _, _, more in layers:
+        checks.check_peepholes(input, more if kind == "lstm" else None)
+    if len(states) != len(layers):
+        raise ValueError(f"states has {len(states)} pairs; it needs {len(layers)}, one for each layer")
     for (h, c), (_, weight_hh, _, _) in zip(states, layers, strict=True):
         checks.check_states(input, weight_hh, h=h, c=c)
     dtype = checks.compute_dtype(layers[0][1])
@@ -247,46 +254,19 @@ def forecast(
     Raises:
         ValueError: a wrong shape, type or device, or numbers that do not go together, named.
     """
+    _check_kind(kind)
+    checks.check_layers(kind, layers)
     checks.check_input(input, layers[0][0], layers[0][1])
-    _check_layers(kind, input, layers)
-    T, B = input.shape[:2]
-    if not (0 <= first < given <= steps and (given if read_given is None else steps) == T):
-        raise ValueError(
-            f"first, given and steps are {first}, {given} and {steps}, of {T} inputs; it needs 0 <= first < "
-            "given <= steps, and as many inputs as steps with read_given, as given without"
-        )
-    if read_given is not None and (read_given.shape != (steps - given, B) or read_given.dtype != torch.bool):
-        raise ValueError(
-            f"read_given has shape {tuple(read_given.shape)} and type {read_given.dtype}; "
-            f"it needs {(steps - given, B)} and bool"
-        )
+    checks.check_head(head, input, [weight_hh for _, weight_hh, _, _ in layers])
+    checks.check_steps(input, read_given, given, steps, first)
     options = {"given": given, "steps": steps, "first": first, "sigmoid": sigmoid}
     dtype = checks.compute_dtype(head[0])
     return fused.forecast(kind, input, layers, head, read_given, dtype=dtype, **options)
 
 
-def _check_layers(kind: str, input: Tensor, layers: Sequence[fused.Layer]) -> None:
-    """Raise ValueError unless the parameters of all layers fit, and each layer the one below it."""
-    below = input.shape[2]
-    for number, (weight_ih, weight_hh, bias, more) in enumerate(layers):
-        if kind == "lstm":
-            checks.check_parameters(4, weight_ih, weight_hh, bias, weight_ch=more)
-            _check_peepholes(input, more)
-        else:
-            checks.check_parameters(3, weight_ih, weight_hh, bias, bias_hn=more)
-        channels = 0 if weight_ih is None else weight_ih.shape[1]
-        if channels != below:
-            raise ValueError(f"layer {number} has an input of {channels} channels; it needs {below}")
-        below = weight_hh.shape[1]
-
-
-def _check_peepholes(input: Tensor, weight_ch: Tensor | None) -> None:
-    frame, pixels = tuple(input.shape[3:]), None if weight_ch is None else tuple(weight_ch.shape[1:])
-    if pixels is not None and pixels != frame and set(pixels) != {1}:
-        raise ValueError(
-            f"input has frames of {checks.sizes(frame)}, but the per-pixel peepholes were made for "
-            f"{checks.sizes(pixels)}; give frames of that size (peephole='channel' fits any)"
-        )
+def _check_kind(kind: str) -> None:
+    if kind not in fused.LAYERS:
+        raise ValueError(f"kind is {kind!r}; it needs one of {', '.join(fused.LAYERS)}")
 
 
 def _check(

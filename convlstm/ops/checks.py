@@ -57,20 +57,103 @@ def check_parameters(
     weight_ch: Tensor | None = None,
     bias_hn: Tensor | None = None,
 ) -> None:
-    """Raise ValueError unless the parameters of a cell with so many gates have sizes that go together."""
-    C, taps = weight_hh.shape[1], tuple(weight_hh.shape[2:])
-    channels = 0 if weight_ih is None else weight_ih.shape[1]
-    axes = None if weight_ch is None else tuple(weight_ch.shape[1:])
+    """Raise ValueError unless the parameters of a cell with so many gates go together."""
+    sizes_hh = tuple(weight_hh.shape)
+    if weight_hh.dim() not in (3, 4, 5) or 0 in sizes_hh or sizes_hh[0] != gates * sizes_hh[1]:
+        raise ValueError(f"weight_hh has shape {sizes_hh}; it needs ({gates} C, C, *K) with 1 to 3 axes K")
+    C, taps = sizes_hh[1], sizes_hh[2:]
+    channels = weight_ih.shape[1] if weight_ih is not None and weight_ih.dim() > 1 else 0
+    axes = weight_ch.shape[1:] if weight_ch is not None and weight_ch.dim() == weight_hh.dim() - 1 else taps
     needs = {
         "weight_ih": (weight_ih, (gates * C, channels, *taps)),
-        "weight_hh": (weight_hh, (gates * C, C, *taps)),
         "bias": (bias, (gates * C,)),
-        "weight_ch": (weight_ch, (3 * C, *(axes or ()))),
+        "weight_ch": (weight_ch, (3 * C, *axes)),
         "bias_hn": (bias_hn, (C,)),
     }
     for name, (tensor, shape) in needs.items():
-        if tensor is not None and tuple(tensor.shape) != shape:
-            raise ValueError(f"{name} has shape {tuple(tensor.shape)}; it needs {shape}, as weight_hh has it")
+        if tensor is None:
+            continue
+        if tuple(tensor.shape) != tuple(shape):
+            raise ValueError(
+                f"{name} has shape {tuple(tensor.shape)}; it needs {tuple(shape)} with weight_hh {sizes_hh}"
+            )
+        if tensor.device != weight_hh.device:
+            raise ValueError(f"{name} is on {tensor.device}; it needs {weight_hh.device}, as weight_hh")
+        # Peepholes meet the cell state, whose type may be wider.
+        if not tensor.is_floating_point() or (name != "weight_ch" and tensor.dtype != weight_hh.dtype):
+            raise ValueError(f"{name} has type {tensor.dtype}; it needs {weight_hh.dtype}, as weight_hh")
+
+
+def check_head(head: tuple[Tensor, Tensor], input: Tensor, weights_hh: Sequence[Tensor]) -> None:
+    """Raise ValueError unless a head (weight, bias) maps all layers' states to what the first one reads."""
+    (weight, bias), I, first = head, input.shape[2], weights_hh[0]
+    shape = (I, sum(hh.shape[1] for hh in weights_hh), *(1 for _ in input.shape[3:]))
+    if tuple(weight.shape) != shape or tuple(bias.shape) != (I,):
+        raise ValueError(
+            f"head has shapes {tuple(weight.shape)} and {tuple(bias.shape)}; it needs {shape} and {(I,)}"
+        )
+    if any(t.device != first.device or t.dtype != first.dtype for t in head):
+        raise ValueError(f"head needs tensors of {first.dtype} on {first.device}, as the layers' weights")
+
+
+Layer = tuple[Tensor | None, Tensor, Tensor | None, Tensor | None]
+"""weight_ih, weight_hh, bias, and the LSTM's weight_ch or the GRU's bias_hn."""
+
+
+def check_layers(kind: str, layers: Sequence[Layer]) -> None:
+    """Raise ValueError unless the parameters of all layers fit, and each layer the one below it."""
+    if not layers:
+        raise ValueError("layers is empty; it needs one layer or more")
+    for number, (weight_ih, weight_hh, bias, more) in enumerate(layers):
+        if kind == "lstm":
+            check_parameters(4, weight_ih, weight_hh, bias, weight_ch=more)
+        else:
+            check_parameters(3, weight_ih, weight_hh, bias, bias_hn=more)
+        if kind == "gru_before" and more is not None:
+            raise ValueError(
+                f"layer {number} has a bias_hn, which gru_before has no place for; it needs None"
+            )
+        if number == 0:
+            continue
+        below, channels = layers[number - 1][1], 0 if weight_ih is None else weight_ih.shape[1]
+        like_below = (weight_hh.dim(), weight_hh.dtype, weight_hh.device)
+        if channels != below.shape[1] or like_below != (below.dim(), below.dtype, below.device):
+            raise ValueError(
+                f"layer {number} has {channels} input channels and a weight_hh {tuple(weight_hh.shape)} of "
+                f"{weight_hh.dtype} on {weight_hh.device}; it needs {below.shape[1]} channels, and the axes, "
+                f"type and device of the layer below: {tuple(below.shape)}, {below.dtype}, {below.device}"
+            )
+
+
+def check_peepholes(input: Tensor, weight_ch: Tensor | None) -> None:
+    """Raise ValueError unless peepholes per pixel were made for frames of the input's size."""
+    frame, pixels = tuple(input.shape[3:]), None if weight_ch is None else tuple(weight_ch.shape[1:])
+    if pixels is not None and pixels != frame and set(pixels) != {1}:
+        raise ValueError(
+            f"input has frames of {sizes(frame)}, but the per-pixel peepholes were made for "
+            f"{sizes(pixels)}; give frames of that size (peephole='channel' fits any)"
+        )
+
+
+def check_steps(input: Tensor, read_given: Tensor | None, given: int, steps: int, first: int) -> None:
+    """Raise ValueError unless the numbers of a forecast go together; see `convlstm.ops.forecast`."""
+    T, B, *_ = input.shape
+    if input.dim() == 4:
+        raise ValueError(f"input has shape {tuple(input.shape)}; it needs two or three spatial axes")
+    inputs = given if read_given is None else steps
+    if not 0 <= first < given <= steps or inputs != T:
+        raise ValueError(
+            f"first, given and steps are {first}, {given} and {steps}, of {T} inputs; it needs 0 <= first < "
+            "given <= steps, and as many inputs as steps with read_given, as given without"
+        )
+    if read_given is None:
+        return
+    shape, found = (steps - given, B), (tuple(read_given.shape), read_given.dtype, read_given.device)
+    if found != (shape, torch.bool, input.device):
+        raise ValueError(
+            f"read_given has shape {found[0]} and type {found[1]} on {found[2]}; "
+            f"it needs {shape} and torch.bool on {input.device}"
+        )
 
 
 def check_type(name: str, input: Tensor, weight: Tensor) -> None:

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from convlstm.ops import passes
+from convlstm.ops.checks import Layer
 from convlstm.ops.convolution import channels_last, empty_frames
 from convlstm.ops.gru_before_tape import GRUBeforeWeights
 from convlstm.ops.gru_tape import GRUWeights
@@ -169,10 +170,6 @@ def _no_second_derivatives(ctx: Any, *_: Any) -> None:
 
 
 _stack_backward.register_autograd(_no_second_derivatives)
-
-
-Layer = tuple[Tensor | None, Tensor, Tensor | None, Tensor | None]
-"""weight_ih, weight_hh, bias, and the LSTM's weight_ch or the GRU's bias_hn."""
 
 
 def sequence(

@@ -235,17 +235,6 @@ def test_opcheck_with_weights_of_another_memory_format() -> None:
     torch.library.opcheck(fused._stack, ("lstm", given, present, numbers, None, None))
 
 
-@pytest.mark.parametrize("implementation", ["reference", "fused"])
-@pytest.mark.parametrize(
-    ("name", "shape"),
-    [("weight_ih", (16, 3, 1, 1)), ("weight_hh", (12, 4, 3, 5)), ("bias", (1,)), ("weight_ch", (3, 1, 1))],
-)
-def test_parameters_that_do_not_go_together_are_refused(name: str, shape: tuple, implementation: str) -> None:
-    arguments: dict[str, Any] = {**tensors(CASES[1], torch.float32), name: torch.zeros(shape)}
-    with pytest.raises(ValueError, match=rf"{name} has shape \({shape[0]}.*; it needs \("):
-        ops.lstm(**arguments, implementation=implementation)
-
-
 def test_a_length_that_no_step_has_leaves_no_garbage() -> None:
     arguments = {n: t.detach() for n, t in tensors(CASES[1], torch.float32).items()}
     T = len(arguments["input"])
