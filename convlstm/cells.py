@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from convlstm import ops
-from convlstm.base import ConvCell, check_pair, check_single, finite, positive
+from convlstm.arguments import check_pair, check_single, finite, positive
+from convlstm.base import ConvCell
 
 __all__ = ["ConvGRUCell", "ConvLSTMCell", "ConvRNNCell"]
 

@@ -13,7 +13,7 @@ import torch
 from einops import reduce, repeat
 from torch import Tensor
 
-from convlstm.base import positive
+from convlstm.arguments import positive
 from convlstm.metrics import comparable, mae, mse, psnr, ssim_of, window_moments
 
 __all__ = ["Predict", "Scores", "Source", "copy_last", "evaluate", "evaluate_all", "format_scores"]

@@ -12,7 +12,8 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from convlstm import ops
-from convlstm.base import ConvCell, check_tensor, positive
+from convlstm.arguments import check_tensor, positive
+from convlstm.base import ConvCell
 from convlstm.cells import ConvGRUCell, ConvLSTMCell, ConvRNNCell
 
 

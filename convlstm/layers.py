@@ -9,7 +9,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from convlstm.base import ConvRecurrent, check_pair, check_single
+from convlstm.arguments import check_pair, check_single
+from convlstm.base import ConvRecurrent
 from convlstm.cells import ConvGRUCell, ConvLSTMCell, ConvRNNCell
 
 __all__ = ["ConvGRU", "ConvLSTM", "ConvRNN"]

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from convlstm import ops
-from convlstm.base import ConvCell, check_tensor
+from convlstm.arguments import check_tensor
+from convlstm.base import ConvCell
 from convlstm.forecaster import Forecaster, ForecasterConfig, ForecasterState, run_cells
 
 __all__ = [

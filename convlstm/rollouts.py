@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from convlstm.base import positive
+from convlstm.arguments import positive
 from convlstm.forecaster import Forecaster
 
 __all__ = ["rollout", "stream"]
