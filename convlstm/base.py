@@ -24,6 +24,7 @@ class ConvCell(nn.Module):
     gates: int
     kind: str | None = None
     """What the fused ops call this cell; None where they have none."""
+    recompute: bool = False
     states: tuple[str, ...] = ("h",)
     weight_ih: nn.Parameter | None
     weight_hh: nn.Parameter
@@ -260,17 +261,11 @@ class ConvRecurrent(nn.Module):
         """What the loop over layers does, in one op."""
         cells = [self._cell(number) for number in range(self.num_layers)]
         count = len(self.cell_type.states)
-        given = states if states is not None else (None,) * count
-        first = [
-            (
-                None if given[0] is None else given[0][n],
-                given[1][n] if count == 2 and given[1] is not None else None,
-            )
-            for n in range(self.num_layers)
-        ]
-        layers = [cell.parameters_of_op() for cell in cells]
-        kind, recompute = str(cells[0].kind), bool(getattr(cells[0], "recompute", False))
-        output, last = ops.stack(kind, input, first, layers, lengths, recompute=recompute)
+        first: list[tuple[Tensor | None, Tensor | None]] = [(None, None)] * self.num_layers
+        if states is not None:
+            first = [(states[0][n], states[1][n] if count == 2 else None) for n in range(self.num_layers)]
+        layers, kind = [cell.parameters_of_op() for cell in cells], str(cells[0].kind)
+        output, last = ops.stack(kind, input, first, layers, lengths, recompute=cells[0].recompute)
         return output, [pair[:count] for pair in last]
 
     def _time_first(self, input: Tensor) -> tuple[Tensor, bool]:

@@ -9,6 +9,7 @@ Letters: T time, B batch, I input channels, C hidden channels, S two or three sp
 N = B P rows of channels.
 """
 
+from functools import cached_property
 from types import ModuleType
 
 import torch
@@ -113,8 +114,6 @@ class GRUBackward:
     def __init__(self, weights: GRUWeights, like: Tensor, chunk: int):
         (B, _, *S), C, wide = like.shape, weights.channels, wide_type(like)
         self._weights = weights
-        self._to_h = Convolution(turned(weights.hh))
-        self._to_x = None if weights.ih is None else Convolution(turned(weights.ih))
         self._zeros = same_rows(like.new_zeros(C), empty_frames(B, C, *S, like=like))
         self.carried = empty_frames(B, C, *S, like=like, dtype=wide).zero_()
         """(B, C, *S), what of a hidden state's gradient does not come through a convolution; every step
@@ -126,6 +125,14 @@ class GRUBackward:
             for p in (weights.ih, weights.hh, weights.bias, weights.hn)
         ]
         """Of weight_ih, weight_hh, bias and bias_hn."""
+
+    @cached_property
+    def _to_h(self) -> Convolution:
+        return Convolution(turned(self._weights.hh))
+
+    @cached_property
+    def _to_x(self) -> Convolution | None:
+        return None if self._weights.ih is None else Convolution(turned(self._weights.ih))
 
     def step(
         self,

@@ -1,18 +1,20 @@
 """The pointwise parts of the GRU on the CPU, float32 and bfloat16: one pass over memory each.
 
 The arguments are those of `convlstm.ops.kernels.plain_gru`. An array is an address and a stride, in bytes,
-from row to row; the last argument of the functions that numba compiles tells the type of the rows.
+from row to row; of the functions that numba compiles, `kind` tells the type of the rows, and `keep` whether
+anything is saved.
 """
 
 from typing import Any
 
 import numpy as np
 import torch
-from numba import cfunc, njit, types
+from numba import cfunc, njit
 from torch import Tensor
 
 from convlstm.ops.kernels.cpu_language import (
     COMPILE,
+    SIGNATURE,
     address,
     argument,
     f32,
@@ -24,8 +26,6 @@ from convlstm.ops.kernels.cpu_language import (
     take,
     tanh,
 )
-
-_SIGNATURE = types.void(types.voidptr)
 
 
 @njit(**COMPILE)
@@ -58,22 +58,22 @@ def _gru_forward(data: Any, kind: Any, keep: Any) -> None:
                     store(copy, k, load(h, k, kind, 8), kind, 9)
 
 
-@cfunc(_SIGNATURE, **COMPILE)
+@cfunc(SIGNATURE, **COMPILE)
 def _gru_forward_float32(data: Any) -> None:
     _gru_forward(data, np.float32(0), None)
 
 
-@cfunc(_SIGNATURE, **COMPILE)
+@cfunc(SIGNATURE, **COMPILE)
 def _gru_forward_float32_keep(data: Any) -> None:
     _gru_forward(data, np.float32(0), 1)
 
 
-@cfunc(_SIGNATURE, **COMPILE)
+@cfunc(SIGNATURE, **COMPILE)
 def _gru_forward_bfloat16(data: Any) -> None:
     _gru_forward(data, np.uint16(0), None)
 
 
-@cfunc(_SIGNATURE, **COMPILE)
+@cfunc(SIGNATURE, **COMPILE)
 def _gru_forward_bfloat16_keep(data: Any) -> None:
     _gru_forward(data, np.uint16(0), 1)
 
@@ -135,12 +135,12 @@ def _gru_backward(data: Any, kind: Any) -> None:
                 store(carried, k, d_h * z, f32(0), 2)
 
 
-@cfunc(_SIGNATURE, **COMPILE)
+@cfunc(SIGNATURE, **COMPILE)
 def _gru_backward_float32(data: Any) -> None:
     _gru_backward(data, np.float32(0))
 
 
-@cfunc(_SIGNATURE, **COMPILE)
+@cfunc(SIGNATURE, **COMPILE)
 def _gru_backward_bfloat16(data: Any) -> None:
     _gru_backward(data, np.uint16(0))
 

@@ -4,11 +4,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from numba import cfunc, njit, types
+from numba import cfunc, njit
 from torch import Tensor
 
 from convlstm.ops.kernels.cpu_language import (
     COMPILE,
+    SIGNATURE,
     address,
     argument,
     f32,
@@ -20,8 +21,6 @@ from convlstm.ops.kernels.cpu_language import (
     take,
     tanh,
 )
-
-_SIGNATURE = types.void(types.voidptr)
 
 
 @njit(**COMPILE)
@@ -44,12 +43,12 @@ def _gates_forward(data: Any, kind: Any) -> None:
                 store(reset, k, r * load(h, k, kind, 1), kind, 4)
 
 
-@cfunc(_SIGNATURE, **COMPILE)
+@cfunc(SIGNATURE, **COMPILE)
 def _gates_forward_float32(data: Any) -> None:
     _gates_forward(data, np.float32(0))
 
 
-@cfunc(_SIGNATURE, **COMPILE)
+@cfunc(SIGNATURE, **COMPILE)
 def _gates_forward_bfloat16(data: Any) -> None:
     _gates_forward(data, np.uint16(0))
 
@@ -83,12 +82,12 @@ def _new_forward(data: Any, kind: Any) -> None:
                     store(copy, k, load(h, k, kind, 8), kind, 9)
 
 
-@cfunc(_SIGNATURE, **COMPILE)
+@cfunc(SIGNATURE, **COMPILE)
 def _new_forward_float32(data: Any) -> None:
     _new_forward(data, np.float32(0))
 
 
-@cfunc(_SIGNATURE, **COMPILE)
+@cfunc(SIGNATURE, **COMPILE)
 def _new_forward_bfloat16(data: Any) -> None:
     _new_forward(data, np.uint16(0))
 
@@ -126,12 +125,12 @@ def _new_backward(data: Any, kind: Any) -> None:
                 store(carried, k, d_h * z, f32(0), 2)
 
 
-@cfunc(_SIGNATURE, **COMPILE)
+@cfunc(SIGNATURE, **COMPILE)
 def _new_backward_float32(data: Any) -> None:
     _new_backward(data, np.float32(0))
 
 
-@cfunc(_SIGNATURE, **COMPILE)
+@cfunc(SIGNATURE, **COMPILE)
 def _new_backward_bfloat16(data: Any) -> None:
     _new_backward(data, np.uint16(0))
 
@@ -168,12 +167,12 @@ def _gates_backward(data: Any, kind: Any) -> None:
                 store(carried, k, load(carried, k, f32(0), 2) + d * r, f32(0), 2)
 
 
-@cfunc(_SIGNATURE, **COMPILE)
+@cfunc(SIGNATURE, **COMPILE)
 def _gates_backward_float32(data: Any) -> None:
     _gates_backward(data, np.float32(0))
 
 
-@cfunc(_SIGNATURE, **COMPILE)
+@cfunc(SIGNATURE, **COMPILE)
 def _gates_backward_bfloat16(data: Any) -> None:
     _gates_backward(data, np.uint16(0))
 

@@ -17,6 +17,9 @@ from torch import Tensor
 # Division by zero gives inf, as in torch, instead of a branch that raises; NaNs stay NaNs.
 COMPILE: dict[str, Any] = {"error_model": "numpy", "fastmath": {"contract", "nsz", "arcp"}, "cache": True}
 
+SIGNATURE = types.void(types.voidptr)
+"""Of every kernel: one pointer, to its arguments."""
+
 f32 = np.float32
 
 intrinsic: Any = extending.intrinsic  # the first argument of what it makes is not given in calls

@@ -1,18 +1,20 @@
 """The pointwise parts of the LSTM on the CPU, float32 and bfloat16: one pass over memory each.
 
 The arguments are those of `convlstm.ops.kernels.plain_lstm`. An array is an address and a stride, in
-bytes, from row to row; the last argument of the functions that numba compiles tells the type of the gates.
+bytes, from row to row; of the functions that numba compiles, `kind` tells the type of the gates, and
+`peepholes` whether there are any.
 """
 
 from typing import Any
 
 import numpy as np
 import torch
-from numba import cfunc, njit, types
+from numba import cfunc, njit
 from torch import Tensor
 
 from convlstm.ops.kernels.cpu_language import (
     COMPILE,
+    SIGNATURE,
     address,
     argument,
     f32,
@@ -24,8 +26,6 @@ from convlstm.ops.kernels.cpu_language import (
     take,
     tanh,
 )
-
-_SIGNATURE = types.void(types.voidptr)
 
 
 def _peepholes(weight_ch: Tensor | None) -> list[int]:
@@ -77,22 +77,22 @@ def _lstm_forward(data: Any, kind: Any, peepholes: Any) -> None:
                     store(copy, k, load(h, k, kind, 7), kind, 9)
 
 
-@cfunc(_SIGNATURE, **COMPILE)
+@cfunc(SIGNATURE, **COMPILE)
 def _lstm_forward_float32(data: Any) -> None:
     _lstm_forward(data, np.float32(0), None)
 
 
-@cfunc(_SIGNATURE, **COMPILE)
+@cfunc(SIGNATURE, **COMPILE)
 def _lstm_forward_float32_peepholes(data: Any) -> None:
     _lstm_forward(data, np.float32(0), 1)
 
 
-@cfunc(_SIGNATURE, **COMPILE)
+@cfunc(SIGNATURE, **COMPILE)
 def _lstm_forward_bfloat16(data: Any) -> None:
     _lstm_forward(data, np.uint16(0), None)
 
 
-@cfunc(_SIGNATURE, **COMPILE)
+@cfunc(SIGNATURE, **COMPILE)
 def _lstm_forward_bfloat16_peepholes(data: Any) -> None:
     _lstm_forward(data, np.uint16(0), 1)
 
@@ -166,22 +166,22 @@ def _lstm_backward(data: Any, kind: Any, peepholes: Any) -> None:
                 store(dc_in, k, d_c, f32(0), 2)
 
 
-@cfunc(_SIGNATURE, **COMPILE)
+@cfunc(SIGNATURE, **COMPILE)
 def _lstm_backward_float32(data: Any) -> None:
     _lstm_backward(data, np.float32(0), None)
 
 
-@cfunc(_SIGNATURE, **COMPILE)
+@cfunc(SIGNATURE, **COMPILE)
 def _lstm_backward_float32_peepholes(data: Any) -> None:
     _lstm_backward(data, np.float32(0), 1)
 
 
-@cfunc(_SIGNATURE, **COMPILE)
+@cfunc(SIGNATURE, **COMPILE)
 def _lstm_backward_bfloat16(data: Any) -> None:
     _lstm_backward(data, np.uint16(0), None)
 
 
-@cfunc(_SIGNATURE, **COMPILE)
+@cfunc(SIGNATURE, **COMPILE)
 def _lstm_backward_bfloat16_peepholes(data: Any) -> None:
     _lstm_backward(data, np.uint16(0), 1)
 
