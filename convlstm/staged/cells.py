@@ -1,0 +1,123 @@
+"""ForeignLSTMCell: a ConvLSTM cell as other projects compute it, where that is not our equation.
+
+Letters: T time, B batch, I input channels, C hidden channels, K kernel taps per axis, S the spatial axes.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from convlstm.base import ConvCell
+from convlstm.functional import conv_same
+from convlstm.staged.functions import ACTIVATIONS, CONVOLUTIONS, pad_same
+from convlstm.staged.stages import Recurrent
+
+
+class ForeignLSTMCell(ConvCell):
+    """A ConvLSTM cell with the activations, norms and paddings of another project, run by the plain loop.
+
+        i, f, g, o = N(W_ih * x + W_hh * h + b)                      norm None or "group"
+        i, f, g, o = N_ih(W_ih * x) + N_hh(W_hh * h) + b             norm "layer"
+        c' = r(f + w_cf . c) . c + r(i + w_ci . c) . a(g)
+        h' = r(o + w_co . c') . a(c')                                output "cell"
+        h' = r(o + w_co . c') . a(g)                                 output "candidate"
+
+    where a is `activation`, r `recurrent_activation`, N nothing or a group norm over the 4C gate channels,
+    N_ih and N_hh layer norms over (4C, *S). The input convolution may have a stride, a dilation and no
+    padding; the recurrent one always keeps the size. Sources: the code of the projects that
+    `convlstm.importers` reads (Keras, OpenSTL, jhhuang96 and sladewinter).
+
+    Args:
+        stage: the sizes and choices.
+
+    Raises:
+        ValueError: frames of another size than the peepholes or layer norms are for.
+    """
+
+    gates = 4
+    states = ("h", "c")
+
+    def __init__(self, stage: Recurrent):
+        spatial_dims = len(stage.kernel_size)
+        super().__init__(
+            stage.input_channels, stage.hidden_channels, stage.kernel_size, stage.bias, spatial_dims, None, None
+        )
+        self.stage = stage
+        C = stage.hidden_channels
+        ones = (1,) * spatial_dims
+        self.register_parameter("weight_ch", None)
+        if stage.peephole is not None:
+            frame = ones if stage.peephole == "channel" else stage.peephole
+            self.weight_ch = nn.Parameter(torch.zeros(3 * C, *frame))
+        if stage.norm == "group":
+            self.norm_weight = nn.Parameter(torch.ones(4 * C))
+            self.norm_bias = nn.Parameter(torch.zeros(4 * C))
+        elif stage.norm == "layer":
+            assert stage.frame is not None
+            for part in ("ih", "hh"):
+                self.register_parameter(f"norm_{part}_weight", nn.Parameter(torch.ones(4 * C, *stage.frame)))
+                self.register_parameter(f"norm_{part}_bias", nn.Parameter(torch.zeros(4 * C, *stage.frame)))
+
+    def sequence(
+        self, input: Tensor, *states: Tensor | None, lengths: Tensor | None = None
+    ) -> tuple[Tensor, ...]:
+        """Run over (T, B, I, *S) from h0, c0 (B, C, *S) or None; return (T, B, C, *S), h_n and c_n."""
+        assert lengths is None
+        h, c = states
+        outputs = []
+        for x in input:
+            h, c = self._one(x, h, c)
+            outputs.append(h)
+        assert h is not None and c is not None
+        return torch.stack(outputs), h, c
+
+    def _one(self, x: Tensor, h: Tensor | None, c: Tensor | None) -> tuple[Tensor, Tensor]:
+        """One step from h and c, (B, C, *S) each, None for zeros."""
+        stage = self.stage
+        from_input = self._from_input(x)  # (B, 4C, *S)
+        if h is None or c is None:
+            h = c = from_input.new_zeros(len(x), self.hidden_channels, *from_input.shape[2:])
+        recurrent = conv_same(h, self.weight_hh)
+        if stage.norm == "layer":
+            gates = self._layer_norm(from_input, "ih") + self._layer_norm(recurrent, "hh")
+        else:
+            gates = from_input + recurrent
+        if self.bias is not None:
+            gates = gates + self.bias.reshape(-1, *(1 for _ in x.shape[2:]))
+        if stage.norm == "group":
+            gates = F.group_norm(gates, stage.groups, self.norm_weight, self.norm_bias)
+        i, f, g, o = gates.chunk(4, dim=1)  # (B, C, *S) each
+        activation, gate = ACTIVATIONS[stage.activation], ACTIVATIONS[stage.recurrent_activation]
+        w_ci, w_cf, w_co = self._peepholes(h)
+        if w_ci is not None:
+            i, f = i + w_ci * c, f + w_cf * c
+        g = activation(g)
+        c = gate(f) * c + gate(i) * g
+        if w_co is not None:
+            o = o + w_co * c
+        return gate(o) * (activation(c) if stage.output == "cell" else g), c
+
+    def _from_input(self, x: Tensor) -> Tensor:
+        stage = self.stage
+        if stage.padding == "same":
+            x = pad_same(x, stage.kernel_size, stage.stride, stage.dilation)
+        convolution = CONVOLUTIONS[self.spatial_dims]
+        return convolution(x, self.weight_ih, None, stride=stage.stride, dilation=stage.dilation)
+
+    def _layer_norm(self, x: Tensor, part: str) -> Tensor:
+        weight, bias = getattr(self, f"norm_{part}_weight"), getattr(self, f"norm_{part}_bias")
+        if x.shape[1:] != weight.shape:
+            raise ValueError(
+                f"frames of {tuple(x.shape[2:])} at this cell; its layer norms are for {tuple(weight.shape[1:])}"
+            )
+        return F.layer_norm(x, weight.shape, weight, bias)
+
+    def _peepholes(self, h: Tensor) -> tuple[Tensor, ...] | tuple[None, None, None]:
+        if self.weight_ch is None:
+            return None, None, None
+        frame = tuple(self.weight_ch.shape[1:])
+        if self.stage.peephole != "channel" and tuple(h.shape[2:]) != frame:
+            raise ValueError(
+                f"frames of {tuple(h.shape[2:])} at this cell; its peepholes are for {frame}"
+            )
+        return self.weight_ch.chunk(3)  # (C, 1, ...) or (C, *S) each
