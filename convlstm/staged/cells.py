@@ -40,7 +40,13 @@ class ForeignLSTMCell(ConvCell):
     def __init__(self, stage: Recurrent):
         spatial_dims = len(stage.kernel_size)
         super().__init__(
-            stage.input_channels, stage.hidden_channels, stage.kernel_size, stage.bias, spatial_dims, None, None
+            stage.input_channels,
+            stage.hidden_channels,
+            stage.kernel_size,
+            stage.bias,
+            spatial_dims,
+            None,
+            None,
         )
         self.stage = stage
         C = stage.hidden_channels
@@ -117,7 +123,5 @@ class ForeignLSTMCell(ConvCell):
             return None, None, None
         frame = tuple(self.weight_ch.shape[1:])
         if self.stage.peephole != "channel" and tuple(h.shape[2:]) != frame:
-            raise ValueError(
-                f"frames of {tuple(h.shape[2:])} at this cell; its peepholes are for {frame}"
-            )
+            raise ValueError(f"frames of {tuple(h.shape[2:])} at this cell; its peepholes are for {frame}")
         return self.weight_ch.chunk(3)  # (C, 1, ...) or (C, *S) each

@@ -55,7 +55,9 @@ class ConvolutionModule(nn.Module):
         super().__init__()
         self.stage = stage
         ends = (stage.output_channels, stage.input_channels)
-        self.weight = nn.Parameter(torch.empty(*(ends[::-1] if stage.transposed else ends), *stage.kernel_size))
+        self.weight = nn.Parameter(
+            torch.empty(*(ends[::-1] if stage.transposed else ends), *stage.kernel_size)
+        )
         self.register_parameter("bias", nn.Parameter(torch.empty(ends[0])) if stage.bias else None)
         nn.init.kaiming_uniform_(self.weight, a=5**0.5)  # torch.nn.Conv2d's own
         if self.bias is not None:

@@ -69,16 +69,34 @@ class Recurrent:
         _one_of(self, "padding", ("same", "valid"))
         _one_of(self, "merge", (None, "concat", "sum", "mul", "ave"))
         if (self.norm == "layer") != (self.frame is not None):
-            raise ValueError(f"frame is {self.frame} with norm {self.norm!r}; norm 'layer' needs it, no other")
+            raise ValueError(
+                f"frame is {self.frame} with norm {self.norm!r}; norm 'layer' needs it, no other"
+            )
 
     @property
     def plain(self) -> bool:
         """Whether this is the equation of `ConvLSTMCell`."""
         ones = (1,) * len(self.kernel_size)
-        return (
-            (self.activation, self.recurrent_activation, self.output) == ("tanh", "sigmoid", "cell")
-            and (self.norm, self.padding, self.stride, self.dilation) == (None, "same", ones, ones)
-        )
+        return (self.activation, self.recurrent_activation, self.output) == ("tanh", "sigmoid", "cell") and (
+            self.norm,
+            self.padding,
+            self.stride,
+            self.dilation,
+        ) == (None, "same", ones, ones)
+
+    def __str__(self) -> str:
+        peephole = "no" if self.peephole is None else "per-channel"
+        if isinstance(self.peephole, tuple):
+            peephole = f"per-pixel {_times(self.peephole)}"
+        extras = [] if self.plain else [f"{self.activation}, {self.recurrent_activation}"]
+        extras += ["h = o * g"] if self.output == "candidate" else []
+        extras += [f"{self.norm} norm"] if self.norm else []
+        extras += ["valid padding"] if self.padding == "valid" else []
+        extras += ["time reversed"] if self.reverse else []
+        extras += [f"both directions, {self.merge}"] if self.merge else []
+        extras += [] if self.sequences else ["last step"]
+        sizes = f"{self.input_channels} -> {self.hidden_channels}, {_times(self.kernel_size)}"
+        return ", ".join([f"ConvLSTM {sizes}, {peephole} peepholes", *extras])
 
     @property
     def channels_out(self) -> int:
@@ -118,9 +136,20 @@ class Convolution:
         else:
             _one_of(self, "padding", ("same", "valid"))
         zeros = (0,) * axes
-        _settle(self, "output_padding", tuple(positive("output_padding", n, 0) for n in self.output_padding) or zeros)
+        _settle(
+            self,
+            "output_padding",
+            tuple(positive("output_padding", n, 0) for n in self.output_padding) or zeros,
+        )
         for name in ("input_channels", "output_channels"):
             positive(name, getattr(self, name))
+
+    def __str__(self) -> str:
+        kind = "transposed convolution" if self.transposed else "convolution"
+        extras = ["over time"] if self.over_time else []
+        extras += [] if set(self.stride) == {1} else [f"stride {_times(self.stride)}"]
+        sizes = f"{self.input_channels} -> {self.output_channels}, {_times(self.kernel_size)}"
+        return ", ".join([f"{kind} {sizes}", *extras])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,6 +164,9 @@ class BatchNorm:
         positive("channels", self.channels)
         finite("eps", self.eps)
 
+    def __str__(self) -> str:
+        return f"batch norm {self.channels}"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Activation:
@@ -148,6 +180,9 @@ class Activation:
     def __post_init__(self) -> None:
         _one_of(self, "name", tuple(ACTIVATIONS))
 
+    def __str__(self) -> str:
+        return self.name if self.slope is None else f"{self.name} {self.slope:g}"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Patches:
@@ -160,6 +195,9 @@ class Patches:
     def __post_init__(self) -> None:
         positive("size", self.size)
 
+    def __str__(self) -> str:
+        return f"patches of {self.size}x{self.size} {'back to frames' if self.inverse else 'to channels'}"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Repeat:
@@ -171,6 +209,9 @@ class Repeat:
     def __post_init__(self) -> None:
         positive("times", self.times)
 
+    def __str__(self) -> str:
+        return f"one frame {self.times} times"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Pick:
@@ -181,6 +222,9 @@ class Pick:
 
     def __post_init__(self) -> None:
         _settle(self, "steps", tuple(positive("steps", n, least=0) for n in self.steps))
+
+    def __str__(self) -> str:
+        return f"steps {', '.join(map(str, self.steps))}" if self.steps else "last step"
 
 
 Stage = Recurrent | Convolution | BatchNorm | Activation | Patches | Repeat | Pick
@@ -223,3 +267,7 @@ def _settle(stage: Any, name: str, value: Any) -> None:
 def _one_of(stage: Any, name: str, options: tuple[Any, ...]) -> None:
     if getattr(stage, name) not in options:
         raise ValueError(f"{name} is {getattr(stage, name)!r}; it needs one of {options}")
+
+
+def _times(sizes: tuple[int, ...]) -> str:
+    return "x".join(map(str, sizes))

@@ -1,0 +1,204 @@
+"""Foreign weights as cells, stacks and staged networks: gates put in order, everything loaded and checked.
+
+Letters: I input channels, C hidden channels, K kernel taps per axis, S the spatial axes.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from convlstm.importers.foreign import Foreign
+from convlstm.layers import ConvLSTM
+from convlstm.staged import StagedConfig, StagedNetwork
+from convlstm.staged.stages import Recurrent, Stage
+
+OURS = "ifgo"
+Weights = dict[str, Tensor]
+
+
+class Part(NamedTuple):
+    """A stage and its weights, by their names in the stage's module; those of a second cell apart."""
+
+    stage: Stage
+    weights: tuple[Weights, ...] = ()
+
+
+def permute_gates(tensor: Tensor, order: str, axis: int = 0) -> Tensor:
+    """Bring gates that stand along an axis in a foreign order, such as "ifog", into i, f, g, o.
+
+    Args:
+        tensor: four blocks of the same size along the axis.
+        order: their order, the letters i, f, g, o.
+        axis: where they stand (default 0).
+
+    Returns:
+        The tensor, permuted.
+    """
+    blocks = dict(zip(order, tensor.chunk(4, axis), strict=True))
+    return torch.cat([blocks[gate] for gate in OURS], axis)
+
+
+def fused_cell(foreign: Foreign, conv: str, order: str, **fields: Any) -> Part:
+    """Return the recurrent stage of a cell with one convolution over the input and hidden channels together.
+
+    Args:
+        foreign: with `conv`.weight (4C, I + C, *K) and maybe `conv`.bias (4C,).
+        conv: name of the convolution.
+        order: of the gates.
+        fields: other fields of the stage.
+    """
+    weight = foreign.tensors[f"{conv}.weight"]
+    hidden, rest = divmod(len(weight), 4)
+    inputs = weight.shape[1] - hidden if weight.dim() > 2 else 0
+    if rest or inputs < 1:
+        raise ValueError(
+            f"{conv}.weight has shape {tuple(weight.shape)}; a cell's convolution needs (4 C, I + C, taps)"
+        )
+    kernel = odd_kernel(f"{conv}.weight", weight)
+    weight = permute_gates(weight, order)
+    cell = {"weight_ih": weight[:, :inputs], "weight_hh": weight[:, inputs:]}
+    if (bias := foreign.tensors.get(f"{conv}.bias")) is not None:
+        cell["bias"] = permute_gates(bias, order)
+    stage = Recurrent(
+        input_channels=inputs, hidden_channels=hidden, kernel_size=kernel, bias="bias" in cell, **fields
+    )
+    return Part(stage, (cell,))
+
+
+def odd_kernel(name: str, weight: Tensor) -> tuple[int, ...]:
+    """Return the kernel size of a convolution that is padded by half of it, which only odd ones may be."""
+    kernel = tuple(weight.shape[2:])
+    if not all(k % 2 for k in kernel):
+        raise ValueError(
+            f"{name} has a kernel of {kernel}: padded as its project pads, frames change their size"
+        )
+    return kernel
+
+
+def with_peepholes(part: Part, foreign: Foreign, names: Sequence[str]) -> Part:
+    """Add per-pixel peepholes, `names` in the order i, f, o, where the file has them.
+
+    Peepholes that were made on a GPU were never registered, and never trained: files are without them.
+    """
+    there = [name for name in names if name in foreign.tensors]
+    if not there:
+        return part
+    if len(there) < 3:
+        raise ValueError(f"{there[0]} is in the file without {', '.join(n for n in names if n not in there)}")
+    stage = part.stage
+    assert isinstance(stage, Recurrent)
+    weights = [foreign.tensors[name] for name in names]
+    frame = tuple(weights[0].shape[-len(stage.kernel_size) :])
+    expected = (stage.hidden_channels, *frame)
+    for name, weight in zip(names, weights, strict=True):
+        if tuple(weight.shape) not in (expected, (1, *expected)):
+            raise ValueError(f"{name} has shape {tuple(weight.shape)}; it needs {(1, *expected)}")
+    weight_ch = torch.cat([weight.reshape(expected) for weight in weights])
+    stage = dataclasses.replace(stage, peephole=frame)
+    return Part(stage, ({**part.weights[0], "weight_ch": weight_ch},))
+
+
+def chain(parts: Sequence[Part]) -> None:
+    """Raise ValueError unless each cell of a stack reads what the one before gives."""
+    for number, (before, after) in enumerate(pairwise(parts)):
+        assert isinstance(before.stage, Recurrent)
+        assert isinstance(after.stage, Recurrent)
+        if before.stage.channels_out != after.stage.input_channels:
+            raise ValueError(
+                f"cell {number + 1} reads {after.stage.input_channels} channels, but cell {number} gives "
+                f"{before.stage.channels_out}: this is no stack of cells"
+            )
+
+
+def stack(parts: Sequence[Part]) -> nn.Module:
+    """Return a stack of cells: a ConvLSTM where all are alike in ours, else a StagedNetwork."""
+    chain(parts)
+    first = parts[0].stage
+    assert isinstance(first, Recurrent)
+
+    def alike(stage: Stage) -> bool:
+        assert isinstance(stage, Recurrent)
+        same = ("hidden_channels", "kernel_size", "bias", "peephole", "merge")
+        plain = stage.plain and stage.sequences and not stage.reverse and stage.merge in (None, "concat")
+        return plain and all(getattr(stage, name) == getattr(first, name) for name in same)
+
+    if not all(alike(part.stage) for part in parts):
+        return network(parts)
+    layer = ConvLSTM(
+        first.input_channels,
+        first.hidden_channels,
+        first.kernel_size,
+        len(parts),
+        first.bias,
+        batch_first=True,
+        bidirectional=first.merge is not None,
+        spatial_dims=len(first.kernel_size),
+        peephole=first.peephole,
+    )
+    cells = [weights for part in parts for weights in part.weights]
+    return _load(layer, {f"cells.{n}.{name}": t for n, ws in enumerate(cells) for name, t in ws.items()})
+
+
+def network(
+    parts: Sequence[Part],
+    forecaster: Sequence[Part] = (),
+    head: Sequence[Part] = (),
+    channels: int | None = None,
+    **fields: Any,
+) -> StagedNetwork:
+    """Return a StagedNetwork with its weights.
+
+    Args:
+        parts: of its stages.
+        forecaster: parts of its forecaster.
+        head: parts of its head.
+        channels: of a frame (default: what the first stage reads).
+        fields: other fields of the config.
+    """
+    groups = {"stages": parts, "forecaster": forecaster, "head": head}
+    if channels is None:
+        channels = next(p.stage.input_channels for p in parts if hasattr(p.stage, "input_channels"))
+    stages = {name: tuple(part.stage for part in group) for name, group in groups.items()}
+    model = StagedNetwork(StagedConfig(channels=channels, **stages, **fields))
+    tensors = {}
+    for name, group in groups.items():
+        for number, part in enumerate(group):
+            recurrent = isinstance(part.stage, Recurrent)
+            for cell, weights in enumerate(part.weights):
+                path = f"{name}.{number}" + (f".cells.{cell}" if recurrent else "")
+                tensors |= {f"{path}.{key}": tensor for key, tensor in weights.items()}
+    model = _load(model, tensors)
+    assert isinstance(model, StagedNetwork)
+    return model
+
+
+def _load(model: nn.Module, tensors: Weights) -> nn.Module:
+    """Load all weights of a model, in evaluation mode; raise ValueError where one does not fit."""
+    own = model.state_dict()
+    problems = [f"{name} is missing" for name in own.keys() - tensors.keys()]
+    problems += [f"{name} is not in the model" for name in tensors.keys() - own.keys()]
+    for name in own.keys() & tensors.keys():
+        if own[name].shape != tensors[name].shape:
+            problems.append(
+                f"{name} has shape {tuple(tensors[name].shape)}, it needs {tuple(own[name].shape)}"
+            )
+        elif not tensors[name].is_floating_point():
+            problems.append(f"{name} has type {tensors[name].dtype}, it needs a floating one")
+        elif not tensors[name].isfinite().all():
+            problems.append(f"{name} has values that are not finite")
+    if problems:
+        raise ValueError(f"the file's tensors do not make a whole model: {'; '.join(sorted(problems)[:3])}")
+    model.load_state_dict(tensors)
+    return model.eval()
+
+
+def numbered(tensors: Mapping[str, Any], before: str, after: str) -> list[int]:
+    """Return the numbers n, 0, 1, ... without gap, for which `before` n `after` is a name."""
+    count = 0
+    while f"{before}{count}{after}" in tensors:
+        count += 1
+    return list(range(count))

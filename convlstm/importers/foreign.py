@@ -1,0 +1,77 @@
+"""What an importer is given and what it gives back."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """What an importer is given: the tensors of a file, and what else it says."""
+
+    tensors: dict[str, Tensor]
+    """By name, without the prefix."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """What the user says that the file does not."""
+    prefix: str = ""
+    """What all names began with, such as "model."."""
+    wrapper: tuple[str, ...] = ()
+    """Where in the file the tensors were."""
+    notes: Mapping[str, Any] = field(default_factory=dict)
+    """What stood beside them: plain values."""
+    modules: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Of whole modules that were pickled: their attributes, by path."""
+    config: Mapping[str, Any] | None = None
+    """Of a Keras model."""
+    keras_version: str | None = None
+
+    def option(self, name: str, choices: Sequence[Any], why: str) -> Any:
+        """Return what the user chose; where nothing was, an error that lists the choices."""
+        if name not in self.options:
+            raise ValueError(f"{name} is not in the file: {why}; say {_either(name, choices)}")
+        if self.options[name] not in choices:
+            raise ValueError(f"{name} is {self.options[name]!r}; it needs one of {_listed(choices)}")
+        return self.options[name]
+
+
+@dataclass(frozen=True)
+class Imported:
+    """A foreign model as one of ours, and what was recognised."""
+
+    model: nn.Module
+    source: str
+    """The project, and the version where the file tells."""
+    layers: tuple[str, ...]
+    """What it is made of, a line per layer or stage."""
+    gates: str
+    """Order of the gates in the file."""
+    input_layout: str = "b t c h w"
+    """Axes of the foreign model's input."""
+    output_layout: str = "b t c h w"
+    """Axes of its output."""
+    horizon: int | None = None
+    """Frames that it forecasts, where the file or the user says so."""
+    dropped: Mapping[str, str] = field(default_factory=dict)
+    """What was in the file and is not in the model, and why."""
+    guesses: tuple[str, ...] = ()
+    """What the file does not say, and what was taken for it."""
+
+
+class Source(NamedTuple):
+    """A foreign project: how its files are recognised, and what they become."""
+
+    name: str
+    recognises: Callable[[Foreign], bool]
+    convert: Callable[[Foreign], Imported]
+    options: Mapping[str, str]
+    """What a user may say, and what it means."""
+
+
+def _either(name: str, choices: Sequence[Any]) -> str:
+    return " or ".join(f"{name}={choice!r}" for choice in choices)
+
+
+def _listed(choices: Sequence[Any]) -> str:
+    return ", ".join(repr(choice) for choice in choices)
