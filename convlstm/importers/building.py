@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from convlstm.importers.foreign import Foreign
 from convlstm.layers import ConvLSTM
 from convlstm.staged import StagedConfig, StagedNetwork
-from convlstm.staged.stages import Recurrent, Stage
+from convlstm.staged.stages import Convolution, Recurrent, Stage
 
 OURS = "ifgo"
 Weights = dict[str, Tensor]
@@ -161,7 +161,8 @@ def network(
     """
     groups = {"stages": parts, "forecaster": forecaster, "head": head}
     if channels is None:
-        channels = next(p.stage.input_channels for p in parts if hasattr(p.stage, "input_channels"))
+        reading = [part.stage for part in parts if isinstance(part.stage, Recurrent | Convolution)]
+        channels = reading[0].input_channels
     stages = {name: tuple(part.stage for part in group) for name, group in groups.items()}
     model = StagedNetwork(StagedConfig(channels=channels, **stages, **fields))
     tensors = {}

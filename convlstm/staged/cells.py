@@ -74,7 +74,8 @@ class ForeignLSTMCell(ConvCell):
         for x in input:
             h, c = self._one(x, h, c)
             outputs.append(h)
-        assert h is not None and c is not None
+        assert h is not None
+        assert c is not None
         return torch.stack(outputs), h, c
 
     def _one(self, x: Tensor, h: Tensor | None, c: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -113,9 +114,8 @@ class ForeignLSTMCell(ConvCell):
     def _layer_norm(self, x: Tensor, part: str) -> Tensor:
         weight, bias = getattr(self, f"norm_{part}_weight"), getattr(self, f"norm_{part}_bias")
         if x.shape[1:] != weight.shape:
-            raise ValueError(
-                f"frames of {tuple(x.shape[2:])} at this cell; its layer norms are for {tuple(weight.shape[1:])}"
-            )
+            frame = tuple(weight.shape[1:])
+            raise ValueError(f"frames of {tuple(x.shape[2:])} at a cell whose layer norms are for {frame}")
         return F.layer_norm(x, weight.shape, weight, bias)
 
     def _peepholes(self, h: Tensor) -> tuple[Tensor, ...] | tuple[None, None, None]:

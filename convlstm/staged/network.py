@@ -28,7 +28,7 @@ class StagedConfig:
     forecaster: tuple[Stage, ...] = ()
     """What makes the frames of the horizon from the last states of `stages`; none: `stages` do it all."""
     forecaster_reads: Literal["zeros", "own"] = "zeros"
-    """What the forecaster's first stage reads: zeros; or the last output of `stages`, then its own last one."""
+    """What the forecaster's first stage reads: zeros, or the last output of `stages`, then its own."""
     head: tuple[Stage, ...] = ()
     """What the forecaster's outputs go through, outside of its loop."""
 
@@ -43,12 +43,13 @@ class StagedConfig:
         if not self.stages:
             raise ValueError("stages is empty; it needs one stage or more")
         encoders = sum(isinstance(stage, Recurrent) for stage in self.stages)
-        for stage in (*self.stages, *self.forecaster, *self.head):
-            if isinstance(stage, Recurrent) and stage.starts_from is not None:
-                if stage in self.stages or not 0 <= stage.starts_from < encoders:
+        for name, most in (("stages", 0), ("forecaster", encoders), ("head", 0)):
+            for stage in getattr(self, name):
+                first = stage.starts_from if isinstance(stage, Recurrent) else None
+                if first is not None and not 0 <= first < most:
                     raise ValueError(
-                        f"starts_from is {stage.starts_from}; it needs the number of a recurrent stage of "
-                        f"the encoder, below {encoders}, and stands in a forecaster"
+                        f"starts_from is {first} in {name}; it needs None, or in a forecaster the number of a "
+                        f"recurrent stage of the encoder, which has {encoders}"
                     )
 
 
@@ -168,10 +169,9 @@ class StagedNetwork(nn.Module):
     def _check(self, context: Tensor) -> None:
         check_tensor("context", context)
         C, dims = self.config.channels, self.config.spatial_dims
+        axes = ("B", "T", str(C), *"DHW"[3 - dims :])
         if context.dim() != 3 + dims or context.shape[2] != C or 0 in context.shape:
-            raise ValueError(
-                f"context has shape {tuple(context.shape)}; it needs (B, T, {C}, {', '.join('DHW'[3 - dims :])})"
-            )
+            raise ValueError(f"context has shape {tuple(context.shape)}; it needs ({', '.join(axes)})")
         ops.check_type("context", context, next(self.parameters()))
 
 

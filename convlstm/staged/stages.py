@@ -50,7 +50,7 @@ class Recurrent:
     sequences: bool = True
     """Return the outputs of all steps; else of the last, as a frame."""
     starts_from: int | None = None
-    """In a forecaster: the encoder's recurrent stage, counted from 0, whose last states this one starts with."""
+    """In a forecaster: number of the encoder's recurrent stage, from 0, whose last states it starts with."""
 
     def __post_init__(self) -> None:
         ones = (1,) * len(self.kernel_size)
@@ -186,7 +186,7 @@ class Activation:
 
 @dataclass(frozen=True, kw_only=True)
 class Patches:
-    """Frames cut into size x size patches that become channels, (dy, dx, c) from slow to fast; or the inverse."""
+    """Frames cut into size x size patches that become channels, (dy, dx, c) slow to fast; or the inverse."""
 
     stage: Literal["patches"] = "patches"
     size: int
