@@ -48,8 +48,8 @@ class StagedConfig:
                 first = stage.starts_from if isinstance(stage, Recurrent) else None
                 if first is not None and not 0 <= first < most:
                     raise ValueError(
-                        f"starts_from is {first} in {name}; it needs None, or in a forecaster the number of a "
-                        f"recurrent stage of the encoder, which has {encoders}"
+                        f"starts_from is {first} in {name}; it needs None, or in a forecaster the number "
+                        f"of a recurrent stage of the encoder, which has {encoders}"
                     )
 
 
