@@ -4,7 +4,7 @@ Letters: I input channels, C hidden channels, K kernel taps per axis, S the spat
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -140,7 +140,7 @@ def stack(parts: Sequence[Part]) -> nn.Module:
         peephole=first.peephole,
     )
     cells = [weights for part in parts for weights in part.weights]
-    return _load(layer, {f"cells.{n}.{name}": t for n, ws in enumerate(cells) for name, t in ws.items()})
+    return load(layer, {f"cells.{n}.{name}": t for n, ws in enumerate(cells) for name, t in ws.items()})
 
 
 def network(
@@ -172,12 +172,12 @@ def network(
             for cell, weights in enumerate(part.weights):
                 path = f"{name}.{number}" + (f".cells.{cell}" if recurrent else "")
                 tensors |= {f"{path}.{key}": tensor for key, tensor in weights.items()}
-    model = _load(model, tensors)
+    model = load(model, tensors)
     assert isinstance(model, StagedNetwork)
     return model
 
 
-def _load(model: nn.Module, tensors: Weights) -> nn.Module:
+def load(model: nn.Module, tensors: Weights) -> nn.Module:
     """Load all weights of a model, in evaluation mode; raise ValueError where one does not fit."""
     own = model.state_dict()
     problems = [f"{name} is missing" for name in own.keys() - tensors.keys()]
@@ -203,3 +203,10 @@ def numbered(tensors: Mapping[str, Any], before: str, after: str) -> list[int]:
     while f"{before}{count}{after}" in tensors:
         count += 1
     return list(range(count))
+
+
+def unused(
+    foreign: Foreign, used: Iterable[str], why: str = "the project's model has no such part"
+) -> dict[str, str]:
+    """Return the names that an importer has no use for, each with the reason."""
+    return dict.fromkeys(sorted(foreign.tensors.keys() - set(used)), why)

@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
+from convlstm.arguments import positive
+
 
 @dataclass(frozen=True)
 class Foreign:
@@ -26,6 +28,18 @@ class Foreign:
     config: Mapping[str, Any] | None = None
     """Of a Keras model."""
     keras_version: str | None = None
+
+    def tensor(self, name: str) -> Tensor:
+        """Return a tensor that the model cannot be without."""
+        if name not in self.tensors:
+            raise ValueError(f"{name} is missing: the file does not hold the whole model")
+        return self.tensors[name]
+
+    def wholes(self, name: str, least: int = 0) -> tuple[int, ...]:
+        """Return an option that is one whole number or more."""
+        value = self.options[name]
+        numbers = value if isinstance(value, tuple | list) else (value,)
+        return tuple(positive(name, number, least) for number in numbers)
 
     def option(self, name: str, choices: Sequence[Any], why: str) -> Any:
         """Return what the user chose; where nothing was, an error that lists the choices."""
@@ -51,8 +65,8 @@ class Imported:
     """Axes of the foreign model's input."""
     output_layout: str = "b t c h w"
     """Axes of its output."""
-    horizon: int | None = None
-    """Frames that it forecasts, where the file or the user says so."""
+    forecasts: bool = False
+    """Whether it gives frames that follow its input, of any number, and so takes a horizon."""
     dropped: Mapping[str, str] = field(default_factory=dict)
     """What was in the file and is not in the model, and why."""
     guesses: tuple[str, ...] = ()

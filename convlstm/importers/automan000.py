@@ -1,0 +1,77 @@
+"""automan000/Convolutional_LSTM_PyTorch: eight convolutions a cell, per-pixel peepholes, one frame fed again.
+
+Cells Wx{i,f,c,o} with a bias and Wh{i,f,c,o} without, half padding. The model is called with ONE frame, reads
+it `step` times and returns the outputs of the last layer at `effective_step`: neither is in the file.
+"""
+
+import torch
+
+from convlstm.importers.building import Part, network, numbered, odd_kernel, stack, unused, with_peepholes
+from convlstm.importers.foreign import Foreign, Imported, Source
+from convlstm.staged.stages import Pick, Recurrent, Repeat
+
+GATES = "ifco"  # the project's letters of our i, f, g, o
+PEEPHOLES = ("Wci", "Wcf", "Wco")
+
+
+def recognises(foreign: Foreign) -> bool:
+    """Whether these are the project's tensors, by their names."""
+    return "cell0.Wxi.weight" in foreign.tensors or "Wxi.weight" in foreign.tensors
+
+
+def convert(foreign: Foreign) -> Imported:
+    """Return a stack that reads any sequence; or one frame `step` times, where the user says how often."""
+    cells = [f"cell{n}." for n in numbered(foreign.tensors, "cell", ".Wxi.weight")] or [""]
+    parts = [_cell(foreign, cell) for cell in cells]
+    used = [f"{cell}W{x}{gate}.{end}" for cell in cells for x in "xh" for gate in GATES for end in _ENDS]
+    used += [f"{cell}{name}" for cell in cells for name in PEEPHOLES]
+    facts = {
+        "source": "automan000/Convolutional_LSTM_PyTorch",
+        "layers": tuple(str(part.stage) for part in parts),
+        "gates": "apart",
+        "dropped": unused(foreign, used),
+    }
+    if "step" not in foreign.options:
+        guess = "a sequence of frames is read; the project's model reads one frame `step` times (option step)"
+        return Imported(stack(parts), **facts, guesses=(guess,))
+    step = foreign.wholes("step", least=1)[0]
+    kept = foreign.wholes("effective_step") if "effective_step" in foreign.options else (step - 1,)
+    if max(kept) >= step:
+        raise ValueError(f"effective_step is {kept}; it needs numbers below step, {step}")
+    model = network([Part(Repeat(times=step)), *parts, Part(Pick(steps=kept))])
+    return Imported(model, **facts, input_layout="b c h w")
+
+
+_ENDS = ("weight", "bias")
+
+
+def _cell(foreign: Foreign, cell: str) -> Part:
+    tensors = foreign.tensors
+    needed = [f"{cell}W{x}{gate}.weight" for x in "xh" for gate in GATES]
+    if missing := [name for name in needed if name not in tensors]:
+        raise ValueError(f"{missing[0]} is missing: this cell is not whole")
+    weights = {
+        part: torch.cat([tensors[f"{cell}W{x}{gate}.weight"] for gate in GATES])
+        for part, x in (("weight_ih", "x"), ("weight_hh", "h"))
+    }
+    biases = [tensors[name] for gate in GATES if (name := f"{cell}Wx{gate}.bias") in tensors]
+    if biases:
+        weights["bias"] = torch.cat(biases)
+    stage = Recurrent(
+        input_channels=weights["weight_ih"].shape[1],
+        hidden_channels=weights["weight_hh"].shape[1],
+        kernel_size=odd_kernel(f"{cell}Wxi.weight", weights["weight_ih"]),
+        bias=bool(biases),
+    )
+    return with_peepholes(Part(stage, (weights,)), foreign, [f"{cell}{name}" for name in PEEPHOLES])
+
+
+SOURCE = Source(
+    "automan000",
+    recognises,
+    convert,
+    {
+        "step": "how often the model reads its one frame",
+        "effective_step": "numbers of the steps, from 0, whose outputs it returns (default the last)",
+    },
+)

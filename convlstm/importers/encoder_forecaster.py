@@ -1,0 +1,140 @@
+"""The encoder-forecaster of the nowcasting codes: convolutions down, cells, and back up from their states.
+
+What jhhuang96, Hzzone and vp-suite share. The encoder runs stage1, rnn1, stage2, rnn2, ...; the forecaster
+rnn3, stage3, rnn2, ..., each cell from the state of the encoder's of its number, the first fed zeros. Stages
+are convolutions, "deconv" transposed, with a LeakyReLU of slope 0.2 after those named "leaky".
+"""
+
+from collections.abc import Callable
+
+from torch import nn
+
+from convlstm.importers.building import Part, network
+from convlstm.importers.foreign import Foreign
+from convlstm.staged.stages import Activation, Convolution, Recurrent
+
+STRIDES = "strides of the encoder's stages, as 1,2,2 (default: what undoes the forecaster's transposed ones)"
+
+MakeCell = Callable[..., Part]
+"""Takes the name of a cell and fields of its stage."""
+
+
+def encoder_forecaster(
+    foreign: Foreign, second: str, make_cell: MakeCell
+) -> tuple[nn.Module, tuple[str, ...], list[str]]:
+    """Return the network, its stages in words, and the guesses that were made.
+
+    Args:
+        foreign: the file.
+        second: name of the second half, "decoder" or "forecaster".
+        make_cell: makes a cell's part, of its name and fields of its stage.
+    """
+    levels = _levels(foreign, second)
+    up = {n: _transposed_strides(foreign, f"{second}.stage{n}.") for n in levels}
+    if "strides" in foreign.options:
+        strides = foreign.wholes("strides", least=1)
+        if len(strides) != len(levels):
+            raise ValueError(f"strides is {strides}; it needs {len(levels)}, one per stage of the encoder")
+        down = dict(zip(levels, strides, strict=True))
+    else:
+        down = up
+    parts, forecaster, guesses = [], [], []
+    for n in levels:
+        parts += _stage(foreign, f"encoder.stage{n}.", down[n])
+        parts.append(make_cell(f"encoder.rnn{n}"))
+    for n in reversed(levels):
+        forecaster.append(make_cell(f"{second}.rnn{n}", starts_from=n - 1))
+        forecaster += _stage(foreign, f"{second}.stage{n}.", down[n])
+    if "strides" not in foreign.options and not foreign.modules:
+        words = ", ".join(str(down[n]) for n in levels)
+        guesses.append(f"strides of the stages {words}, from the kernels of the forecaster (option strides)")
+    lines = tuple(str(part.stage) for part in (*parts, *forecaster))
+    return network(parts, forecaster), lines, guesses
+
+
+def _levels(foreign: Foreign, second: str) -> list[int]:
+    """Return the numbers of the cells, 1, 2, ..., which both halves must have."""
+    found = {half: set() for half in ("encoder", second)}
+    for name in foreign.tensors:
+        half, _, rest = name.partition(".")
+        number = rest.partition(".")[0].removeprefix("rnn")
+        if half in found and rest.startswith("rnn") and number.isdecimal() and len(number) < 3:
+            found[half].add(int(number))
+    levels = sorted(found["encoder"])
+    if not levels or levels != list(range(1, len(levels) + 1)) or found[second] != found["encoder"]:
+        raise ValueError(
+            f"the encoder has cells {levels}, the {second} {sorted(found[second])}; both need 1, 2, ..."
+        )
+    return levels
+
+
+def _layers(foreign: Foreign, stage: str) -> list[str]:
+    """Return the names of the layers of a stage, in the order of the file."""
+    return [
+        name.removesuffix(".weight")
+        for name in foreign.tensors
+        if name.startswith(stage) and name.endswith(".weight")
+    ]
+
+
+def _transposed_strides(foreign: Foreign, stage: str) -> int:
+    """Return how much a stage of the forecaster enlarges its frames.
+
+    The projects pad transposed convolutions by one, so that with k taps and stride k - 2 frames grow by the
+    stride exactly.
+    """
+    total = 1
+    for layer in _layers(foreign, stage):
+        if "deconv" in layer:
+            kernel = foreign.tensors[f"{layer}.weight"].shape[-1]
+            total *= foreign.modules[layer]["stride"][0] if layer in foreign.modules else max(kernel - 2, 1)
+    return total
+
+
+def _stage(foreign: Foreign, stage: str, stride: int) -> list[Part]:
+    """Return the layers of a stage; its first convolution has the stride, or its transposed one."""
+    parts = []
+    for number, layer in enumerate(_layers(foreign, stage)):
+        weight = foreign.tensors[f"{layer}.weight"]
+        transposed = "deconv" in layer
+        if weight.dim() != 4:
+            raise ValueError(f"{layer}.weight has shape {tuple(weight.shape)}; a stage's layer has four axes")
+        kernel = tuple(weight.shape[2:])
+        down = stride if number == 0 and (transposed or stage.startswith("encoder")) else 1
+        if layer in foreign.modules:
+            strides, padding = (tuple(foreign.modules[layer][name]) for name in ("stride", "padding"))
+        else:
+            strides, padding = (down, down), tuple(_padding(layer, k, down, transposed) for k in kernel)
+        ends = weight.shape[:2] if transposed else (weight.shape[1], weight.shape[0])
+        bias = foreign.tensors.get(f"{layer}.bias")
+        convolution = Convolution(
+            input_channels=ends[0],
+            output_channels=ends[1],
+            kernel_size=kernel,
+            stride=strides,
+            padding=padding,
+            transposed=transposed,
+            bias=bias is not None,
+        )
+        parts.append(Part(convolution, ({"weight": weight} | ({} if bias is None else {"bias": bias}),)))
+        if "leaky" in layer:
+            parts.append(Part(Activation(name="leaky_relu", slope=0.2)))
+        elif "relu" in layer:
+            parts.append(Part(Activation(name="relu")))
+    return parts
+
+
+def _padding(layer: str, kernel: int, stride: int, transposed: bool) -> int:
+    """Return the zeros at each end of an axis, as the projects choose them."""
+    if transposed:
+        if kernel < stride or (kernel - stride) % 2:
+            raise ValueError(
+                f"{layer} has {kernel} taps; frames do not grow by a stride of {stride} with them"
+            )
+        return (kernel - stride) // 2
+    return 1 if stride > 1 and kernel - stride in (1, 2) else (kernel - 1) // 2
+
+
+def is_cell(part: Part) -> bool:
+    """Whether a part is a recurrent stage."""
+    return isinstance(part.stage, Recurrent)

@@ -1,0 +1,60 @@
+"""Hzzone/Precipitation-Nowcasting: an encoder-forecaster of ConvLSTMs with per-pixel peepholes.
+
+One convolution over [x | h] per cell, gates i, f, g, o. Files of models that trained on a GPU hold no
+peepholes: they were never registered as parameters, and stayed zero. vp-suite has the same network.
+"""
+
+from functools import partial
+
+from convlstm.importers.building import Part, fused_cell, stack, unused, with_peepholes
+from convlstm.importers.encoder_forecaster import STRIDES, encoder_forecaster
+from convlstm.importers.foreign import Foreign, Imported, Source
+
+PEEPHOLES = ("Wci", "Wcf", "Wco")
+OPTIONS = {"strides": STRIDES}
+
+
+def recognises(foreign: Foreign) -> bool:
+    """Whether these are the project's tensors, by their names."""
+    ours = "_conv.weight" in foreign.tensors or "encoder.rnn1._conv.weight" in foreign.tensors
+    return ours and not foreign.modules
+
+
+def convert(foreign: Foreign) -> Imported:
+    """Return a StagedNetwork, or of a lone cell a ConvLSTM."""
+    return imported(foreign, "Hzzone/Precipitation-Nowcasting", "t b c h w")
+
+
+def imported(foreign: Foreign, source: str, layout: str) -> Imported:
+    """Return the network under the name of a project that has it."""
+    if "_conv.weight" in foreign.tensors:
+        cell = _cell(foreign, "")
+        used = ["_conv.weight", "_conv.bias", *PEEPHOLES]
+        facts = {"layers": (str(cell.stage),), "dropped": unused(foreign, used)}
+        model, guesses, forecasts = stack([cell]), [], False
+    else:
+        model, lines, guesses = encoder_forecaster(foreign, "forecaster", partial(_cell_of, foreign))
+        facts, forecasts = {"layers": lines}, True
+    return Imported(
+        model,
+        source=source,
+        gates="i, f, g, o",
+        input_layout=layout,
+        output_layout=layout,
+        forecasts=forecasts,
+        guesses=tuple(guesses),
+        **facts,
+    )
+
+
+def _cell_of(foreign: Foreign, name: str, **fields: int) -> Part:
+    return _cell(foreign, f"{name}.", **fields)
+
+
+def _cell(foreign: Foreign, before: str, **fields: int) -> Part:
+    foreign.tensor(f"{before}_conv.weight")
+    part = fused_cell(foreign, f"{before}_conv", "ifgo", **fields)
+    return with_peepholes(part, foreign, [f"{before}{name}" for name in PEEPHOLES])
+
+
+SOURCE = Source("hzzone", recognises, convert, OPTIONS)

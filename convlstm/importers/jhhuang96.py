@@ -1,0 +1,61 @@
+"""jhhuang96/ConvLSTM-PyTorch: an encoder-forecaster of ConvLSTMs with a group norm inside the cell.
+
+One convolution over [x | h] per cell, gates i, f, g, o, GroupNorm(4 H // 32 groups) over their sum. The
+project's other files hold a ConvGRU (its flag for the ConvLSTM trained that too): refused.
+"""
+
+from functools import partial
+
+from convlstm.importers.building import Part, fused_cell, stack, unused
+from convlstm.importers.encoder_forecaster import STRIDES, encoder_forecaster
+from convlstm.importers.foreign import Foreign, Imported, Source
+
+GROUP = 32  # channels a group
+
+
+def recognises(foreign: Foreign) -> bool:
+    """Whether these are the project's tensors, by their names."""
+    names = foreign.tensors.keys()
+    lone = names == {f"conv.{n}.{end}" for n in (0, 1) for end in ("weight", "bias")}
+    return lone or "encoder.rnn1.conv.0.weight" in names or _is_gru(foreign)
+
+
+def convert(foreign: Foreign) -> Imported:
+    """Return a StagedNetwork."""
+    if _is_gru(foreign):
+        raise ValueError(
+            "this is the ConvGRU of jhhuang96/ConvLSTM-PyTorch (the project's -clstm flag trained it too), with "
+            "group norms inside the cell, which no cell of this library has: only its ConvLSTM is imported"
+        )
+    facts = {"source": "jhhuang96/ConvLSTM-PyTorch", "gates": "i, f, g, o"}
+    if "conv.0.weight" in foreign.tensors:
+        cell = _cell(foreign, "")
+        used = [f"conv.{n}.{end}" for n in (0, 1) for end in ("weight", "bias")]
+        layout = {"input_layout": "t b c h w", "output_layout": "t b c h w"}
+        dropped = unused(foreign, used)
+        return Imported(stack([cell]), layers=(str(cell.stage),), dropped=dropped, **layout, **facts)
+    make_cell = partial(_cell_of, foreign)
+    model, lines, guesses = encoder_forecaster(foreign, "decoder", make_cell)
+    return Imported(model, layers=lines, forecasts=True, guesses=tuple(guesses), **facts)
+
+
+def _is_gru(foreign: Foreign) -> bool:
+    lone = {f"conv{n}.{m}.{end}" for n in (1, 2) for m in (0, 1) for end in ("weight", "bias")}
+    return foreign.tensors.keys() == lone or "encoder.rnn1.conv1.0.weight" in foreign.tensors
+
+
+def _cell_of(foreign: Foreign, name: str, **fields: int) -> Part:
+    return _cell(foreign, f"{name}.", **fields)
+
+
+def _cell(foreign: Foreign, before: str, **fields: int) -> Part:
+    rows = len(foreign.tensor(f"{before}conv.0.weight"))
+    groups = rows // GROUP
+    if not groups or rows % groups:
+        raise ValueError(f"{before}conv.0.weight has {rows} rows, which do not make groups of {GROUP} or so")
+    part = fused_cell(foreign, f"{before}conv.0", "ifgo", norm="group", groups=groups, **fields)
+    norm = {f"norm_{end}": foreign.tensor(f"{before}conv.1.{end}") for end in ("weight", "bias")}
+    return Part(part.stage, ({**part.weights[0], **norm},))
+
+
+SOURCE = Source("jhhuang96", recognises, convert, {"strides": STRIDES})

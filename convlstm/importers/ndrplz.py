@@ -1,0 +1,44 @@
+"""ndrplz/ConvLSTM_pytorch and the PyPI package conv-lstm, which is the same: a stack of plain cells.
+
+One convolution over [x | h] per cell, gates i, f, o, g, half padding. The file says neither whether batches
+come first (the outputs always do) nor which outputs were kept; ours are batch first, the last layer's.
+"""
+
+from convlstm.importers.building import fused_cell, numbered, stack, unused
+from convlstm.importers.foreign import Foreign, Imported, Source
+
+GATES = "ifog"
+CELL = "conv.weight"  # what one cell holds, as inside another network: enc1.conv.weight
+
+
+def recognises(foreign: Foreign) -> bool:
+    """Whether these are a stack's tensors, by their names; those of a lone cell could be anybody's."""
+    return "cell_list.0.conv.weight" in foreign.tensors
+
+
+def convert(foreign: Foreign) -> Imported:
+    """Return a ConvLSTM, or a StagedNetwork where the layers differ."""
+    names = [f"cell_list.{n}.conv" for n in numbered(foreign.tensors, "cell_list.", ".conv.weight")]
+    if CELL in foreign.tensors:
+        names = ["conv"]
+    if not names:
+        raise ValueError("cell_list.0.conv.weight is missing, and conv.weight too: this is no file of ndrplz")
+    parts = [fused_cell(foreign, name, GATES) for name in names]
+    time_first = foreign.options.get("batch_first", True) is False
+    return Imported(
+        stack(parts),
+        source="ndrplz/ConvLSTM_pytorch, or conv-lstm of PyPI",
+        layers=tuple(str(part.stage) for part in parts),
+        gates="i, f, o, g",
+        input_layout="t b c h w" if time_first else "b t c h w",
+        dropped=unused(foreign, [f"{name}.{end}" for name in names for end in ("weight", "bias")]),
+        guesses=() if "batch_first" in foreign.options else ("the input has its batch first",),
+    )
+
+
+SOURCE = Source(
+    "ndrplz",
+    recognises,
+    convert,
+    {"batch_first": "False where the project's model was built so: only its input's layout depends on it"},
+)

@@ -1,0 +1,136 @@
+"""OpenSTL's ConvLSTM: a stack over patches that predicts the next frame, and reads it after the context.
+
+Convolutions of x and of h apart, gates i, f, g, o, no biases, the output of the last layer alone through a
+1x1 convolution. Files saved before 2023-12-08 (all of the model zoo) compute h = o * g, later ones o * tanh(c),
+under the same names: the user says which. With layer norms, of (4H, h, w), on each of the two convolutions.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from convlstm.importers.building import Part, load, network, numbered, odd_kernel, permute_gates, unused
+from convlstm.importers.foreign import Foreign, Imported, Source
+from convlstm.networks import StackedForecaster, StackedForecasterConfig
+from convlstm.staged.stages import Convolution, Patches, Recurrent
+
+HEAD = "conv_last.weight"
+GENERATIONS = {"old": "candidate", "new": "cell"}
+
+
+def recognises(foreign: Foreign) -> bool:
+    """Whether these are the project's tensors, by their names."""
+    return "cell_list.0.conv_x.0.weight" in foreign.tensors
+
+
+def convert(foreign: Foreign) -> Imported:
+    """Return a StackedForecaster; of the old generation, or with layer norms, a StagedNetwork."""
+    settings = foreign.notes.get("hyper_parameters")
+    settings = settings if isinstance(settings, dict) else {}
+    if settings.get("stride", 1) != 1:
+        raise ValueError(
+            f"stride is {settings['stride']} in this file; only cells of stride 1 can be imported"
+        )
+    new = foreign.prefix == "model." or bool(settings)
+    kept = "a Lightning file, as the new code writes" if new else "no Lightning file, as the old code writes"
+    why = (
+        "'old' code (before 2023-12-08, all of the model zoo) computes h = o * g, 'new' code h = o * tanh(c); "
+        f"this is {kept}"
+    )
+    generation = foreign.option("generation", tuple(GENERATIONS), why)
+    cells = [f"cell_list.{n}." for n in numbered(foreign.tensors, "cell_list.", ".conv_x.0.weight")]
+    parts = [_cell(foreign, cell, GENERATIONS[generation]) for cell in cells]
+    head = foreign.tensor(HEAD)
+    if head.shape != (parts[0].stage.input_channels, parts[-1].stage.hidden_channels, 1, 1):
+        raise ValueError(f"{HEAD} has shape {tuple(head.shape)}, which does not turn states into patches")
+    patch = _patch_size(foreign, settings, len(head))
+    model = (_forecaster if _ours(parts) else _staged)(parts, head, patch)
+    dead = "the project's cells never run it"
+    used = [f"{cell}conv_{x}.{n}.{end}" for cell in cells for x in "xh" for n in (0, 1) for end in _ENDS]
+    return Imported(
+        model,
+        source=f"OpenSTL, ConvLSTM of the {generation} code",
+        layers=(
+            f"patches of {patch}x{patch}",
+            *(str(p.stage) for p in parts),
+            f"1x1 to {len(head)} channels",
+        ),
+        gates="i, f, g, o",
+        forecasts=True,
+        dropped=unused(foreign, [*used, HEAD], dead),
+    )
+
+
+_ENDS = ("weight", "bias")
+
+
+def _cell(foreign: Foreign, cell: str, output: str) -> Part:
+    ih, hh = (foreign.tensor(f"{cell}conv_{x}.0.weight") for x in "xh")
+    weights = {"weight_ih": ih, "weight_hh": hh}
+    fields = {}
+    if f"{cell}conv_x.1.weight" in foreign.tensors:
+        for part, x in (("ih", "x"), ("hh", "h")):
+            for end in _ENDS:
+                weights[f"norm_{part}_{end}"] = foreign.tensor(f"{cell}conv_{x}.1.{end}")
+        fields = {"norm": "layer", "frame": tuple(weights["norm_ih_weight"].shape[1:])}
+    stage = Recurrent(
+        input_channels=ih.shape[1],
+        hidden_channels=hh.shape[1],
+        kernel_size=odd_kernel(f"{cell}conv_x.0.weight", ih),
+        bias=False,
+        output=output,
+        **fields,
+    )
+    return Part(stage, ({name: permute_gates(weight, "ifgo") for name, weight in weights.items()},))
+
+
+def _patch_size(foreign: Foreign, settings: dict, channels: int) -> int:
+    """Return the side of a patch: the file's, or the user's, since p * p * C channels do not tell it."""
+    choices = tuple(p for p in range(1, int(channels**0.5) + 1) if channels % p**2 == 0)
+    if "patch_size" not in foreign.options and settings.get("patch_size") in choices:
+        return settings["patch_size"]
+    why = f"patches have {channels} channels, patch_size^2 times those of a frame"
+    return foreign.option("patch_size", choices, why)
+
+
+def _ours(parts: list[Part]) -> bool:
+    stages = [part.stage for part in parts if isinstance(part.stage, Recurrent)]
+    sizes = {size for stage in stages for size in stage.kernel_size}
+    return all(stage.plain for stage in stages) and len(sizes) == 1
+
+
+def _forecaster(parts: list[Part], head: Tensor, patch: int) -> nn.Module:
+    """Ours: its head reads all layers, all but the last of them through zeros, and its biases are zero."""
+    stages = [part.stage for part in parts if isinstance(part.stage, Recurrent)]
+    widths = tuple(stage.hidden_channels for stage in stages)
+    config = StackedForecasterConfig(
+        channels=len(head) // patch**2,
+        hidden_channels=widths,
+        kernel_size=stages[0].kernel_size[0],
+        patch_size=patch,
+    )
+    zeros = head.new_zeros(len(head), sum(widths[:-1]), 1, 1)
+    tensors = {"head.weight": torch.cat([zeros, head], dim=1), "head.bias": head.new_zeros(len(head))}
+    for n, part in enumerate(parts):
+        weights = {**part.weights[0], "bias": head.new_zeros(4 * widths[n])}
+        tensors |= {f"cells.{n}.{name}": weight for name, weight in weights.items()}
+    return load(StackedForecaster(config), tensors)
+
+
+def _staged(parts: list[Part], head: Tensor, patch: int) -> nn.Module:
+    stage = Convolution(
+        input_channels=head.shape[1], output_channels=len(head), kernel_size=(1, 1), bias=False
+    )
+    ends = Part(Patches(size=patch)), Part(Patches(size=patch, inverse=True))
+    whole = [ends[0], *parts, Part(stage, ({"weight": head},)), ends[1]]
+    return network(whole, channels=len(head) // patch**2)
+
+
+SOURCE = Source(
+    "openstl",
+    recognises,
+    convert,
+    {
+        "generation": "old (before 2023-12-08 and all of the model zoo: h = o * g) or new (h = o * tanh(c))",
+        "patch_size": "side of the patches, where the file does not say it",
+    },
+)

@@ -1,0 +1,135 @@
+"""import_checkpoint: a file of another project as a model of ours; which project's it is, by its names."""
+
+from collections.abc import Mapping, Sequence
+from os.path import commonprefix
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from convlstm.importers import (
+    automan000,
+    holmdk,
+    hzzone,
+    jhhuang96,
+    keras,
+    ndrplz,
+    openstl,
+    sladewinter,
+    torch_rnn,
+    vpsuite,
+)
+from convlstm.importers.content import Content, read_content
+from convlstm.importers.foreign import Foreign, Imported, Source
+
+SOURCES: dict[str, Source] = {
+    module.SOURCE.name: module.SOURCE
+    for module in (
+        ndrplz,
+        automan000,
+        jhhuang96,
+        hzzone,
+        vpsuite,
+        sladewinter,
+        holmdk,
+        openstl,
+        keras,
+        torch_rnn,
+    )
+}
+WRAPPERS = ("module.", "_orig_mod.", "model.", "net.", "network.")
+"""What wrappers put before all names: DataParallel, torch.compile, Lightning and their like."""
+
+
+def import_checkpoint(path: str | Path, source: str = "auto", **options: Any) -> nn.Module:
+    """Return a model of ours that computes what a foreign checkpoint's model computes.
+
+    Nothing in the file is executed: pickles are decoded into plain values and tensors, unknown classes into
+    inert stubs. What the file does not say (a gate order, an activation) is asked for, never guessed.
+
+    Args:
+        path: a checkpoint of ndrplz/ConvLSTM_pytorch (or conv-lstm of PyPI), automan000, jhhuang96, Hzzone,
+            vp-suite, sladewinter, holmdk, OpenSTL, Keras (ConvLSTM1D, 2D, 3D, Bidirectional; Keras 2 and 3;
+            needs h5py) or torch.nn (RNN, LSTM, GRU); what it is shows by its content, not by its suffix.
+        source: whose it is, a name of `SOURCES`; "auto" (default) goes by the names of its tensors.
+        options: what the file does not say. All sources take `prefix`, where the tensors of interest begin
+            so, as in prefix="enc1"; an error lists the others where one is needed.
+
+    Returns:
+        A ConvLSTM, ConvRNN or ConvGRU for a stack of like layers; a StackedForecaster where that is what the
+        foreign model is; else a StagedNetwork. Batch first, in evaluation mode, on the CPU. All can be saved
+        with `save_checkpoint`.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ImportError: a Keras file, without h5py.
+        ValueError: a damaged file, one that is not recognised, cannot be expressed, or leaves something open
+            that only the user knows; an option that the source does not have.
+    """
+    return import_foreign(path, source, options).model
+
+
+def import_foreign(
+    path: str | Path, source: str = "auto", options: Mapping[str, Any] | None = None
+) -> Imported:
+    """Do what `import_checkpoint` does; return the model with all that was recognised."""
+    options = dict(options or {})
+    content = read_content(path)
+    foreign = _foreign(content, options)
+    found = _source(foreign, source, path)
+    if unknown := sorted(options.keys() - found.options.keys() - {"prefix"}):
+        known = "; ".join(f"{name}: {meaning}" for name, meaning in found.options.items()) or "none"
+        raise ValueError(f"{unknown[0]} is no option of {found.name}, whose options are: {known}; and prefix")
+    try:
+        return found.convert(foreign)
+    except ValueError as error:
+        raise ValueError(f"{path} ({found.name}): {error}") from error
+
+
+def _foreign(content: Content, options: Mapping[str, Any]) -> Foreign:
+    """Return a file's tensors without the prefix that the user names, or that a wrapper gave them all."""
+    names = list(content.tensors)
+    prefix = options.get("prefix", "")
+    if not isinstance(prefix, str):
+        raise ValueError(f"prefix is {prefix!r}; it needs the beginning of the tensors' names")
+    if prefix:
+        prefix = prefix.removesuffix(".") + "."
+        if not any(name.startswith(prefix) for name in names):
+            raise ValueError(f"prefix is {prefix!r}, but {content.path} has {_some(names)}")
+    elif content.config is None:
+        while known := [w for w in WRAPPERS if names and commonprefix(names).startswith(prefix + w)]:
+            prefix += known[0]
+    return Foreign(
+        tensors={name[len(prefix) :]: t for name, t in content.tensors.items() if name.startswith(prefix)},
+        options=options,
+        prefix=prefix,
+        wrapper=content.wrapper,
+        notes=content.notes,
+        modules={n[len(prefix) :]: m for n, m in content.modules.items() if f"{n}.".startswith(prefix)},
+        config=content.config,
+        keras_version=content.keras_version,
+    )
+
+
+def _source(foreign: Foreign, name: str, path: str | Path) -> Source:
+    """Return the source that the user names, or the one whose names the tensors have."""
+    if name != "auto":
+        if name not in SOURCES:
+            raise ValueError(f"source is {name!r}; it needs 'auto' or one of {', '.join(SOURCES)}")
+        return SOURCES[name]
+    found = [source for source in SOURCES.values() if source.recognises(foreign)]
+    if len(found) == 1:
+        return found[0]
+    names = list(foreign.tensors)
+    if found:
+        either = " or ".join(f"source={source.name!r}" for source in found)
+        raise ValueError(f"{path} may be of several projects by its names ({_some(names)}); say {either}")
+    raise ValueError(
+        f"{path} is of no known project by its names ({_some(names)}); where it is one of "
+        f"{', '.join(SOURCES)}, say source=..., or prefix=... for a part of a larger model"
+    )
+
+
+def _some(names: Sequence[str]) -> str:
+    """Return the first names, for an error."""
+    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "") or "no tensors"
