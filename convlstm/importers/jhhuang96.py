@@ -24,8 +24,8 @@ def convert(foreign: Foreign) -> Imported:
     """Return a StagedNetwork."""
     if _is_gru(foreign):
         raise ValueError(
-            "this is the ConvGRU of jhhuang96/ConvLSTM-PyTorch (the project's -clstm flag trained it too), with "
-            "group norms inside the cell, which no cell of this library has: only its ConvLSTM is imported"
+            "this is the ConvGRU of jhhuang96/ConvLSTM-PyTorch (its -clstm flag trained that too), with "
+            "group norms inside the cell, which no GRU of this library has: only its ConvLSTM is imported"
         )
     facts = {"source": "jhhuang96/ConvLSTM-PyTorch", "gates": "i, f, g, o"}
     if "conv.0.weight" in foreign.tensors:

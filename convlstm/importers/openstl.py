@@ -1,8 +1,9 @@
 """OpenSTL's ConvLSTM: a stack over patches that predicts the next frame, and reads it after the context.
 
 Convolutions of x and of h apart, gates i, f, g, o, no biases, the output of the last layer alone through a
-1x1 convolution. Files saved before 2023-12-08 (all of the model zoo) compute h = o * g, later ones o * tanh(c),
-under the same names: the user says which. With layer norms, of (4H, h, w), on each of the two convolutions.
+1x1 convolution. Files saved before 2023-12-08 (all of the model zoo) compute h = o * g, later ones
+h = o * tanh(c), under the same names: the user says which. With layer norms, of (4H, h, w), on each of the
+two convolutions.
 """
 
 import torch
@@ -31,10 +32,9 @@ def convert(foreign: Foreign) -> Imported:
             f"stride is {settings['stride']} in this file; only cells of stride 1 can be imported"
         )
     new = foreign.prefix == "model." or bool(settings)
-    kept = "a Lightning file, as the new code writes" if new else "no Lightning file, as the old code writes"
     why = (
-        "'old' code (before 2023-12-08, all of the model zoo) computes h = o * g, 'new' code h = o * tanh(c); "
-        f"this is {kept}"
+        "old code (before 2023-12-08, all of the model zoo) computes h = o * g, new code h = o * tanh(c), and "
+        f"this file looks {'new' if new else 'old'}"
     )
     generation = foreign.option("generation", tuple(GENERATIONS), why)
     cells = [f"cell_list.{n}." for n in numbered(foreign.tensors, "cell_list.", ".conv_x.0.weight")]

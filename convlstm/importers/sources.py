@@ -1,7 +1,6 @@
 """import_checkpoint: a file of another project as a model of ours; which project's it is, by its names."""
 
 from collections.abc import Mapping, Sequence
-from os.path import commonprefix
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +72,6 @@ def import_foreign(
     path: str | Path, source: str = "auto", options: Mapping[str, Any] | None = None
 ) -> Imported:
     """Do what `import_checkpoint` does; return the model with all that was recognised."""
-    options = dict(options or {})
     content = read_content(path)
     foreign = _foreign(content, options)
     found = _source(foreign, source, path)
@@ -97,8 +95,8 @@ def _foreign(content: Content, options: Mapping[str, Any]) -> Foreign:
         if not any(name.startswith(prefix) for name in names):
             raise ValueError(f"prefix is {prefix!r}, but {content.path} has {_some(names)}")
     elif content.config is None:
-        while known := [w for w in WRAPPERS if names and commonprefix(names).startswith(prefix + w)]:
-            prefix += known[0]
+        while found := [w for w in WRAPPERS if names and all(n.startswith(prefix + w) for n in names)]:
+            prefix += found[0]
     return Foreign(
         tensors={name[len(prefix) :]: t for name, t in content.tensors.items() if name.startswith(prefix)},
         options=options,

@@ -1,0 +1,63 @@
+"""An imported model beside what the foreign one computed: arrays in its layout, compared."""
+
+import numpy as np
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from convlstm.importers.foreign import Imported
+
+AXES = "btcdhw"  # in our order: batch, time, channels, then space
+ALLOWED = 1e-5
+"""Largest difference of an import that is right, as a share of the largest value (of 1, where that is less)."""
+
+
+def check(imported: Imported, input: np.ndarray, output: np.ndarray) -> float:
+    """Return the largest difference from what the foreign model computed.
+
+    Args:
+        imported: the model and its layouts.
+        input: in the layout of the foreign model; whole numbers of 8 bits are scaled to [0, 1].
+        output: what the foreign model gave, in its own layout.
+
+    Raises:
+        ValueError: arrays of other axes, sizes or types; or a difference above what rounding explains.
+    """
+    frames = _to_ours("input", input, imported.input_layout)
+    expected = _to_ours("output", output, imported.output_layout)
+    if "t" not in imported.input_layout:
+        frames = frames.unsqueeze(1)  # (B, 1, C, *S)
+    with torch.no_grad():
+        if imported.forecasts:
+            result = imported.model(frames, expected.shape[1])
+        else:
+            result = imported.model(frames)
+    result = result[0] if isinstance(result, tuple) else result
+    if result.shape != expected.shape:
+        raise ValueError(
+            f"the model gives {tuple(result.shape)} of this input, the output has {tuple(expected.shape)}, in "
+            f"the axes {' '.join(_ours(imported.output_layout))}"
+        )
+    difference = float((result - expected).abs().max())
+    if not difference <= ALLOWED * max(1.0, float(expected.abs().max())):
+        raise ValueError(
+            f"the model differs from the output by {difference:.2g}, more than rounding explains: what was "
+            "guessed or said of it is wrong, or the arrays are of another model"
+        )
+    return difference
+
+
+def _to_ours(name: str, array: np.ndarray, layout: str) -> Tensor:
+    """Return an array of a layout in our order of the axes; vectors as frames of one pixel."""
+    if array.ndim != len(layout.split()):
+        raise ValueError(f"{name} has shape {array.shape}; the foreign model's has axes {layout}")
+    if array.dtype == np.uint8:
+        array = array / np.float32(255)
+    if array.dtype not in (np.float16, np.float32, np.float64):
+        raise ValueError(f"{name} has type {array.dtype}; it needs floating numbers, or 8 bits for pixels")
+    ours = rearrange(torch.from_numpy(np.array(array, np.float32)), f"{layout} -> {' '.join(_ours(layout))}")
+    return ours if set(layout) & set("dhw") else ours[..., None, None]
+
+
+def _ours(layout: str) -> list[str]:
+    return [axis for axis in AXES if axis in layout]
