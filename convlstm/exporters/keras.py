@@ -1,7 +1,7 @@
 """Stacks of ConvLSTM cells as files of Keras 3, written without Keras.
 
-A .keras file is a zip: config.json and metadata.json say the layers, model.weights.h5 holds their variables, by
-class and counter and not by the layers' names: layers/conv_lstm2d_1/cell/vars/0, 1, 2 are the kernel, the
+A .keras file is a zip: config.json and metadata.json say the layers, model.weights.h5 holds their variables,
+by class and counter and not by the layers' names: layers/conv_lstm2d_1/cell/vars/0, 1, 2 are the kernel, the
 recurrent kernel and the bias of the second layer. Keras's gates stand in our order.
 """
 
@@ -35,9 +35,7 @@ def keras_file(model: nn.Module, frame_size: tuple[int, ...] | None) -> bytes:
     first, dims = layers[0][0], len(layers[0][0].kernel_size)
     if not isinstance(frame_size, tuple | list) or len(frame_size) != dims:
         axes = ", ".join("DHW"[3 - dims :]) + ("," if dims == 1 else "")
-        raise ValueError(
-            f"frame_size is {frame_size!r}; a .keras file needs the size of the frames, ({axes})"
-        )
+        raise ValueError(f"frame_size is {frame_size!r}; a .keras file needs that of the frames, ({axes})")
     frame = [positive("frame_size", size) for size in frame_size]
     files = {
         "metadata.json": json.dumps({"keras_version": KERAS_VERSION}).encode(),

@@ -107,7 +107,7 @@ def _copy(cell: nn.Module, parameters: dict[str, nn.Parameter], end: str = "") -
 
 
 def recognises(foreign: Foreign) -> bool:
-    """Whether these are the weights of a torch.nn.RNN, LSTM or GRU, or of a cell of theirs, by their names."""
+    """Whether these are the weights of a torch.nn.RNN, LSTM or GRU, or of such a cell, by their names."""
     return _end(foreign) is not None
 
 

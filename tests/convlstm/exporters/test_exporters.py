@@ -19,7 +19,7 @@ from convlstm import ConvLSTM, export_checkpoint
         ("folder.pt", "torch", {}, r"folder\.pt is a directory; give the name of a file"),
         ("model.pt", "torch", {"frame_size": (4, 4)}, r"frame_size is \(4, 4\), but \.pt files hold none"),
         ("model.weights.h5", "keras", {"frame_size": (4, 4)}, r"but \.weights\.h5 files hold none"),
-        ("model.keras", "keras", {}, r"frame_size is None; a \.keras file needs .* frames, \(H, W\)"),
+        ("model.keras", "keras", {}, r"frame_size is None; a \.keras file needs .*frames, \(H, W\)"),
         ("model.keras", "keras", {"frame_size": (4,)}, r"frame_size is \(4,\); a \.keras file needs"),
         ("model.keras", "keras", {"frame_size": 4}, r"frame_size is 4; a \.keras file needs"),
         ("model.keras", "keras", {"frame_size": (4, 0)}, "frame_size is 0; it needs a whole number of 1"),
