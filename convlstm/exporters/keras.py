@@ -99,6 +99,7 @@ def _check(stage: Recurrent) -> None:
         "peepholes": stage.peephole is not None,
         f"a {stage.norm} norm in its cells": stage.norm is not None,
         "cells with h = o * g": stage.output == "candidate",
+        "a stride and a dilation in one layer": max(stage.stride) > 1 and max(stage.dilation) > 1,
         "Keras 2's hard_sigmoid, which Keras 3 computes differently": "hard_sigmoid_keras2"
         in (stage.activation, stage.recurrent_activation),
     }

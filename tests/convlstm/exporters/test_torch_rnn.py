@@ -60,7 +60,7 @@ def test_cells(kind: str, bias: bool, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_the_type_of_the_model_is_kept_through_the_wrapper_of_compile(dtype: torch.dtype, tmp_path: Path) -> None:
+def test_the_type_is_kept_through_the_wrapper_of_compile(dtype: torch.dtype, tmp_path: Path) -> None:
     model: Any = torch.compile(convlstm.ConvLSTM(C_IN, C, 1, spatial_dims=3, dtype=dtype))
     export_checkpoint(model, tmp_path / "model.pt", "torch")
     tensors = torch.load(tmp_path / "model.pt", weights_only=True)
