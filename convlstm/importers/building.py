@@ -140,7 +140,7 @@ def stack(parts: Sequence[Part]) -> nn.Module:
         peephole=first.peephole,
     )
     cells = [weights for part in parts for weights in part.weights]
-    return load_whole(layer, {f"cells.{n}.{name}": t for n, ws in enumerate(cells) for name, t in ws.items()})
+    return load(layer, {f"cells.{n}.{name}": t for n, ws in enumerate(cells) for name, t in ws.items()})
 
 
 def network(
@@ -172,12 +172,12 @@ def network(
             for cell, weights in enumerate(part.weights):
                 path = f"{name}.{number}" + (f".cells.{cell}" if recurrent else "")
                 tensors |= {f"{path}.{key}": tensor for key, tensor in weights.items()}
-    model = load_whole(model, tensors)
+    model = load(model, tensors)
     assert isinstance(model, StagedNetwork)
     return model
 
 
-def load_whole(model: nn.Module, tensors: Weights) -> nn.Module:
+def load(model: nn.Module, tensors: Weights) -> nn.Module:
     """Load all weights of a model, in evaluation mode; raise ValueError where one does not fit."""
     own = model.state_dict()
     problems = [f"{name} is missing" for name in own.keys() - tensors.keys()]

@@ -7,7 +7,7 @@ from torch import nn
 
 from convlstm.base import ConvCell, ConvRecurrent
 from convlstm.cells import ConvGRUCell, ConvLSTMCell, ConvRNNCell
-from convlstm.importers.building import load_whole, numbered
+from convlstm.importers.building import load, numbered
 from convlstm.importers.foreign import Foreign, Imported, Source
 from convlstm.layers import ConvGRU, ConvLSTM, ConvRNN
 
@@ -114,7 +114,8 @@ def recognises(foreign: Foreign) -> bool:
 def convert(foreign: Foreign) -> Imported:
     """Return a batch-first ConvRNN, ConvLSTM or ConvGRU with a 1x1 kernel, or such a cell."""
     tensors, end = foreign.tensors, _end(foreign)
-    assert end is not None
+    if end is None:  # where the user named the source
+        raise ValueError("weight_ih_l0 and weight_hh_l0 are missing, or a cell's weight_ih and weight_hh")
     if projection := next((name for name in tensors if name.startswith("weight_hr_l")), None):
         raise ValueError(f"{projection} is in the file: an LSTM with a proj_size cannot be expressed")
     weight_ih, weight_hh = (tensors[name + end] for name in ("weight_ih", "weight_hh"))
@@ -141,7 +142,7 @@ def convert(foreign: Foreign) -> Imported:
         options["bidirectional"] = f"weight_ih{end}_reverse" in tensors
         options["batch_first"] = True
     module = (layer if end else cell)(inputs, hidden, device="meta", **options).to_empty(device="cpu")
-    load_whole(module, tensors)
+    load(module, tensors)
     model = from_torch(module, spatial_dims=spatial_dims)
     time_first = foreign.options.get("batch_first", True) is False
     layout = ("t b c" if time_first else "b t c") if end else "b c"

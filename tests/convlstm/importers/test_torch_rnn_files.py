@@ -150,3 +150,5 @@ def test_other_tensors_are_not_taken_for_a_module(shape: tuple[int, ...]) -> Non
     for end in ("", "_l0"):
         tensors = {f"weight_ih{end}": torch.zeros(shape), f"weight_hh{end}": torch.zeros(shape)}
         assert not SOURCE.recognises(Foreign(tensors))
+        with pytest.raises(ValueError, match="weight_ih_l0 and weight_hh_l0 are missing, or a cell's"):
+            SOURCE.convert(Foreign(tensors))
