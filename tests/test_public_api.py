@@ -18,6 +18,7 @@ def test_the_public_names() -> None:
         "StackedForecaster",
         "StackedForecasterConfig",
         "evaluate",
+        "export_checkpoint",
         "from_torch",
         "load_checkpoint",
         "rollout",

@@ -11,11 +11,11 @@ ROOT = Path(__file__).parents[1]
 
 # Each module may import those on the lines before its own, and none on its own line.
 ORDER = """
-hashing  functional  files  pictures  arguments  ops.convolution  ops.checks
+hashing  functional  files  pictures  arguments  ops.convolution  ops.checks  staged.functions
 ops.reference  ops.kernels.cpu_language  ops.kernels.cuda_language  video
 ops.kernels.plain_lstm  ops.kernels.plain_gru  ops.kernels.cuda_lstm
 ops.kernels.cpu_lstm  ops.kernels.cpu_gru  ops.kernels.cpu_gru_before
-ops.kernels  ops.kernels.cpu  ops.kernels.plain
+ops.kernels  ops.kernels.cpu  ops.kernels.plain  staged.stages
 ops.kernels.cuda
 ops.choice  ops.lstm_tape
 ops.gru_tape
@@ -25,12 +25,14 @@ ops.passes
 ops.fused
 ops
 base
-cells
-layers  forecaster
-networks
-sampling  rollouts  metrics  checkpoint  importers.torch_rnn
-evaluation  importers  settings
-training
+cells  staged.cells
+layers  forecaster  staged.modules
+networks  staged.network
+sampling  rollouts  metrics  checkpoint  staged
+evaluation  settings  importers.foreign  exporters.keras  exporters.torch_rnn
+training  importers.building  exporters
+importers.torch_rnn
+importers
 __main__
 """
 LEVELS = {

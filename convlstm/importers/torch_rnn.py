@@ -1,4 +1,4 @@
-"""torch.nn.RNN, LSTM, GRU and their cells, as convolutional ones with a 1x1 kernel."""
+"""torch.nn.RNN, LSTM, GRU and their cells, modules or files, as convolutional ones with a 1x1 kernel."""
 
 from typing import Any
 
@@ -7,10 +7,19 @@ from torch import nn
 
 from convlstm.base import ConvCell, ConvRecurrent
 from convlstm.cells import ConvGRUCell, ConvLSTMCell, ConvRNNCell
+from convlstm.importers.building import load, numbered
+from convlstm.importers.foreign import Foreign, Imported, Source
 from convlstm.layers import ConvGRU, ConvLSTM, ConvRNN
 
 _LAYERS = {nn.RNN: ConvRNN, nn.LSTM: ConvLSTM, nn.GRU: ConvGRU}
 _CELLS = {nn.RNNCell: ConvRNNCell, nn.LSTMCell: ConvLSTMCell, nn.GRUCell: ConvGRUCell}
+# By the rows of weight_hh per hidden unit: a layer, its cell, the gates.
+_KINDS = {
+    1: (nn.RNN, nn.RNNCell, "none"),
+    3: (nn.GRU, nn.GRUCell, "r, z, n"),
+    4: (nn.LSTM, nn.LSTMCell, "i, f, g, o"),
+}
+_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def from_torch(module: nn.RNNBase | nn.RNNCellBase, *, spatial_dims: int = 2) -> ConvRecurrent | ConvCell:
@@ -95,3 +104,89 @@ def _copy(cell: nn.Module, parameters: dict[str, nn.Parameter], end: str = "") -
         own["bias_hn"].copy_(outside[n_gate]).requires_grad_(bias_hh.requires_grad)
         outside[n_gate] = 0
     own["bias"].copy_(bias_ih + outside).requires_grad_(bias_ih.requires_grad or bias_hh.requires_grad)
+
+
+def recognises(foreign: Foreign) -> bool:
+    """Whether these are the weights of a torch.nn.RNN, LSTM or GRU, or of such a cell, by their names."""
+    return _end(foreign) is not None
+
+
+def convert(foreign: Foreign) -> Imported:
+    """Return a batch-first ConvRNN, ConvLSTM or ConvGRU with a 1x1 kernel, or such a cell."""
+    tensors, end = foreign.tensors, _end(foreign)
+    if end is None:  # where the user named the source
+        raise ValueError("weight_ih_l0 and weight_hh_l0 are missing, or a cell's weight_ih and weight_hh")
+    if projection := next((name for name in tensors if name.startswith("weight_hr_l")), None):
+        raise ValueError(f"{projection} is in the file: an LSTM with a proj_size cannot be expressed")
+    weight_ih, weight_hh = (tensors[name + end] for name in ("weight_ih", "weight_hh"))
+    inputs, hidden = weight_ih.shape[1], weight_hh.shape[1]
+    gates, rest = divmod(len(weight_hh), hidden) if hidden else (0, 0)
+    if rest or gates not in _KINDS or not inputs:
+        raise ValueError(
+            f"weight_ih{end} has shape {tuple(weight_ih.shape)} and weight_hh{end} {tuple(weight_hh.shape)}; "
+            "they need (n H, I) and (n H, H), n of 1 (RNN), 3 (GRU) or 4 (LSTM)"
+        )
+    dtypes = {tensor.dtype for tensor in tensors.values()}
+    if len(dtypes) > 1 or dtypes.isdisjoint(_DTYPES):
+        found = ", ".join(sorted(map(str, dtypes)))
+        raise ValueError(f"the file's tensors are of {found}; they need one real floating type")
+    layer, cell, order = _KINDS[gates]
+    options: dict[str, Any] = {"bias": f"bias_ih{end}" in tensors, "dtype": weight_ih.dtype}
+    if layer is nn.RNN:
+        options["nonlinearity"] = foreign.option("nonlinearity", ("tanh", "relu"), "an RNN may have either")
+    spatial_dims = foreign.options.get("spatial_dims", 2)
+    if spatial_dims not in (1, 2, 3):
+        raise ValueError(f"spatial_dims is {spatial_dims!r}; it needs 1, 2 or 3")
+    if end:
+        options["num_layers"] = len(numbered(tensors, "weight_ih_l", ""))
+        options["bidirectional"] = f"weight_ih{end}_reverse" in tensors
+        options["batch_first"] = True
+    module = (layer if end else cell)(inputs, hidden, device="meta", **options).to_empty(device="cpu")
+    load(module, tensors)
+    model = from_torch(module, spatial_dims=spatial_dims)
+    time_first = foreign.options.get("batch_first", True) is False
+    layout = ("t b c" if time_first else "b t c") if end else "b c"
+    return Imported(
+        model,
+        source=f"torch.nn.{type(module).__name__}",
+        layers=_lines(model),
+        gates=order,
+        input_layout=layout,
+        output_layout=layout,
+        guesses=() if "batch_first" in foreign.options or not end else ("the input has its batch first",),
+    )
+
+
+def _end(foreign: Foreign) -> str | None:
+    """Return what the names of the first weights end in: "_l0" in a layer, nothing in a cell; or None."""
+    for end in ("_l0", ""):
+        weights = [foreign.tensors.get(name + end) for name in ("weight_ih", "weight_hh")]
+        if all(weight is not None and weight.dim() == 2 for weight in weights):
+            return end
+    return None
+
+
+def _lines(model: ConvRecurrent | ConvCell) -> tuple[str, ...]:
+    """Describe each layer, as the stages of a StagedNetwork describe themselves."""
+    cells, both = [model], ""
+    if isinstance(model, ConvRecurrent):
+        cells = list(model.cells)[:: 2 if model.bidirectional else 1]
+        both = ", both directions, concat" if model.bidirectional else ""
+    lines = []
+    for cell in cells:
+        assert isinstance(cell, ConvCell)
+        taps = "x".join(map(str, cell.kernel_size))
+        lines.append(f"{type(model).__name__} {cell.input_channels} -> {cell.hidden_channels}, {taps}{both}")
+    return tuple(lines)
+
+
+SOURCE = Source(
+    "torch",
+    recognises,
+    convert,
+    {
+        "nonlinearity": "tanh or relu; needed of an RNN",
+        "spatial_dims": "spatial axes of the frames that the model is to read: 1, 2 (default) or 3",
+        "batch_first": "False where the module was built so: only its input's layout depends on it",
+    },
+)

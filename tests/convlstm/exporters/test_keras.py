@@ -1,0 +1,139 @@
+"""Stacks exported to Keras, which loads them on its torch backend and computes the same."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import keras
+import pytest
+import torch
+from torch import nn
+
+from convlstm import ConvGRU, ConvLSTM, export_checkpoint
+from convlstm.staged import StagedConfig, StagedNetwork
+from convlstm.staged.functions import ACTIVATIONS
+from convlstm.staged.stages import Activation, Recurrent
+
+T, B, C_IN, C = 3, 2, 3, 2
+FRAMES = {1: (7,), 2: (7, 5), 3: (2, 3, 5)}
+
+
+def staged(*stages: Any, **fields: Any) -> StagedNetwork:
+    """Make a network of stages with random weights."""
+    dims = len(stages[0].kernel_size)
+    model = StagedNetwork(StagedConfig(channels=C_IN, spatial_dims=dims, stages=stages, **fields))
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    return model
+
+
+def recurrent(inputs: int, hidden: int, kernel: tuple[int, ...] = (3, 2), **fields: Any) -> Recurrent:
+    return Recurrent(input_channels=inputs, hidden_channels=hidden, kernel_size=kernel, **fields)
+
+
+def compare(model: nn.Module, theirs: Any, frame: tuple[int, ...], tolerance: float = 1e-12) -> None:
+    """Run ours, batch first, and Keras's, whose channels come last."""
+    x = torch.randn(B, T, C_IN, *frame, dtype=next(model.parameters()).dtype)
+    expected = model(x)
+    expected = expected[0] if isinstance(expected, tuple) else expected
+    actual = theirs(x.movedim(2, -1)).movedim(-1, expected.dim() - len(frame) - 1)
+    assert expected.abs().max() > 1e-3
+    torch.testing.assert_close(actual, expected, rtol=0, atol=tolerance)
+
+
+def exported(model: nn.Module, frame: tuple[int, ...], folder: Path) -> Any:
+    """Return what Keras loads of a model."""
+    path = folder / "model.keras"
+    export_checkpoint(model, path, "keras", frame_size=frame)
+    return keras.saving.load_model(path)
+
+
+@pytest.mark.parametrize(("dims", "kernel"), [(1, 3), (2, (3, 2)), (2, 4), (3, (1, 2, 3))])
+@pytest.mark.parametrize(("num_layers", "bidirectional", "bias"), [(1, True, False), (2, False, True)])
+def test_layers(
+    dims: int, kernel: Any, num_layers: int, bidirectional: bool, bias: bool, tmp_path: Path
+) -> None:
+    model = ConvLSTM(
+        C_IN, C, kernel, num_layers, bias, True, 0.0, bidirectional, spatial_dims=dims, dtype=torch.float64
+    )
+    compare(model, exported(model, FRAMES[dims], tmp_path), FRAMES[dims])
+
+
+def test_float32_and_directions_over_directions(tmp_path: Path) -> None:
+    model = ConvLSTM(C_IN, C, 3, 2, batch_first=True, bidirectional=True)
+    compare(model, exported(model, (7, 5), tmp_path), (7, 5), tolerance=1e-5)
+
+
+def test_half_types_become_float32(tmp_path: Path) -> None:
+    model = ConvLSTM(C_IN, C, 3, batch_first=True, dtype=torch.bfloat16)
+    theirs = exported(model, (7, 5), tmp_path)
+    compare(model.float(), theirs, (7, 5), tolerance=1e-5)
+
+
+def test_weights_alone_load_into_a_model_for_frames_of_any_size(tmp_path: Path) -> None:
+    model = ConvLSTM(C_IN, C, 3, 2, batch_first=True)
+    export_checkpoint(model, tmp_path / "model.weights.h5", "keras")
+    layers = [keras.layers.ConvLSTM2D(C, 3, padding="same", return_sequences=True) for _ in range(2)]
+    theirs = keras.Sequential([keras.Input((None, 4, 9, C_IN)), *layers])
+    theirs.load_weights(tmp_path / "model.weights.h5")
+    compare(model, theirs, (4, 9), tolerance=1e-5)
+
+
+def test_the_stages_of_a_network(tmp_path: Path) -> None:
+    model = staged(
+        recurrent(C_IN, 4, merge="sum"),
+        recurrent(4, 2, activation="relu", padding="valid", bias=False),
+        recurrent(2, 3, stride=(2, 1), recurrent_activation="hard_sigmoid", reverse=True),
+        recurrent(3, 2, dilation=(1, 2), merge="concat", reverse=True),
+        recurrent(4, 3, merge="mul"),
+        recurrent(3, 2, sequences=False, merge="ave"),
+    ).double()
+    compare(model, exported(model, (9, 8), tmp_path), (9, 8))
+
+
+def test_activations_have_the_names_of_keras() -> None:
+    x = torch.linspace(-8, 8, 101, dtype=torch.float64)
+    for name in ACTIVATIONS.keys() - {"hard_sigmoid_keras2"}:
+        torch.testing.assert_close(keras.activations.get(name)(x), ACTIVATIONS[name](x), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (ConvLSTM(C_IN, C, 3, peephole="channel"), "model has peepholes; Keras 3's ConvLSTM layers have no"),
+        (ConvLSTM(0, C, 3), "input_channels is 0; it needs a whole number of 1 or more"),
+        (staged(recurrent(C_IN, C, peephole=(7, 5))), "model has peepholes"),
+        (staged(recurrent(C_IN, C, norm="group")), "model has a group norm in its cells"),
+        (staged(recurrent(C_IN, C, output="candidate")), r"model has cells with h = o \* g"),
+        (staged(recurrent(C_IN, C, activation="hard_sigmoid_keras2")), "model has Keras 2's hard_sigmoid"),
+        (staged(recurrent(C_IN, C, stride=(2, 1), dilation=(1, 2))), "model has a stride and a dilation in"),
+        (staged(recurrent(C_IN, C), Activation(name="relu")), "model has relu; Keras files are for stacks"),
+        (staged(recurrent(C_IN, C), forecaster=(recurrent(C, C),)), "model has a forecaster; Keras files"),
+        (staged(recurrent(C_IN, C), head=(recurrent(C, C),)), "model has a head; Keras files"),
+    ],
+)
+def test_what_keras_has_no_layers_for_is_refused(model: nn.Module, message: str, tmp_path: Path) -> None:
+    for name, options in {"model.keras": {"frame_size": (7, 5)}, "model.weights.h5": {}}.items():
+        with pytest.raises(ValueError, match=message):
+            export_checkpoint(model, tmp_path / name, "keras", **options)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_other_models_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match="model is a ConvGRU; Keras has layers for a ConvLSTM, or a Staged"):
+        export_checkpoint(ConvGRU(C_IN, C, 3), tmp_path / "model.weights.h5", "keras")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_equal_models_make_equal_files(tmp_path: Path) -> None:
+    model = ConvLSTM(C_IN, C, 3)
+    for name in ("a", "b"):
+        export_checkpoint(model, tmp_path / f"{name}.keras", "keras", frame_size=(4, 4))
+    assert (tmp_path / "a.keras").read_bytes() == (tmp_path / "b.keras").read_bytes()
+
+
+def test_without_h5py(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    with pytest.raises(ImportError, match=r'need h5py: pip install "convlstm\[import\]"'):
+        export_checkpoint(ConvLSTM(C_IN, C, 3), tmp_path / "model.weights.h5", "keras")
+    assert list(tmp_path.iterdir()) == []

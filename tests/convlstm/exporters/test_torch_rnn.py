@@ -1,0 +1,90 @@
+"""Stacks and cells exported to torch.nn, which loads them strictly and computes the same."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import convlstm
+from convlstm import export_checkpoint
+from convlstm.importers.foreign import Foreign
+from convlstm.importers.torch_rnn import SOURCE
+
+T, B, C_IN, C = 4, 3, 3, 2
+KINDS = ["tanh", "relu", "LSTM", "GRU"]
+
+
+def make(kind: str, cell: bool = False, **options: Any) -> tuple[nn.Module, nn.Module]:
+    """Make one of our modules with a 1x1 kernel, and torch's of the same sizes, in float64."""
+    name, options = kind, {"dtype": torch.float64, **options}
+    if kind in ("tanh", "relu"):
+        name, options = "RNN", {"nonlinearity": kind, **options}
+    name += "Cell" * cell
+    return getattr(convlstm, f"Conv{name}")(C_IN, C, 1, **options), getattr(nn, name)(C_IN, C, **options)
+
+
+def flatten(result: Any) -> list[Tensor]:
+    """List the tensors of (output, h), (output, (h, c)), (h, c) or h."""
+    return [result] if isinstance(result, Tensor) else [t for part in result for t in flatten(part)]
+
+
+def compare(ours: nn.Module, theirs: nn.Module, x: Tensor, kind: str, path: Path) -> None:
+    """Export, load strictly, run; import again, bit-equal."""
+    export_checkpoint(ours, path, "torch")
+    tensors = torch.load(path, weights_only=True)
+    theirs.load_state_dict(tensors)
+    for actual, expected in zip(flatten(theirs(x)), flatten(ours(x[..., None, None])), strict=True):
+        torch.testing.assert_close(actual[..., None, None], expected, rtol=0, atol=1e-12)
+    options = {"nonlinearity": kind} if kind in ("tanh", "relu") else {}
+    again = SOURCE.convert(Foreign(tensors, options)).model
+    assert type(again) is type(ours)
+    torch.testing.assert_close(again.state_dict(), ours.state_dict(), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("num_layers", "bidirectional"), [(1, False), (3, False), (2, True)])
+@pytest.mark.parametrize("bias", [False, True])
+def test_layers(kind: str, num_layers: int, bidirectional: bool, bias: bool, tmp_path: Path) -> None:
+    ours, theirs = make(kind, num_layers=num_layers, bidirectional=bidirectional, bias=bias)
+    compare(ours, theirs, torch.randn(T, B, C_IN, dtype=torch.float64), kind, tmp_path / "model.pt")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("bias", [False, True])
+def test_cells(kind: str, bias: bool, tmp_path: Path) -> None:
+    ours, theirs = make(kind, cell=True, bias=bias)
+    compare(ours, theirs, torch.randn(B, C_IN, dtype=torch.float64), kind, tmp_path / "cell.pth")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_type_is_kept_through_the_wrapper_of_compile(dtype: torch.dtype, tmp_path: Path) -> None:
+    model: Any = torch.compile(convlstm.ConvLSTM(C_IN, C, 1, spatial_dims=3, dtype=dtype))
+    export_checkpoint(model, tmp_path / "model.pt", "torch")
+    tensors = torch.load(tmp_path / "model.pt", weights_only=True)
+    nn.LSTM(C_IN, C, dtype=dtype).load_state_dict(tensors)
+    assert {tensor.dtype for tensor in tensors.values()} == {dtype}
+    assert not any(tensor.requires_grad for tensor in tensors.values())
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (convlstm.ConvLSTM(C_IN, C, (1, 3)), "model has a kernel of 1x3; .* need a kernel of 1"),
+        (convlstm.ConvLSTM(C_IN, C, 1, peephole="channel"), "model has peepholes; torch.nn.LSTM has none"),
+        (convlstm.ConvGRU(C_IN, C, 1, reset_after=False), "model has reset_after=False; torch.nn.GRU"),
+        (convlstm.ConvRNN(0, C, 1), "model has input_channels=0; .* need an input"),
+    ],
+)
+def test_what_torch_has_no_layers_for_is_refused(model: nn.Module, message: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=message):
+        export_checkpoint(model, tmp_path / "model.pt", "torch")
+    assert os.listdir(tmp_path) == []
+
+
+def test_other_models_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match=r"model is a LSTM; torch\.nn has layers for a ConvRNN, ConvLSTM"):
+        export_checkpoint(nn.LSTM(C_IN, C), tmp_path / "model.pt", "torch")
+    assert os.listdir(tmp_path) == []
