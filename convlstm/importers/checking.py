@@ -9,7 +9,7 @@ from convlstm.importers.foreign import Imported
 
 AXES = "btcdhw"  # in our order: batch, time, channels, then space
 ALLOWED = 1e-5
-"""Largest difference of an import that is right, as a share of the largest value (of 1, where that is less)."""
+"""Largest difference of an import that is right, as a share of the largest value, or of 1."""
 
 
 def check(imported: Imported, input: np.ndarray, output: np.ndarray) -> float:
@@ -28,10 +28,8 @@ def check(imported: Imported, input: np.ndarray, output: np.ndarray) -> float:
     if "t" not in imported.input_layout:
         frames = frames.unsqueeze(1)  # (B, 1, C, *S)
     with torch.no_grad():
-        if imported.forecasts:
-            result = imported.model(frames, expected.shape[1])
-        else:
-            result = imported.model(frames)
+        horizon = (expected.shape[1],) if imported.forecasts else ()
+        result = imported.model(frames, *horizon)
     result = result[0] if isinstance(result, tuple) else result
     if result.shape != expected.shape:
         raise ValueError(

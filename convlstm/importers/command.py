@@ -1,4 +1,4 @@
-"""python -m convlstm import PATH -o DIRECTORY: what a foreign file was recognised as, and its model as ours."""
+"""python -m convlstm import PATH -o DIRECTORY: what a foreign file is, and its model as one of ours."""
 
 import argparse
 import ast

@@ -11,7 +11,7 @@ from torch import nn
 
 from convlstm.importers.building import Part, network
 from convlstm.importers.foreign import Foreign
-from convlstm.staged.stages import Activation, Convolution, Recurrent
+from convlstm.staged.stages import Activation, Convolution
 
 STRIDES = "strides of the encoder's stages, as 1,2,2 (default: what undoes the forecaster's transposed ones)"
 
@@ -133,8 +133,3 @@ def _padding(layer: str, kernel: int, stride: int, transposed: bool) -> int:
             )
         return (kernel - stride) // 2
     return 1 if stride > 1 and kernel - stride in (1, 2) else (kernel - 1) // 2
-
-
-def is_cell(part: Part) -> bool:
-    """Whether a part is a recurrent stage."""
-    return isinstance(part.stage, Recurrent)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from convlstm import ops
 from convlstm.arguments import check_tensor, positive
 from convlstm.staged.modules import RecurrentModule, States, make_module
-from convlstm.staged.stages import Convolution, Pick, Recurrent, Repeat, Stage, stage_of
+from convlstm.staged.stages import Convolution, Patches, Pick, Recurrent, Repeat, Stage, stage_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +51,36 @@ class StagedConfig:
                         f"starts_from is {first} in {name}; it needs None, or in a forecaster the number "
                         f"of a recurrent stage of the encoder, which has {encoders}"
                     )
+        read = _channels("stages", self.stages, self.channels)
+        if self.forecaster:
+            first = self.forecaster[0]
+            if self.forecaster_reads == "zeros":
+                if not isinstance(first, Recurrent):
+                    raise ValueError("forecaster reads zeros; it needs a recurrent stage first")
+                read = first.input_channels
+            made = _channels("forecaster", self.forecaster, read)
+            if self.forecaster_reads == "own" and made != read:
+                raise ValueError(f"forecaster makes {made} channels of {read}; it reads its own outputs")
+            _channels("head", self.head, made)
+        elif self.head:
+            raise ValueError("head is given without a forecaster; put its stages into stages")
+
+
+def _channels(name: str, stages: tuple[Stage, ...], channels: int) -> int:
+    """Return the channels that leave some stages; raise ValueError where one does not read what comes."""
+    for number, stage in enumerate(stages):
+        reads = getattr(stage, "input_channels", getattr(stage, "channels", channels))
+        if reads != channels:
+            raise ValueError(f"stage {number} of {name} reads {reads} channels, but {channels} come to it")
+        if isinstance(stage, Recurrent):
+            channels = stage.channels_out
+        elif isinstance(stage, Convolution):
+            channels = stage.output_channels
+        elif isinstance(stage, Patches):
+            if stage.inverse and channels % stage.size**2:
+                raise ValueError(f"stage {number} of {name} makes patches of {channels} channels into frames")
+            channels = channels // stage.size**2 if stage.inverse else channels * stage.size**2
+    return channels
 
 
 class StagedNetwork(nn.Module):
