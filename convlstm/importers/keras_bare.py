@@ -69,9 +69,9 @@ def _named(foreign: Foreign, weights: KerasWeights) -> list[str]:
 def _cells(weights: KerasWeights, name: str) -> list[tuple[Tensor, bool]]:
     """Return the recurrent kernel of each cell of a layer, and whether the cell has a bias."""
     paths = weights.paths(name)
-    kernel, bias = ("/vars/1", "/vars/2") if weights.numbered else ("/recurrent_kernel:0", "/bias:0")
+    kernel, bias = ("cell/vars/1", "cell/vars/2") if weights.numbered else ("recurrent_kernel:0", "bias:0")
     ends = [path.removesuffix(kernel) for path in paths if path.endswith(kernel)]
-    return [(paths[end + kernel], end + bias in paths) for end in sorted(ends)]
+    return [(paths[end + kernel], end + bias in paths) for end in ends]
 
 
 def _layer(foreign: Foreign, name: str, cells: list[tuple[Tensor, bool]], last: bool) -> Layer:
@@ -79,7 +79,9 @@ def _layer(foreign: Foreign, name: str, cells: list[tuple[Tensor, bool]], last: 
     kernel, bias = cells[0]  # (*K, F, 4F)
     sizes = tuple(kernel.shape[:-2])
     if len(sizes) not in (1, 2, 3) or len(cells) > 2:
-        raise ValueError(f"layer {name!r:.60} has a recurrent kernel {tuple(kernel.shape)}: it is no ConvLSTM")
+        raise ValueError(
+            f"layer {name!r:.60} has a recurrent kernel {tuple(kernel.shape)}: it is no ConvLSTM"
+        )
     settings: dict[str, Any] = {
         "filters": kernel.shape[-2],
         "kernel_size": sizes,

@@ -80,7 +80,7 @@ class Layer:
         return _layer(self.settings.get(name), f"{name} of layer {self.name!r:.60}")
 
     def _wrong(self, name: str, needs: str) -> ValueError:
-        value = reprlib.repr(self.settings[name]) if name in self.settings else "missing"
+        value = shown(self.settings[name]) if name in self.settings else "missing"
         return self.error(f"has {name} {value}; it needs {needs}")
 
 
@@ -94,7 +94,9 @@ def read_config(value: Any) -> Mapping[str, Any]:
     if isinstance(value, Mapping):
         return value
     if not isinstance(value, str | Path):
-        raise ValueError(f"config is a {type(value).__name__}; it needs the path of what model.to_json() gave")
+        raise ValueError(
+            f"config is a {type(value).__name__}; it needs the path of what model.to_json() gave"
+        )
     if not Path(value).is_file():
         raise FileNotFoundError(f"config {value} is no file; it needs what model.to_json() gave")
     try:
@@ -106,6 +108,11 @@ def read_config(value: Any) -> Mapping[str, Any]:
     return config
 
 
+def shown(value: Any) -> str:
+    """Return how a value of a config is shown in an error: in one line, and not all of a long one."""
+    return reprlib.repr(value)[:100]
+
+
 def layers_of(config: Mapping[str, Any]) -> list[Layer]:
     """Return the layers of a model, from its input to its output.
 
@@ -115,12 +122,12 @@ def layers_of(config: Mapping[str, Any]) -> list[Layer]:
     kind, settings = config.get("class_name"), config.get("config")
     if kind not in ("Sequential", "Functional", "Model"):
         raise ValueError(
-            f"the model is a {reprlib.repr(kind)}; only Sequential and Functional ones say what they compute"
+            f"the model is a {shown(kind)}; only Sequential and Functional ones say what they compute"
         )
     # Old Sequential models are lists.
     entries = settings.get("layers") if isinstance(settings, Mapping) else settings
     if not isinstance(entries, list) or not 0 < len(entries) <= MOST_LAYERS:
-        got = f"{len(entries)} layers" if isinstance(entries, list) else f"layers {reprlib.repr(entries)}"
+        got = f"{len(entries)} layers" if isinstance(entries, list) else f"layers {shown(entries)}"
         raise ValueError(f"the model's config has {got}; it needs a list of 1 to {MOST_LAYERS}")
     counts: Counter[str] = Counter()
     layers = []
@@ -143,9 +150,10 @@ def _layer(entry: Any, what: str) -> Layer:
         case {"class_name": str(kind), "config": dict(settings)}:
             name = entry.get("name", settings.get("name", kind))
         case _:
-            raise ValueError(f"{what} is {reprlib.repr(entry)}; it needs a class_name and a config")
-    if not isinstance(name, str):
-        raise ValueError(f"{what} has the name {reprlib.repr(name)}; it needs a text")
+            raise ValueError(f"{what} is {shown(entry)}; it needs a class_name and a config")
+    for text in (kind, name):
+        if not isinstance(text, str) or not text.isprintable():
+            raise ValueError(f"{what} has the name {shown(text)}; it needs a printable text")
     layer = Layer(kind, name, settings)
     module = entry.get("module")
     own = module is None or (isinstance(module, str) and module.split(".")[0] in OWN)
@@ -162,7 +170,7 @@ def _snake_case(name: str) -> str:
 def _chain(settings: Any, entries: list[Any], layers: list[Layer]) -> list[Layer]:
     """Return the layers of a Functional model in the order of its graph, from the output back."""
     match settings:
-        case {"output_layers": [str(name), 0, 0] | [[str(name), 0, 0]]}:
+        case {"output_layers": [str(name), int(), 0] | [[str(name), int(), 0]]}:
             pass
         case _:
             raise ValueError("the model has no output layer, or several; it needs one")
@@ -198,5 +206,5 @@ def _read_by(layer: Layer, entry: Mapping[str, Any]) -> str | None:
     given = arguments.items() if isinstance(arguments, Mapping) else ()
     for argument, value in given:
         if value is not None and value is not False:
-            raise layer.error(f"is called with {argument!s:.40}={reprlib.repr(value)}, which cannot be expressed")
+            raise layer.error(f"is called with {argument!r:.40} {shown(value)}, which cannot be expressed")
     return name

@@ -4,7 +4,6 @@ Letters: I input channels, F filters, K kernel taps per axis.
 """
 
 import dataclasses
-import reprlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor
 
 from convlstm.importers.building import Part, Weights
-from convlstm.importers.keras_config import Layer
+from convlstm.importers.keras_config import Layer, shown
 from convlstm.importers.keras_weights import KerasWeights
 from convlstm.staged.functions import ACTIVATIONS
 from convlstm.staged.stages import Activation, BatchNorm, Convolution, Recurrent
@@ -92,7 +91,9 @@ class Converter:
             raise layer.error("holds code, and code in a file is never run")
         raise layer.error("is of a class that cannot be expressed")
 
-    def _cell(self, layer: Layer, inside: str, outer: Layer | None = None, backward: Layer | None = None) -> Part:
+    def _cell(
+        self, layer: Layer, inside: str, outer: Layer | None = None, backward: Layer | None = None
+    ) -> Part:
         """Return the part of a ConvLSTM, whose weights may be in a Bidirectional layer's group."""
         dims, outer = self.spatial_dims, outer or layer
         if layer.kind != CELLS[dims - 1]:
@@ -112,7 +113,11 @@ class Converter:
             shapes["bias"] = (4 * filters,)
         weights = self._weights.take(outer, shapes, inside, backward)
         padding = layer.one_of("padding", ("valid", "same"), "valid")
-        gates = "hard_sigmoid" if "recurrent_activation" not in layer.settings and self._version() == 2 else "sigmoid"
+        gates = (
+            "hard_sigmoid"
+            if "recurrent_activation" not in layer.settings and self._version() == 2
+            else "sigmoid"
+        )
         stage = Recurrent(
             input_channels=weights["kernel"].shape[-2],
             hidden_channels=filters,
@@ -120,7 +125,9 @@ class Converter:
             bias="bias" in weights,
             activation=self._activation(layer, layer.settings.get("activation", "tanh")),
             recurrent_activation=self._activation(layer, layer.settings.get("recurrent_activation", gates)),
-            padding="same" if set(kernel) == {1} or padding == "same" else "valid",  # one tap needs no padding
+            padding="same"
+            if set(kernel) == {1} or padding == "same"
+            else "valid",  # one tap needs no padding
             stride=layer.sizes("strides", dims, 1),
             dilation=layer.sizes("dilation_rate", dims, 1),
             reverse=layer.flag("go_backwards"),
@@ -189,7 +196,7 @@ class Converter:
         last = dims + 1 + sequences  # number of the last axis
         channel_axis = last - dims if self._channels_first else last
         if len(axes) != 1 or axes[0] not in (channel_axis, channel_axis - last - 1):
-            raise layer.error(f"has axis {reprlib.repr(axis)}; it needs {channel_axis}, that of the channels")
+            raise layer.error(f"has axis {shown(axis)}; it needs {channel_axis}, that of the channels")
         names = {
             "gamma": ("weight", layer.flag("scale", True), 1.0),
             "beta": ("bias", layer.flag("center", True), 0.0),
@@ -235,7 +242,7 @@ class Converter:
         name = "linear" if value is None else value
         name = _ALIASES.get(name, name) if isinstance(name, str) else name
         if name not in ACTIVATION_NAMES:
-            raise layer.error(f"has the activation {reprlib.repr(value)}; known are {', '.join(ACTIVATION_NAMES)}")
+            raise layer.error(f"has the activation {shown(value)}; known are {', '.join(ACTIVATION_NAMES)}")
         return "hard_sigmoid_keras2" if name == "hard_sigmoid" and self._version() == 2 else name
 
     def _check_layout(self, layer: Layer) -> None:

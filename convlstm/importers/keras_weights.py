@@ -37,7 +37,11 @@ class KerasWeights:
         """Return what is left of the tensors of a layer, by their paths inside of it."""
         start = f"{self._root}{name}/"
         group = self._groups.get(name.partition("/")[0], [])  # names of layers may have a slash
-        return {path[len(start) :]: self._left[path] for path in group if path.startswith(start) and path in self._left}
+        return {
+            path[len(start) :]: self._left[path]
+            for path in group
+            if path.startswith(start) and path in self._left
+        }
 
     def take(
         self,
