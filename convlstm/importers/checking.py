@@ -33,8 +33,8 @@ def check(imported: Imported, input: np.ndarray, output: np.ndarray) -> float:
     result = result[0] if isinstance(result, tuple) else result
     if result.shape != expected.shape:
         raise ValueError(
-            f"the model gives {tuple(result.shape)} of this input, the output has {tuple(expected.shape)}, in "
-            f"the axes {' '.join(_ours(imported.output_layout))}"
+            f"the model gives {tuple(result.shape)} of this input, the output has {tuple(expected.shape)}, "
+            f"in the axes {' '.join(_ours(imported.output_layout))}"
         )
     difference = float((result - expected).abs().max())
     if not difference <= ALLOWED * max(1.0, float(expected.abs().max())):

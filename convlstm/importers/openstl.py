@@ -33,7 +33,7 @@ def convert(foreign: Foreign) -> Imported:
         )
     new = foreign.prefix == "model." or bool(settings)
     why = (
-        "old code (before 2023-12-08, all of the model zoo) computes h = o * g, new code h = o * tanh(c), and "
+        "old code (before 2023-12-08, all of the model zoo) computes h = o * g, new code h = o * tanh(c); "
         f"this file looks {'new' if new else 'old'}"
     )
     generation = foreign.option("generation", tuple(GENERATIONS), why)

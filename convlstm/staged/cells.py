@@ -54,15 +54,24 @@ class ForeignLSTMCell(ConvCell):
         self.register_parameter("weight_ch", None)
         if stage.peephole is not None:
             frame = ones if stage.peephole == "channel" else stage.peephole
-            self.weight_ch = nn.Parameter(torch.zeros(3 * C, *frame))
+            self.weight_ch = nn.Parameter(torch.empty(3 * C, *frame))
         if stage.norm == "group":
-            self.norm_weight = nn.Parameter(torch.ones(4 * C))
-            self.norm_bias = nn.Parameter(torch.zeros(4 * C))
+            self.norm_weight = nn.Parameter(torch.empty(4 * C))
+            self.norm_bias = nn.Parameter(torch.empty(4 * C))
         elif stage.norm == "layer":
             assert stage.frame is not None
-            for part in ("ih", "hh"):
-                self.register_parameter(f"norm_{part}_weight", nn.Parameter(torch.ones(4 * C, *stage.frame)))
-                self.register_parameter(f"norm_{part}_bias", nn.Parameter(torch.zeros(4 * C, *stage.frame)))
+            for name in ("ih_weight", "ih_bias", "hh_weight", "hh_bias"):
+                parameter = nn.Parameter(torch.empty(4 * C, *stage.frame))
+                self.register_parameter(f"norm_{name}", parameter)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw all parameters anew; norms start as ones and zeros, peepholes as zeros."""
+        super().reset_parameters()
+        with torch.no_grad():
+            for name, parameter in self.named_parameters():
+                if name.startswith("norm") or name == "weight_ch":
+                    parameter.fill_(1.0 if name.endswith("weight") else 0.0)
 
     def sequence(
         self, input: Tensor, *states: Tensor | None, lengths: Tensor | None = None
@@ -123,5 +132,5 @@ class ForeignLSTMCell(ConvCell):
             return None, None, None
         frame = tuple(self.weight_ch.shape[1:])
         if self.stage.peephole != "channel" and tuple(h.shape[2:]) != frame:
-            raise ValueError(f"frames of {tuple(h.shape[2:])} at this cell; its peepholes are for {frame}")
+            raise ValueError(f"frames of {tuple(h.shape[2:])} at a cell whose peepholes are for {frame}")
         return self.weight_ch.chunk(3)  # (C, 1, ...) or (C, *S) each

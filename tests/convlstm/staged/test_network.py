@@ -138,7 +138,8 @@ def test_gradients_reach_all_parameters() -> None:
         model(frames(config), 3 if config.forecaster else None).square().sum().backward()
         for name, parameter in model.named_parameters():
             assert parameter.grad is not None, name
-            assert parameter.grad.abs().sum() > 0, name
+            reads_zeros = config.forecaster_reads == "zeros" and name == "forecaster.0.cells.0.weight_ih"
+            assert bool(parameter.grad.any()) != reads_zeros, name
 
 
 @pytest.mark.parametrize(
