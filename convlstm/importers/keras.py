@@ -119,7 +119,7 @@ SOURCE = Source(
         "config": "of weights alone: the path of what model.to_json() gave; then nothing else is asked",
         "keras_version": "2 or 3, where the file does not say it: their hard_sigmoid differs",
         "activation": "of all ConvLSTMs, in weights alone (Keras's default: tanh)",
-        "recurrent_activation": "the same of their gates (default: hard_sigmoid in Keras 2, sigmoid in Keras 3)",
+        "recurrent_activation": "the same of their gates (default: hard_sigmoid in Keras 2, sigmoid in 3)",
         "padding": "same or valid, of all ConvLSTMs, in weights alone (default: valid)",
         "return_sequences": "whether the last layer gives all steps, in weights alone (default: False)",
         "merge_mode": "of Bidirectional, in weights alone: concat (default), sum, mul or ave",

@@ -35,8 +35,8 @@ def bare_layers(foreign: Foreign, weights: KerasWeights) -> list[Layer]:
     others = [name for name, found in cells.items() if not found]
     if others or not cells:
         raise ValueError(
-            f"{', '.join(others[:3]) or 'no layer'} is in these weights; without a config only stacks of ConvLSTM "
-            "can be imported: say config=PATH, the file that holds what model.to_json() gave"
+            f"{', '.join(others[:3]) or 'no layer'} is in these weights; without a config only stacks of "
+            "ConvLSTM can be imported: say config=PATH, the file that holds what model.to_json() gave"
         )
     return [_layer(foreign, name, found, last=name == names[-1]) for name, found in cells.items()]
 
@@ -47,8 +47,8 @@ def _numbered(weights: KerasWeights) -> list[str]:
     kinds = {match[1] if match else name for name, match in found.items()}
     if len(kinds) > 1:
         raise ValueError(
-            f"these weights are of {', '.join(sorted(kinds))}, and do not say how they follow each other: say "
-            "config=PATH, the file that holds what model.to_json() gave"
+            f"these weights are of {', '.join(sorted(kinds))}, and do not say how they follow each other: "
+            "say config=PATH, the file that holds what model.to_json() gave"
         )
     names = sorted(found, key=lambda name: int(found[name][2] or 0) if found[name] else 0)
     expected = [f"{kind}_{n}" if n else kind for kind in kinds for n in range(len(names))]

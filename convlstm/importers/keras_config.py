@@ -1,7 +1,7 @@
 """What a Keras model's config says: its layers in the order in which they run, and their settings.
 
-A config is part of a file that nobody vouches for: each value is looked at before it is used, and nothing that
-it names is looked up or run.
+A config is part of a file that nobody vouches for: each value is looked at before it is used, and nothing
+that it names is looked up or run.
 """
 
 import json

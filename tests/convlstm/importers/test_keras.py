@@ -160,7 +160,7 @@ def slope_of_keras_2(x: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("sequential", [False, True])
 def test_a_file_of_keras_2(sequential: bool) -> None:
-    """As Keras 2 writes it: kernel:0 under the layers' names, nodes as lists, another hard_sigmoid by default."""
+    """As Keras 2 writes it: kernel:0 under the layers' names, nodes as lists, hard_sigmoid by default."""
     inner = K.ConvLSTM2D(2, 3, recurrent_activation=slope_of_keras_2, name="deep", **SAME)
     layers = [
         K.ConvLSTM2D(3, 3, recurrent_activation=slope_of_keras_2, name="first", **SAME),

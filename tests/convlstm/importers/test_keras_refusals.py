@@ -1,9 +1,8 @@
-"""What is asked and refused of Keras files: weights alone, other layers, graphs and configs that are absurd."""
+"""What is asked and refused of Keras files: weights alone, other layers, other graphs, absurd configs."""
 
 import copy
 import dataclasses
 import json
-import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,6 @@ from hypothesis import strategies as st
 from keras import layers as K
 
 from convlstm import ConvLSTM
-from convlstm.importers.content import read_content
 from convlstm.importers.foreign import Foreign
 from convlstm.importers.keras import convert
 from tests.convlstm.importers.keras_models import ALL, SAME, build, compare, opened, save
