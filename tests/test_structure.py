@@ -31,7 +31,11 @@ base
 cells
 layers  forecaster
 networks
-sampling  rollouts  metrics  checkpoint  importers.torch_rnn
+sampling  rollouts  metrics  checkpoint  importers.torch_rnn  importers.keras_config
+importers.keras_weights
+importers.keras_layers
+importers.keras_bare
+importers.keras
 evaluation  importers  settings
 training
 __main__

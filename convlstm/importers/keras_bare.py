@@ -19,7 +19,6 @@ GUESSES = (
     "the input has its channels last",
     "no layers without weights but dropout",
 )
-_STACKED = re.compile(r"(conv_lstm[123]d|bidirectional)(?:_([0-9]{1,4}))?")
 _NOTHING = re.compile(r"(input|input_layer|dropout|spatial_dropout[123]d|gaussian_(noise|dropout))(_[0-9]+)?")
 _WHY = "weights alone do not say it"
 
@@ -43,18 +42,16 @@ def bare_layers(foreign: Foreign, weights: KerasWeights) -> list[Layer]:
 
 def _numbered(weights: KerasWeights) -> list[str]:
     """Return the names of the groups of Keras 3, which has them by class and number: here of one class."""
-    found = {name: _STACKED.fullmatch(name) for name in weights.groups() if not _NOTHING.fullmatch(name)}
-    kinds = {match[1] if match else name for name, match in found.items()}
+    found = [name for name in weights.groups() if not _NOTHING.fullmatch(name)]
+    kinds = {re.sub("_[0-9]+$", "", name) for name in found}
     if len(kinds) > 1:
         raise ValueError(
             f"these weights are of {', '.join(sorted(kinds))}, and do not say how they follow each other: "
             "say config=PATH, the file that holds what model.to_json() gave"
         )
-    names = sorted(found, key=lambda name: int(found[name][2] or 0) if found[name] else 0)
-    expected = [f"{kind}_{n}" if n else kind for kind in kinds for n in range(len(names))]
-    if names != expected:
-        missing = next(name for name in expected if name not in names)
-        raise ValueError(f"{missing} is not in these weights, but {names[-1]} is")
+    names = [f"{kind}_{n}" if n else kind for kind in kinds for n in range(len(found))]
+    if missing := [name for name in names if name not in found]:
+        raise ValueError(f"{missing[0]} is not in these weights, but {found[-1]} is")
     return names
 
 

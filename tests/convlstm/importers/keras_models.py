@@ -13,8 +13,9 @@ from convlstm.importers.foreign import Foreign, Imported
 
 B, T = 2, 4
 FRAMES = {1: (7,), 2: (7, 6), 3: (3, 4, 5)}
-ALL = {"return_sequences": True}
-SAME = {"padding": "same", **ALL}
+K: Any = keras.layers  # whose arguments may be more than their annotations say
+ALL: dict[str, Any] = {"return_sequences": True}
+SAME: dict[str, Any] = {"padding": "same", **ALL}
 
 
 def opened(path: Path, **options: Any) -> Foreign:

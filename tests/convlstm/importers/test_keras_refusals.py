@@ -12,12 +12,11 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from keras import layers as K
 
 from convlstm import ConvLSTM
 from convlstm.importers.foreign import Foreign
 from convlstm.importers.keras import convert
-from tests.convlstm.importers.keras_models import ALL, SAME, build, compare, opened, save
+from tests.convlstm.importers.keras_models import ALL, SAME, K, build, compare, opened, save
 
 STACK = {"activation": "tanh", "recurrent_activation": "sigmoid", "padding": "same", "return_sequences": True}
 
@@ -67,6 +66,28 @@ def test_weights_alone_of_both_directions(tmp_path: Path) -> None:
     for name in said:
         without = {key: value for key, value in said.items() if key != name}
         refused(opened(path, **without), rf"{name} is not in the file.*{name}=")
+
+
+def test_weights_alone_as_keras_2_names_them(tmp_path: Path) -> None:
+    both = K.Bidirectional(K.ConvLSTM2D(3, 2, **SAME))
+    path, _ = save(build([both, K.Bidirectional(K.ConvLSTM2D(3, 2, **SAME))]), tmp_path, "model.weights.h5")
+    said = {**STACK, "merge_mode": "concat"}
+    foreign, names, tensors = opened(path, **said), ("kernel", "recurrent_kernel", "bias"), {}
+    for path_in_file, tensor in foreign.tensors.items():
+        _, layer, direction, *_, number = path_in_file.split("/")
+        layer = {"bidirectional": "zeta", "bidirectional_1": "alpha"}[layer]
+        tensors[f"{layer}/{layer}/{direction.split('_')[0]}_x/{names[int(number)]}:0"] = tensor
+    x = torch.randn(1, 3, 3, 4, 5)
+    layer_names = ["input_1", "zeta", "dropout", "alpha"]
+    with torch.no_grad():
+        expected, _ = convert(foreign).model(x)
+        found, _ = convert(Foreign(tensors, said, notes={"layer_names": layer_names})).model(x)
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+    refused(Foreign(tensors, said), "layer_names is missing")
+    unknown = [*layer_names, "activation"]
+    refused(
+        Foreign(tensors, said, notes={"layer_names": unknown}), "activation is in these weights.*config=PATH"
+    )
 
 
 def test_weights_alone_in_layers_of_several_classes(tmp_path: Path) -> None:
@@ -267,6 +288,7 @@ def test_absurd_configs(plain: Foreign) -> None:
     deep: Any = {"class_name": "ConvLSTM2D", "config": {}}
     for _ in range(500):
         deep = {"class_name": "TimeDistributed", "config": {"layer": deep}}
+    assert plain.config is not None
     config = {"class_name": "Sequential", "config": [*plain.config["config"]["layers"][:2], deep]}
     refused(dataclasses.replace(plain, config=config), "TimeDistributed.*cannot be expressed")
 
