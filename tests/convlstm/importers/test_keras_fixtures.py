@@ -71,9 +71,9 @@ def test_the_trained_network_forecasts() -> None:
     imported = convert(opened(folder / "model_keras2.h5"))
     assert imported.source == "Keras 2.15.0"
     assert isinstance(imported.model, StagedNetwork)
-    frames = torch.from_numpy(np.load(folder / "input_uint8.npy"))[:, :3, 16:48, 16:48].movedim(-1, 2) / 255
+    frames = torch.from_numpy(np.load(folder / "input_uint8.npy"))[:, :2, 24:40, 24:40].movedim(-1, 2) / 255
     with torch.no_grad():
-        forecast = imported.model(frames, horizon=10)  # (1, 10, 1, 32, 32)
+        forecast = imported.model(frames, horizon=10)  # (1, 10, 1, 16, 16)
         grown = torch.cat([frames, forecast[:, :-1]], dim=1)
         torch.testing.assert_close(imported.model(grown)[:, -1], forecast[:, -1], rtol=0, atol=1e-5)
-    assert forecast.shape == (1, 10, 1, 32, 32)
+    assert forecast.shape == (1, 10, 1, 16, 16)
