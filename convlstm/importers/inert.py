@@ -32,9 +32,11 @@ _STORAGES = {
     "Bool": torch.bool,
 }
 # Untyped storages count bytes.
-STORAGE_TYPES = {f"torch.{name}Storage": dtype for name, dtype in _STORAGES.items()} | {
-    f"torch.cuda.{name}Storage": dtype for name, dtype in _STORAGES.items()
-} | {"torch.storage.UntypedStorage": torch.uint8, "torch.UntypedStorage": torch.uint8}
+STORAGE_TYPES = (
+    {f"torch.{name}Storage": dtype for name, dtype in _STORAGES.items()}
+    | {f"torch.cuda.{name}Storage": dtype for name, dtype in _STORAGES.items()}
+    | {"torch.storage.UntypedStorage": torch.uint8, "torch.UntypedStorage": torch.uint8}
+)
 
 
 @dataclass(frozen=True)
@@ -189,7 +191,14 @@ def _tensor(
 
 
 def _tensor_of_type(
-    storage: Any, offset: Any, size: Any, stride: Any, grad: Any, hooks: Any, dtype: Name, metadata: Any = None
+    storage: Any,
+    offset: Any,
+    size: Any,
+    stride: Any,
+    grad: Any,
+    hooks: Any,
+    dtype: Name,
+    metadata: Any = None,
 ) -> TensorRef:
     if dtype.text not in _DTYPES:
         raise ValueError(f"a tensor in it has the type {dtype.text!r:.60}, which is not read")

@@ -85,7 +85,9 @@ def _read_tree(file: "h5py.File", size: int) -> Tree:
     for path, dataset in _datasets(base):
         budget -= _size(path, dataset)
         if budget < 0:
-            raise ValueError(f"its arrays, {path!r:.80} the last, are more than {MOST_TIMES_SMALLER} times its size")
+            raise ValueError(
+                f"its arrays, {path!r:.80} the last, are more than {MOST_TIMES_SMALLER} times its size"
+            )
         tensors[path] = _tensor(path, dataset)
     notes: dict[str, Any] = {}
     layers = _names(base, "layer_names")
@@ -128,7 +130,9 @@ def _datasets(base: "h5py.Group") -> Iterator[tuple[str, "h5py.Dataset"]]:
             if not prefix and name in _OPTIMIZERS:
                 continue
             if not isinstance(group.get(name, getlink=True), h5py.HardLink):
-                raise ValueError(f"its {path!r:.80} is a link to elsewhere; it needs arrays in the file itself")
+                raise ValueError(
+                    f"its {path!r:.80} is a link to elsewhere; it needs arrays in the file itself"
+                )
             child = group[name]
             if isinstance(child, h5py.Group):
                 address = h5py.h5o.get_info(child.id).addr

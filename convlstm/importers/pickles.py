@@ -197,7 +197,9 @@ class Unpickling:
         whole = StorageRef(key, STORAGE_TYPES[kind], numel, 0, numel)
         known = self.storages.setdefault(key, whole)
         if (known.dtype, known.total) != (whole.dtype, numel) or not 0 <= numel < 2**48:
-            raise ValueError(f"its storage {key!r:.40} has {numel} elements of {kind}, and other sizes elsewhere")
+            raise ValueError(
+                f"its storage {key!r:.40} has {numel} elements of {kind}, and other sizes elsewhere"
+            )
         match view:
             case None:
                 return known

@@ -59,7 +59,9 @@ def unwrap(value: Any) -> Found:
             what = {TensorRef: "a single tensor", list: "a list", tuple: "a tuple"}.get(type(value))
             what = what or (f"a {value.name}" if isinstance(value, Stub) else f"a {type(value).__name__}")
             raise ValueError(f"it holds {what:.80}; it needs a state_dict, or a dict or module that has one")
-        holders = [key for key, item in items.items() if _holds_tensors(found, item) and not _is_optimizer(item)]
+        holders = [
+            key for key, item in items.items() if _holds_tensors(found, item) and not _is_optimizer(item)
+        ]
         wrappers = [key for key in holders if key in WRAPPERS]
         if len(wrappers) > 1:
             raise ValueError(
@@ -76,7 +78,9 @@ def unwrap(value: Any) -> Found:
     else:
         raise ValueError("its weights are wrapped too deep")
     if not found.tensors:
-        raise ValueError("it holds no tensors by name; it needs a state_dict, or a dict or module that has one")
+        raise ValueError(
+            "it holds no tensors by name; it needs a state_dict, or a dict or module that has one"
+        )
     return found
 
 
@@ -116,7 +120,9 @@ def _is_optimizer(value: Any) -> bool:
 def _join(prefix: str, key: Any) -> str:
     """Return the name of what stands under a key, once it is known to be fit for a name."""
     if not isinstance(key, str | int) or len(prefix) + len(str(key)) > 1000 or not str(key).isprintable():
-        raise ValueError(f"it has weights under a key that is too long, not printable or no text, in {prefix!r:.40}")
+        raise ValueError(
+            f"it has weights under a key that is too long, not printable or no text, in {prefix!r:.40}"
+        )
     return f"{prefix}{key}"
 
 
@@ -133,7 +139,9 @@ def _add_nested(found: Found, items: dict[Any, Any], prefix: str, level: int) ->
         elif _holds_tensors(found, item):
             _add_nested(found, _items(item) or {}, _join(prefix, key) + ".", level + 1)
         elif isinstance(item, Stub) and item.name.startswith("torch._utils._rebuild"):
-            raise ValueError(f"its {_join(prefix, key)!r} is a tensor of a kind that is not read: {item.name:.80}")
+            raise ValueError(
+                f"its {_join(prefix, key)!r} is a tensor of a kind that is not read: {item.name:.80}"
+            )
 
 
 def _add_module(found: Found, module: Stub, prefix: str, level: int) -> None:

@@ -117,7 +117,9 @@ def test_wrapped_weights_and_what_stands_beside_them(
         "losses": np.arange(3, dtype=np.float32).reshape(1, 3),
         "best": torch.tensor(0.5),
         "large": torch.zeros(40, 40),
-        "args": argparse.Namespace(lr=0.1, sizes=(3, 4), name="x", device=torch.device("cpu"), kind=torch.float16),
+        "args": argparse.Namespace(
+            lr=0.1, sizes=(3, 4), name="x", device=torch.device("cpu"), kind=torch.float16
+        ),
         "path": Path("a/b"),
         "rng": b"\xff" * 5000,
         (1, 2): {3, 4},
@@ -127,7 +129,13 @@ def test_wrapped_weights_and_what_stands_beside_them(
     assert_equal(content, dict(model.state_dict()))
     notes = content.notes
     assert [notes[name] for name in ("epoch", "loss", "losses", "best")] == [3, 0.125, [[0.0, 1.0, 2.0]], 0.5]
-    assert notes["args"] == {"lr": 0.1, "sizes": [3, 4], "name": "x", "device": "cpu", "kind": "torch.float16"}
+    assert notes["args"] == {
+        "lr": 0.1,
+        "sizes": [3, 4],
+        "name": "x",
+        "device": "cpu",
+        "kind": "torch.float16",
+    }
     assert notes["optimizer"].keys() == {"param_groups"}
     assert notes["optimizer"]["param_groups"][0]["lr"] == 0.01
     assert notes["optimizer_states"][0].keys() == {"param_groups"}
@@ -155,7 +163,11 @@ def test_wrappers_in_wrappers_and_dicts_of_state_dicts(tmp_path: Path) -> None:
     assert (content.wrapper, content.notes) == ((), {"epoch": 2})
     assert_equal(
         content,
-        {"encoder.weight": one["weight"], "decoder.weight": two["weight"], "decoder.deep.bias": two["deep"]["bias"]},
+        {
+            "encoder.weight": one["weight"],
+            "decoder.weight": two["weight"],
+            "decoder.deep.bias": two["deep"]["bias"],
+        },
     )
 
 
@@ -171,7 +183,12 @@ def test_whole_modules(tmp_path: Path, options: dict[str, Any], wrapped: bool) -
     assert modules.keys() == {name for name, _ in model.named_modules(remove_duplicate=False)}
     conv = modules["stem.0"]
     assert conv["class"] == "torch.nn.modules.conv.Conv2d"
-    assert (conv["kernel_size"], conv["stride"], conv["padding"], conv["groups"]) == ([3, 5], [2, 2], [1, 1], 1)
+    assert (conv["kernel_size"], conv["stride"], conv["padding"], conv["groups"]) == (
+        [3, 5],
+        [2, 2],
+        [1, 1],
+        1,
+    )
     assert modules[""]["class"].endswith("Net")
     assert (modules[""]["width"], modules[""]["sizes"]) == (7, [1, [2, 3], {"a": None}])
     assert modules[""]["activation"].endswith(".tanh")
@@ -246,7 +263,10 @@ BAD = {
     "tensor": (torch_bytes(torch.ones(3)), "a single tensor"),
     "list": (torch_bytes([torch.ones(3)]), "a list"),
     "nothing": (torch_bytes({"epoch": 3}), "no tensors by name"),
-    "two models": (torch_bytes({"model": {"a": torch.ones(1)}, "ema": {"a": torch.ones(1)}}), "models: model, ema"),
+    "two models": (
+        torch_bytes({"model": {"a": torch.ones(1)}, "ema": {"a": torch.ones(1)}}),
+        "models: model, ema",
+    ),
     "no name": (torch_bytes({(1, 2): torch.ones(1)}), "no text"),
     "escape": (torch_bytes({"a\x1b[2J": torch.ones(1)}), "not printable"),
     "long name": (torch_bytes({"a" * 1001: torch.ones(1)}), "too long"),
@@ -289,7 +309,9 @@ def test_compressed_archives_are_read_unless_they_are_bombs(tmp_path: Path) -> N
 
 def test_a_hostile_checkpoint_is_read_without_harm(tmp_path: Path) -> None:
     marker = tmp_path / "marker"
-    command = b"cos\nsystem\n(X" + struct.pack("<I", len(f"touch {marker}")) + f"touch {marker}".encode() + b"tR"
+    command = (
+        b"cos\nsystem\n(X" + struct.pack("<I", len(f"touch {marker}")) + f"touch {marker}".encode() + b"tR"
+    )
     with zipfile.ZipFile(io.BytesIO(torch_bytes({"weight": torch.arange(64.0)}))) as archive:
         harmless = archive.read("archive/data.pkl")
     assert harmless.endswith(b"s.")
@@ -363,7 +385,10 @@ def doubled(levels: int, leaf: Any, double: Callable[[Any], Any]) -> Any:
         {"weight": torch.ones(1), "note": doubled(60, [], lambda x: [x, x])},
         {"weight": torch.ones(1), "note": doubled(60, (), lambda x: (x, x))},
         {"weight": torch.ones(1), "note": doubled(60, {}, lambda x: {"a": x, "b": x})},
-        {"state_dict": {"weight": torch.ones(1)}, "note": doubled(60, torch.ones(1), lambda x: {"a": x, "b": x})},
+        {
+            "state_dict": {"weight": torch.ones(1)},
+            "note": doubled(60, torch.ones(1), lambda x: {"a": x, "b": x}),
+        },
     ],
 )
 def test_notes_that_unfold_without_end_are_cut(tmp_path: Path, value: Any) -> None:
@@ -373,7 +398,9 @@ def test_notes_that_unfold_without_end_are_cut(tmp_path: Path, value: Any) -> No
 
 def test_weights_that_unfold_without_end_are_refused(tmp_path: Path) -> None:
     for levels, width in ((60, 2), (14, 9)):
-        nested = doubled(levels, {"w": torch.ones(1)}, lambda x, width=width: {str(n): x for n in range(width)})
+        nested = doubled(
+            levels, {"w": torch.ones(1)}, lambda x, width=width: {str(n): x for n in range(width)}
+        )
         with pytest.raises(ValueError, match="too deep|absurd|more than"):
             read_content(saved(tmp_path, nested))
 
@@ -428,7 +455,9 @@ def arrays_of(path: Path) -> dict[str, np.ndarray]:
             source = io.BytesIO(archive.read("model.weights.h5"))
     found = {}
     with h5py.File(source) as file:
-        file.visititems(lambda name, item: found.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None)
+        file.visititems(
+            lambda name, item: found.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None
+        )
     return {
         name.removeprefix("model_weights/"): array
         for name, array in found.items()
@@ -455,7 +484,9 @@ def test_checkpoints_of_other_projects(path: Path) -> None:
     if content.container in ("keras", "hdf5"):
         expected = {name: torch.from_numpy(np.array(array)) for name, array in arrays_of(path).items()}
         assert content.config is not None or path.name.endswith("weights.h5") or "weights" in path.name
-    elif path.name == "best_model.pth":  # a whole module, of a class that is not here; its state_dict beside it
+    elif (
+        path.name == "best_model.pth"
+    ):  # a whole module, of a class that is not here; its state_dict beside it
         expected = torch.load(path.with_name("state_dict_only.pth"), weights_only=True)
         assert content.wrapper == ("module",)
     else:

@@ -36,7 +36,16 @@ def read(data: bytes) -> Any:
 def storage(key: str = "0", numel: int = 12, kind: str = "FloatStorage") -> bytes:
     """A reference to a storage, as torch writes it."""
     return b"".join(
-        (b"(", text("storage"), b"c", f"torch\n{kind}\n".encode(), text(key), text("cpu"), number(numel), b"tQ")
+        (
+            b"(",
+            text("storage"),
+            b"c",
+            f"torch\n{kind}\n".encode(),
+            text(key),
+            text("cpu"),
+            number(numel),
+            b"tQ",
+        )
     )
 
 
@@ -274,7 +283,14 @@ class Zeros:
 
 @pytest.mark.parametrize(
     ("offset", "size", "stride"),
-    [(0, (3, 4), (4, 1)), (2, (2, 5), (5, 1)), (0, (4, 3), (1, 4)), (11, (), ()), (0, (0, 7), (7, 1)), (0, (12,), (1,))],
+    [
+        (0, (3, 4), (4, 1)),
+        (2, (2, 5), (5, 1)),
+        (0, (4, 3), (1, 4)),
+        (11, (), ()),
+        (0, (0, 7), (7, 1)),
+        (0, (12,), (1,)),
+    ],
 )
 def test_tensors_within_their_storage(offset: int, size: tuple[int, ...], stride: tuple[int, ...]) -> None:
     record = read(tensor(storage(), offset, size, stride))
