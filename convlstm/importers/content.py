@@ -1,4 +1,4 @@
-"""A foreign checkpoint file, read without trust: what it is, its tensors by name, and what stands beside them."""
+"""A foreign checkpoint file, read without trust: its kind, its tensors by name, what stands beside them."""
 
 import textwrap
 from dataclasses import dataclass, field
@@ -96,7 +96,8 @@ def _read_archive(path: Path) -> Content:
             return _from_tree(path, "keras", read_keras(archive))
         names = ", ".join(repr(name) for name in list(archive.entries)[:3]) or "nothing"
         raise ValueError(
-            f"it is a zip archive of neither torch (one data.pkl) nor Keras ({CONFIG}, {WEIGHTS}): it has {names}"
+            "it is a zip archive of neither torch (one data.pkl) nor Keras "
+            f"({CONFIG} and {WEIGHTS}): it has {names}"
         )
 
 

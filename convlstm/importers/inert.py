@@ -11,11 +11,28 @@ from torch import Tensor
 MOST_AXES = 64  # of a tensor
 
 _DTYPES = {
-    f"torch.{name}": getattr(torch, name)
-    for name in (
-        "float64 float32 float16 bfloat16 complex128 complex64 int64 int32 int16 int8 uint8 uint16 uint32 "
-        "uint64 bool float8_e4m3fn float8_e4m3fnuz float8_e5m2 float8_e5m2fnuz"
-    ).split()
+    str(dtype): dtype
+    for dtype in (
+        torch.float64,
+        torch.float32,
+        torch.float16,
+        torch.bfloat16,
+        torch.float8_e4m3fn,
+        torch.float8_e4m3fnuz,
+        torch.float8_e5m2,
+        torch.float8_e5m2fnuz,
+        torch.complex128,
+        torch.complex64,
+        torch.int64,
+        torch.int32,
+        torch.int16,
+        torch.int8,
+        torch.uint64,
+        torch.uint32,
+        torch.uint16,
+        torch.uint8,
+        torch.bool,
+    )
 }
 _STORAGES = {
     "Double": torch.float64,
@@ -32,9 +49,11 @@ _STORAGES = {
     "Bool": torch.bool,
 }
 # Untyped storages count bytes.
-STORAGE_TYPES = {f"torch.{name}Storage": dtype for name, dtype in _STORAGES.items()} | {
-    f"torch.cuda.{name}Storage": dtype for name, dtype in _STORAGES.items()
-} | {"torch.storage.UntypedStorage": torch.uint8, "torch.UntypedStorage": torch.uint8}
+STORAGE_TYPES = (
+    {f"torch.{name}Storage": dtype for name, dtype in _STORAGES.items()}
+    | {f"torch.cuda.{name}Storage": dtype for name, dtype in _STORAGES.items()}
+    | {"torch.storage.UntypedStorage": torch.uint8, "torch.UntypedStorage": torch.uint8}
+)
 
 
 @dataclass(frozen=True)
@@ -169,12 +188,13 @@ def _tensor(
         raise ValueError("a tensor in it has something else than a storage")
     if metadata:  # conjugate or negative views: the values are not those that are stored
         raise ValueError("a tensor in it is a conjugate or negative view; it needs plain tensors")
-    dtype = dtype or storage.dtype
+    kept = storage.dtype.itemsize
+    dtype = storage.dtype if dtype is None else dtype
     size, stride = _integers("size", size), _integers("stride", stride)
     (offset,) = _integers("offset", (offset,))
     if len(size) != len(stride):
         raise ValueError(f"a tensor in it has {len(size)} sizes and {len(stride)} strides")
-    available = storage.numel * storage.dtype.itemsize // dtype.itemsize
+    available = storage.numel * kept // dtype.itemsize
     count = math.prod(size)
     last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True)) if count else offset - 1
     if max(count, last + 1) > available or max((0, *size, *stride)) >= 2**48:
@@ -182,18 +202,25 @@ def _tensor(
             f"a tensor in it has size {size}, stride {stride} and offset {offset}, which lies beyond "
             f"its storage of {available} elements"
         )
-    if storage.start * storage.dtype.itemsize % dtype.itemsize:
+    if storage.start * kept % dtype.itemsize:
         raise ValueError("a tensor in it begins within an element")
-    start = storage.start * storage.dtype.itemsize // dtype.itemsize
+    start = storage.start * kept // dtype.itemsize
     return TensorRef(storage, dtype, start + offset if count else 0, size, stride)
 
 
 def _tensor_of_type(
-    storage: Any, offset: Any, size: Any, stride: Any, grad: Any, hooks: Any, dtype: Name, metadata: Any = None
+    storage: Any,
+    offset: Any,
+    size: Any,
+    stride: Any,
+    requires_grad: Any,
+    hooks: Any,
+    dtype: Name,
+    metadata: Any = None,
 ) -> TensorRef:
     if dtype.text not in _DTYPES:
         raise ValueError(f"a tensor in it has the type {dtype.text!r:.60}, which is not read")
-    return _tensor(storage, offset, size, stride, grad, hooks, metadata, dtype=_DTYPES[dtype.text])
+    return _tensor(storage, offset, size, stride, False, None, metadata, dtype=_DTYPES[dtype.text])
 
 
 def _device(kind: Any, index: Any = None) -> str:

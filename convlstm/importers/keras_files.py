@@ -1,4 +1,4 @@
-"""What Keras writes, read through h5py: Keras 3's .keras and .weights.h5, Keras 2's .h5; no Keras is needed."""
+"""What Keras writes, read through h5py, without Keras: Keras 3's .keras and .weights.h5, Keras 2's .h5."""
 
 import io
 import json
@@ -56,8 +56,9 @@ def read_keras(archive: Archive) -> Tree:
 def read_hdf5(source: Path | bytes) -> Tree:
     """Read an HDF5 file, or the content of one: every array in it, and Keras's attributes.
 
-    Arrays are named by their paths; those under Keras 2's "model_weights" by their paths in it. The notes hold
-    layer_names and weight_names ({layer: names}), in Keras's order, and the backend, where the file has them.
+    Arrays are named by their paths; those under Keras 2's "model_weights" by their paths in it. The notes
+    hold layer_names and weight_names ({layer: names}), in Keras's order, the backend, and what was dropped,
+    where the file has them.
 
     Raises:
         ValueError: a damaged file, or one with links, storage or types that weights do not need.
@@ -78,20 +79,22 @@ def read_hdf5(source: Path | bytes) -> Tree:
 
 
 def _read_tree(file: "h5py.File", size: int) -> Tree:
-    wrapped = "model_weights" in file
-    base = file["model_weights"] if wrapped else file
+    wrapped = _has(file, "model_weights")
+    base = _group(file, "model_weights") if wrapped else file
     budget = MOST_TIMES_SMALLER * size
     tensors = {}
     for path, dataset in _datasets(base):
         budget -= _size(path, dataset)
         if budget < 0:
-            raise ValueError(f"its arrays, {path!r:.80} the last, are more than {MOST_TIMES_SMALLER} times its size")
+            raise ValueError(
+                f"its arrays up to {path!r:.80} are more than {MOST_TIMES_SMALLER} times its size"
+            )
         tensors[path] = _tensor(path, dataset)
     notes: dict[str, Any] = {}
     layers = _names(base, "layer_names")
     if layers is not None:
         notes["layer_names"] = layers
-        notes["weight_names"] = {layer: _names(base[layer], "weight_names") or [] for layer in layers}
+        notes["weight_names"] = {layer: _names(_group(base, layer), "weight_names") or [] for layer in layers}
     attributes = {
         name: next((found for at in (base, file) if (found := _attribute(at, name)) is not None), None)
         for name in ("keras_version", "backend", "model_config")
@@ -99,7 +102,7 @@ def _read_tree(file: "h5py.File", size: int) -> Tree:
     version, backend, config = attributes.values()
     if isinstance(backend, str):
         notes["backend"] = backend
-    dropped = [name for name in _OPTIMIZERS if name in file]
+    dropped = [name for name in _OPTIMIZERS if _has(file, name)]
     if dropped:
         notes["dropped"] = dropped
     return Tree(
@@ -111,12 +114,39 @@ def _read_tree(file: "h5py.File", size: int) -> Tree:
     )
 
 
+def _has(group: "h5py.Group", name: str) -> bool:
+    # Not `name in group`, which follows a link to see whether it leads somewhere.
+    return group.id.links.exists(name.encode())
+
+
+def _child(group: "h5py.Group", name: str) -> Any:
+    """Return what a hard link leads to; links to elsewhere are not followed."""
+    from h5py import h5l  # pyright: ignore[reportAttributeAccessIssue]
+
+    if group.id.links.get_info(name.encode()).type != h5l.TYPE_HARD:
+        raise ValueError(f"its {name!r:.80} is a link to elsewhere; it needs arrays in the file")
+    return group[name]
+
+
+def _group(group: "h5py.Group", path: str) -> "h5py.Group":
+    """Return a group below a group."""
+    import h5py
+
+    for name in path.split("/"):
+        child = _child(group, name)
+        if not isinstance(child, h5py.Group):
+            raise ValueError(f"its {path!r:.80} is no group")
+        group = child
+    return group
+
+
 def _datasets(base: "h5py.Group") -> Iterator[tuple[str, "h5py.Dataset"]]:
     """Walk all arrays below a group, through hard links alone."""
     import h5py
+    from h5py import h5o  # pyright: ignore[reportAttributeAccessIssue]
 
     waiting: list[tuple[str, Any, int]] = [("", base, 0)]
-    seen, links = {h5py.h5o.get_info(base.id).addr}, 0
+    seen, links = {h5o.get_info(base.id).addr}, 0
     while waiting:
         prefix, group, level = waiting.pop()
         groups = []
@@ -127,11 +157,9 @@ def _datasets(base: "h5py.Group") -> Iterator[tuple[str, "h5py.Dataset"]]:
                 raise ValueError("its tree of groups is too large or too deep, or has names that are no text")
             if not prefix and name in _OPTIMIZERS:
                 continue
-            if not isinstance(group.get(name, getlink=True), h5py.HardLink):
-                raise ValueError(f"its {path!r:.80} is a link to elsewhere; it needs arrays in the file itself")
-            child = group[name]
+            child = _child(group, name)
             if isinstance(child, h5py.Group):
-                address = h5py.h5o.get_info(child.id).addr
+                address = h5o.get_info(child.id).addr
                 if address in seen:
                     raise ValueError(f"its group {path!r:.80} stands in two places")
                 seen.add(address)

@@ -4,7 +4,7 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
-from convlstm.importers.inert import STORAGE_TYPES, Name, StorageRef, Stub, fill, key_of, make
+from convlstm.importers.inert import STORAGE_TYPES, Name, StorageRef, Stub, key_of, make
 
 MOST_STEPS = 1_000_000  # of the interpreter: a state dict of 1,000 tensors and its Adam state take 140,000
 LONGEST_INTEGER = 64  # bytes
@@ -197,11 +197,11 @@ class Unpickling:
         whole = StorageRef(key, STORAGE_TYPES[kind], numel, 0, numel)
         known = self.storages.setdefault(key, whole)
         if (known.dtype, known.total) != (whole.dtype, numel) or not 0 <= numel < 2**48:
-            raise ValueError(f"its storage {key!r:.40} has {numel} elements of {kind}, and other sizes elsewhere")
+            raise ValueError(f"its storage {key!r:.40} has {numel} elements, and other sizes elsewhere")
         match view:
             case None:
                 return known
-            case (_, int(start), int(size)) if 0 <= start and 0 <= size and start + size <= numel:
+            case (_, int(start), int(size)) if start >= 0 and size >= 0 and start + size <= numel:
                 return StorageRef(key, known.dtype, numel, start, size)
             case _:
                 raise ValueError(f"its storage {key!r:.40} has a view that lies beyond it")

@@ -58,7 +58,7 @@ class Plain:
                 return LEFT_OUT
 
     def dict(self, value: dict[Any, Any], level: int) -> dict[Any, Any]:
-        """Return a plain copy of a dict; keys that are not plain become text, an optimizer's state is left out."""
+        """Return a plain copy of a dict: keys that are not plain as text, no state of an optimizer."""
         result = {}
         optimizer = "param_groups" in value
         for key, item in value.items():
@@ -113,13 +113,13 @@ def _array(stub: Stub) -> np.ndarray | str:
         case _:
             return LEFT_OUT
     match kind:
-        case Stub(name="numpy.dtype", args=(str(code), *_), state=(_, str(order), *_)) if order in "<>|=":
+        case Stub(name="numpy.dtype", args=(str(code), *_), state=(_, "<" | ">" | "|" | "=" as order, *_)):
             pass
         case _:
             return LEFT_OUT
     if code not in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1"):
         return LEFT_OUT
-    dtype = np.dtype(code).newbyteorder(order if order in "<>" else "=")
+    dtype = np.dtype(code).newbyteorder(order)
     if not all(type(n) is int and 0 <= n <= MOST_ELEMENTS for n in shape) or len(shape) > 32:
         return f"an array of {code}"
     if math.prod(shape) > MOST_ELEMENTS or math.prod(shape) * dtype.itemsize != len(data):

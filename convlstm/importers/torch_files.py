@@ -41,7 +41,7 @@ class ZipStorages:
                 raise ValueError(f"its storage {name!r:.80} {stands}; its pickle needs {size} bytes")
             content = torch.empty(size, dtype=torch.uint8)
             if size:
-                self.archive.read_into(name, memoryview(content.numpy()))
+                self.archive.read_into(name, content.numpy().data)
             self.kept[storage.key] = content
         return self.kept[storage.key]
 
@@ -87,7 +87,7 @@ class RowOfStorages:
                 raise ValueError(f"its storage {storage.key!r:.40} is missing: the file is damaged")
             content = torch.empty(storage.total * storage.dtype.itemsize, dtype=torch.uint8)
             self.file.seek(self.starts[storage.key])
-            if self.file.readinto(content.numpy()) < len(content):
+            if self.file.readinto(content.numpy().data) < len(content):
                 raise ValueError("it became shorter while it was read")
             self.kept[storage.key] = content
         return self.kept[storage.key]
@@ -135,6 +135,6 @@ def _next(data: bytes, start: int) -> tuple[Any, int]:
 def _check_order(order: str) -> None:
     if order.strip() != sys.byteorder:
         raise ValueError(
-            f"it was written on a machine of {order!r:.20} byte order; it needs {sys.byteorder}: load and save "
-            "it there in safetensors"
+            f"it was written on a machine of {order!r:.20} byte order, and needs {sys.byteorder}; "
+            "load it there and save it as safetensors"
         )

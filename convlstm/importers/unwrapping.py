@@ -8,9 +8,28 @@ from convlstm.importers.plain import is_module
 
 # The usual keys of a checkpoint's weights.
 WRAPPERS = (
-    "state_dict model_state_dict model_state model_dict model model_weights net net_state_dict network "
-    "weights params params_ema module ema ema_state_dict model_ema generator discriminator gen netG netD"
-).split()
+    "state_dict",
+    "model_state_dict",
+    "model_state",
+    "model_dict",
+    "model_weights",
+    "model",
+    "net_state_dict",
+    "net",
+    "netG",
+    "netD",
+    "network",
+    "module",
+    "weights",
+    "params",
+    "params_ema",
+    "ema",
+    "ema_state_dict",
+    "model_ema",
+    "gen",
+    "generator",
+    "discriminator",
+)
 MOST_LEVELS = 16
 MOST_MODULES = 10_000
 MOST_NAMES = 100_000
@@ -58,25 +77,28 @@ def unwrap(value: Any) -> Found:
         if items is None:
             what = {TensorRef: "a single tensor", list: "a list", tuple: "a tuple"}.get(type(value))
             what = what or (f"a {value.name}" if isinstance(value, Stub) else f"a {type(value).__name__}")
-            raise ValueError(f"it holds {what:.80}; it needs a state_dict, or a dict or module that has one")
-        holders = [key for key, item in items.items() if _holds_tensors(found, item) and not _is_optimizer(item)]
+            raise ValueError(f"it holds {what:.80}; it needs a state_dict, or what has one")
+        rest = [key for key, item in items.items() if _is_optimizer(item)]
+        holders = [key for key in items if key not in rest and _holds_tensors(found, items[key])]
         wrappers = [key for key in holders if key in WRAPPERS]
         if len(wrappers) > 1:
             raise ValueError(
-                f"it holds several models: {', '.join(wrappers)}; it needs one: save the one that is meant alone"
+                f"it holds several models, {', '.join(wrappers)}; it needs one: save the one you mean alone"
             )
         if not wrappers:
-            _add_nested(found, {key: item for key, item in items.items() if not _is_optimizer(item)}, "", 0)
-            rest = {key: item for key, item in items.items() if key not in holders}
-            _note(found, {key: item for key, item in rest.items() if not isinstance(item, TensorRef)})
+            _add_nested(found, {key: item for key, item in items.items() if key not in rest}, "", 0)
+            holders += [key for key, item in items.items() if isinstance(item, TensorRef)]
+            _note(found, items, holders)
             break
-        _note(found, {key: item for key, item in items.items() if key != wrappers[0]})
+        _note(found, items, wrappers)
         found.wrapper += (wrappers[0],)
         value = items[wrappers[0]]
     else:
         raise ValueError("its weights are wrapped too deep")
     if not found.tensors:
-        raise ValueError("it holds no tensors by name; it needs a state_dict, or a dict or module that has one")
+        raise ValueError(
+            "it holds no tensors by name; it needs a state_dict, or a dict or module that has one"
+        )
     return found
 
 
@@ -84,8 +106,11 @@ def _items(value: Any) -> dict[Any, Any] | None:
     return value.entries if isinstance(value, Stub) else value if isinstance(value, dict) else None
 
 
-def _note(found: Found, items: dict[Any, Any]) -> None:
+def _note(found: Found, items: dict[Any, Any], weights: list[Any]) -> None:
+    """Keep what stood beside the weights."""
     for key, item in items.items():
+        if key in weights:
+            continue
         found.beside.setdefault(key if isinstance(key, str) else f"{key!r:.40}", item)
 
 
@@ -116,7 +141,9 @@ def _is_optimizer(value: Any) -> bool:
 def _join(prefix: str, key: Any) -> str:
     """Return the name of what stands under a key, once it is known to be fit for a name."""
     if not isinstance(key, str | int) or len(prefix) + len(str(key)) > 1000 or not str(key).isprintable():
-        raise ValueError(f"it has weights under a key that is too long, not printable or no text, in {prefix!r:.40}")
+        raise ValueError(
+            f"it has weights under a key in {prefix!r:.40} that is too long, not printable or no text"
+        )
     return f"{prefix}{key}"
 
 
@@ -133,7 +160,9 @@ def _add_nested(found: Found, items: dict[Any, Any], prefix: str, level: int) ->
         elif _holds_tensors(found, item):
             _add_nested(found, _items(item) or {}, _join(prefix, key) + ".", level + 1)
         elif isinstance(item, Stub) and item.name.startswith("torch._utils._rebuild"):
-            raise ValueError(f"its {_join(prefix, key)!r} is a tensor of a kind that is not read: {item.name:.80}")
+            raise ValueError(
+                f"its {_join(prefix, key)!r} is a tensor of a kind that is not read: {item.name:.80}"
+            )
 
 
 def _add_module(found: Found, module: Stub, prefix: str, level: int) -> None:

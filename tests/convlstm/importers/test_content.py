@@ -1,4 +1,4 @@
-"""Foreign checkpoints: told by their content, read to the same values as torch reads, refused with a reason."""
+"""Foreign checkpoints: told by their content, read to the values that torch reads, or refused."""
 
 import argparse
 import io
@@ -90,8 +90,9 @@ def assert_equal(content: Content, expected: dict[str, Tensor]) -> None:
 @pytest.mark.parametrize("options", FORMATS)
 def test_values_are_what_torch_saved(tmp_path: Path, options: dict[str, Any]) -> None:
     state = weights()
-    if "_use_new_zipfile_serialization" in options:
-        state.pop("types.uint16"), state.pop("types.uint32"), state.pop("types.float8_e4m3fn")
+    if "_use_new_zipfile_serialization" in options:  # which knows the older types alone
+        for dtype in ("uint16", "uint32", "float8_e4m3fn"):
+            del state[f"types.{dtype}"]
     path = saved(tmp_path, OrderedDict(state), **options)
     content = read_content(path)
     assert (content.container, content.wrapper, content.path) == ("torch", (), path)
@@ -117,7 +118,9 @@ def test_wrapped_weights_and_what_stands_beside_them(
         "losses": np.arange(3, dtype=np.float32).reshape(1, 3),
         "best": torch.tensor(0.5),
         "large": torch.zeros(40, 40),
-        "args": argparse.Namespace(lr=0.1, sizes=(3, 4), name="x", device=torch.device("cpu"), kind=torch.float16),
+        "args": argparse.Namespace(
+            lr=0.1, sizes=(3, 4), name="x", device=torch.device("cpu"), kind=torch.float16
+        ),
         "path": Path("a/b"),
         "rng": b"\xff" * 5000,
         (1, 2): {3, 4},
@@ -127,7 +130,13 @@ def test_wrapped_weights_and_what_stands_beside_them(
     assert_equal(content, dict(model.state_dict()))
     notes = content.notes
     assert [notes[name] for name in ("epoch", "loss", "losses", "best")] == [3, 0.125, [[0.0, 1.0, 2.0]], 0.5]
-    assert notes["args"] == {"lr": 0.1, "sizes": [3, 4], "name": "x", "device": "cpu", "kind": "torch.float16"}
+    assert notes["args"] == {
+        "lr": 0.1,
+        "sizes": [3, 4],
+        "name": "x",
+        "device": "cpu",
+        "kind": "torch.float16",
+    }
     assert notes["optimizer"].keys() == {"param_groups"}
     assert notes["optimizer"]["param_groups"][0]["lr"] == 0.01
     assert notes["optimizer_states"][0].keys() == {"param_groups"}
@@ -155,7 +164,11 @@ def test_wrappers_in_wrappers_and_dicts_of_state_dicts(tmp_path: Path) -> None:
     assert (content.wrapper, content.notes) == ((), {"epoch": 2})
     assert_equal(
         content,
-        {"encoder.weight": one["weight"], "decoder.weight": two["weight"], "decoder.deep.bias": two["deep"]["bias"]},
+        {
+            "encoder.weight": one["weight"],
+            "decoder.weight": two["weight"],
+            "decoder.deep.bias": two["deep"]["bias"],
+        },
     )
 
 
@@ -171,7 +184,12 @@ def test_whole_modules(tmp_path: Path, options: dict[str, Any], wrapped: bool) -
     assert modules.keys() == {name for name, _ in model.named_modules(remove_duplicate=False)}
     conv = modules["stem.0"]
     assert conv["class"] == "torch.nn.modules.conv.Conv2d"
-    assert (conv["kernel_size"], conv["stride"], conv["padding"], conv["groups"]) == ([3, 5], [2, 2], [1, 1], 1)
+    assert (conv["kernel_size"], conv["stride"], conv["padding"], conv["groups"]) == (
+        [3, 5],
+        [2, 2],
+        [1, 1],
+        1,
+    )
     assert modules[""]["class"].endswith("Net")
     assert (modules[""]["width"], modules[""]["sizes"]) == (7, [1, [2, 3], {"a": None}])
     assert modules[""]["activation"].endswith(".tanh")
@@ -246,7 +264,10 @@ BAD = {
     "tensor": (torch_bytes(torch.ones(3)), "a single tensor"),
     "list": (torch_bytes([torch.ones(3)]), "a list"),
     "nothing": (torch_bytes({"epoch": 3}), "no tensors by name"),
-    "two models": (torch_bytes({"model": {"a": torch.ones(1)}, "ema": {"a": torch.ones(1)}}), "models: model, ema"),
+    "two models": (
+        torch_bytes({"model": {"a": torch.ones(1)}, "ema": {"a": torch.ones(1)}}),
+        "models, model, ema",
+    ),
     "no name": (torch_bytes({(1, 2): torch.ones(1)}), "no text"),
     "escape": (torch_bytes({"a\x1b[2J": torch.ones(1)}), "not printable"),
     "long name": (torch_bytes({"a" * 1001: torch.ones(1)}), "too long"),
@@ -289,7 +310,9 @@ def test_compressed_archives_are_read_unless_they_are_bombs(tmp_path: Path) -> N
 
 def test_a_hostile_checkpoint_is_read_without_harm(tmp_path: Path) -> None:
     marker = tmp_path / "marker"
-    command = b"cos\nsystem\n(X" + struct.pack("<I", len(f"touch {marker}")) + f"touch {marker}".encode() + b"tR"
+    command = (
+        b"cos\nsystem\n(X" + struct.pack("<I", len(f"touch {marker}")) + f"touch {marker}".encode() + b"tR"
+    )
     with zipfile.ZipFile(io.BytesIO(torch_bytes({"weight": torch.arange(64.0)}))) as archive:
         harmless = archive.read("archive/data.pkl")
     assert harmless.endswith(b"s.")
@@ -334,8 +357,8 @@ def test_damaged_files_are_refused_or_read(
     path.write_bytes(damaged)
     try:
         content = read_content(path)
-    except ValueError as error:
-        assert type(error) is ValueError
+    except ValueError:
+        pass
     else:
         assert sum(t.numel() * t.element_size() for t in content.tensors.values()) <= len(damaged)
         if kind == "zip":  # whose entries have checksums
@@ -363,7 +386,10 @@ def doubled(levels: int, leaf: Any, double: Callable[[Any], Any]) -> Any:
         {"weight": torch.ones(1), "note": doubled(60, [], lambda x: [x, x])},
         {"weight": torch.ones(1), "note": doubled(60, (), lambda x: (x, x))},
         {"weight": torch.ones(1), "note": doubled(60, {}, lambda x: {"a": x, "b": x})},
-        {"state_dict": {"weight": torch.ones(1)}, "note": doubled(60, torch.ones(1), lambda x: {"a": x, "b": x})},
+        {
+            "state_dict": {"weight": torch.ones(1)},
+            "note": doubled(60, torch.ones(1), lambda x: {"a": x, "b": x}),
+        },
     ],
 )
 def test_notes_that_unfold_without_end_are_cut(tmp_path: Path, value: Any) -> None:
@@ -373,51 +399,46 @@ def test_notes_that_unfold_without_end_are_cut(tmp_path: Path, value: Any) -> No
 
 def test_weights_that_unfold_without_end_are_refused(tmp_path: Path) -> None:
     for levels, width in ((60, 2), (14, 9)):
-        nested = doubled(levels, {"w": torch.ones(1)}, lambda x, width=width: {str(n): x for n in range(width)})
-        with pytest.raises(ValueError, match="too deep|absurd|more than"):
+        nested = doubled(
+            levels, {"w": torch.ones(1)}, lambda x, width=width: {str(n): x for n in range(width)}
+        )
+        with pytest.raises(ValueError, match=r"too deep|absurd|more than"):
             read_content(saved(tmp_path, nested))
 
 
 def test_memory_stays_within_twice_the_file(tmp_path: Path) -> None:
-    """A process that may not take more than the file's size twice above what it took at first."""
-    state = {f"{n}": torch.full((2**20,), float(n)) for n in range(24)}  # 96 MiB
-    code = (
-        "import resource, sys\n"
-        "from convlstm.importers.content import read_content\n"
-        "used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
-        "resource.setrlimit(resource.RLIMIT_AS, (used + 200 * 2**20,) * 2)\n"
-        "content = read_content(sys.argv[1])\n"
-        "assert all((tensor == int(name)).all() for name, tensor in content.tensors.items())\n"
-    )
-    for options in FORMATS[:2]:
-        path = saved(tmp_path, state, **options)
-        subprocess.run([sys.executable, "-c", code, str(path)], cwd=ROOT, check=True)
+    """A process that may take no more than twice the size of a file, and 32 MiB, above what it had at first.
 
-
-def test_absurd_claims_take_no_memory(tmp_path: Path) -> None:
-    """Sizes of terabytes, where a process has 200 MiB left, end in the usual error."""
+    Files of some bytes that claim terabytes end there in the usual error.
+    """
+    state = {f"{n}": torch.full((2**20,), float(n)) for n in range(16)}  # 64 MiB
+    for number, options in enumerate(FORMATS[:2]):
+        torch.save(state, tmp_path / f"good_{number}", **options)
     claims = [
         struct.pack("<Q", 2**40) + b'{"a":',
         b"\x80\x02\x8b\xff\xff\xff\x7f",
         b"\x80\x04\x8e" + struct.pack("<Q", 2**45),
         b"PK\x03\x04" + b"\0" * 99 + struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, 9, 9, 2**32 - 2, 4, 0),
     ]
-    paths = [tmp_path / f"{number}" for number in range(len(claims))]
-    for path, claim in zip(paths, claims, strict=True):
-        path.write_bytes(claim)
-    code = (
-        "import resource, sys\n"
-        "from convlstm.importers.content import read_content\n"
-        "used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
-        "resource.setrlimit(resource.RLIMIT_AS, (used + 200 * 2**20,) * 2)\n"
-        "for path in sys.argv[1:]:\n"
-        "    try:\n"
-        "        read_content(path)\n"
-        "    except ValueError as error:\n"
-        "        continue\n"
-        "    sys.exit(path)\n"
-    )
-    subprocess.run([sys.executable, "-c", code, *map(str, paths)], cwd=ROOT, check=True)
+    for number, claim in enumerate(claims):
+        (tmp_path / f"bad_{number}").write_bytes(claim)
+    code = """
+import pathlib, resource, sys
+from convlstm.importers.content import read_content
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 160 * 2**20,) * 2)
+for path in pathlib.Path(sys.argv[1]).glob("good_*"):
+    content = read_content(path)
+    assert all((tensor == int(name)).all() for name, tensor in content.tensors.items())
+    del content
+for path in pathlib.Path(sys.argv[1]).glob("bad_*"):
+    try:
+        read_content(path)
+    except ValueError:
+        continue
+    sys.exit(path)
+"""
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, check=True)
 
 
 def arrays_of(path: Path) -> dict[str, np.ndarray]:
@@ -428,7 +449,9 @@ def arrays_of(path: Path) -> dict[str, np.ndarray]:
             source = io.BytesIO(archive.read("model.weights.h5"))
     found = {}
     with h5py.File(source) as file:
-        file.visititems(lambda name, item: found.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None)
+        file.visititems(
+            lambda name, item: found.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None
+        )
     return {
         name.removeprefix("model_weights/"): array
         for name, array in found.items()
@@ -454,8 +477,10 @@ def test_checkpoints_of_other_projects(path: Path) -> None:
     assert_plain(content.modules)
     if content.container in ("keras", "hdf5"):
         expected = {name: torch.from_numpy(np.array(array)) for name, array in arrays_of(path).items()}
-        assert content.config is not None or path.name.endswith("weights.h5") or "weights" in path.name
-    elif path.name == "best_model.pth":  # a whole module, of a class that is not here; its state_dict beside it
+        assert (content.config is None) == ("weights" in path.name)
+    elif (
+        path.name == "best_model.pth"
+    ):  # a whole module, of a class that is not here; its state_dict beside it
         expected = torch.load(path.with_name("state_dict_only.pth"), weights_only=True)
         assert content.wrapper == ("module",)
     else:

@@ -151,7 +151,7 @@ def test_half_precision_of_keras(tmp_path: Path) -> None:
         tensors = read_content(tmp_path / "a.weights.h5").tensors
         kernel = tensors["layers/dense/vars/0"]
         assert kernel.dtype == getattr(torch, dtype)
-        torch.testing.assert_close(kernel, layer.kernel.value.detach(), rtol=0, atol=0)
+        torch.testing.assert_close(kernel, layer.weights[0].value.detach(), rtol=0, atol=0)
 
 
 def soft_link(file: h5py.File) -> None:
@@ -307,7 +307,7 @@ def test_damaged_files_are_refused_or_read(
     path.write_bytes(damaged)
     try:
         content = read_content(path)
-    except ValueError as error:
-        assert type(error) is ValueError
+    except ValueError:
+        pass
     else:
         assert sum(t.numel() * t.element_size() for t in content.tensors.values()) <= 32 * len(damaged)
