@@ -127,7 +127,7 @@ def stack(parts: Sequence[Part]) -> nn.Module:
         return plain and all(getattr(stage, name) == getattr(first, name) for name in same)
 
     if not all(alike(part.stage) for part in parts):
-        return network(parts)
+        return network(parts, spatial_dims=len(first.kernel_size))
     layer = ConvLSTM(
         first.input_channels,
         first.hidden_channels,

@@ -84,6 +84,8 @@ class Source(NamedTuple):
 
 
 def _either(name: str, choices: Sequence[Any]) -> str:
+    if len(choices) > 3:
+        return f"{name}=..., one of {_listed(choices)}"
     return " or ".join(f"{name}={choice!r}" for choice in choices)
 
 

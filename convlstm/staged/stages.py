@@ -162,7 +162,8 @@ class BatchNorm:
 
     def __post_init__(self) -> None:
         positive("channels", self.channels)
-        finite("eps", self.eps)
+        if finite("eps", self.eps) < 0:
+            raise ValueError(f"eps is {self.eps}; it needs a number of 0 or more")
 
     def __str__(self) -> str:
         return f"batch norm {self.channels}"
@@ -179,6 +180,8 @@ class Activation:
 
     def __post_init__(self) -> None:
         _one_of(self, "name", tuple(ACTIVATIONS))
+        if self.slope is not None:
+            finite("slope", self.slope)
 
     def __str__(self) -> str:
         return self.name if self.slope is None else f"{self.name} {self.slope:g}"

@@ -1,0 +1,313 @@
+"""Files of Keras: read as h5py reads them, whatever they hold beside plain arrays refused."""
+
+import json
+import os
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import keras
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from convlstm.importers.content import read_content
+
+
+@pytest.fixture(scope="module")
+def model() -> keras.Model:
+    keras.utils.set_random_seed(0)
+    layers = keras.layers
+    network = keras.Sequential(
+        [
+            layers.Input((None, 5, 4, 2)),
+            layers.ConvLSTM2D(3, 3, padding="same", return_sequences=True, name="first"),
+            layers.BatchNormalization(),
+            layers.Bidirectional(layers.ConvLSTM2D(2, (2, 3))),
+        ]
+    )
+    network.compile("adam", "mse")
+    return network
+
+
+def assert_weights(tensors: dict[str, Tensor], model: keras.Model) -> None:
+    """Compare values, whatever their names: no two of the model's are alike but for zeros."""
+    assert len(tensors) == len(model.weights)
+    for weight in model.weights:
+        value = weight.value.detach()
+        assert any(t.shape == value.shape and torch.equal(t, value) for t in tensors.values()), weight.path
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_keras_3_models_and_weights(tmp_path: Path, model: keras.Model) -> None:
+    model.save(tmp_path / "a.keras")
+    content = read_content(tmp_path / "a.keras")
+    assert (content.container, content.keras_version) == ("keras", keras.__version__)
+    assert content.config is not None
+    assert content.config["class_name"] == "Sequential"
+    assert_weights(content.tensors, model)
+    assert torch.equal(content.tensors["layers/conv_lstm2d/cell/vars/0"], model.weights[0].value.detach())
+    assert content.notes["dropped"] == ["optimizer"]
+
+    model.save_weights(tmp_path / "b.weights.h5")
+    content = read_content(tmp_path / "b.weights.h5")
+    assert (content.container, content.keras_version, content.config) == ("hdf5", None, None)
+    assert "layers/bidirectional/backward_layer/cell/vars/2" in content.tensors
+    assert_weights(content.tensors, model)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_keras_3_legacy_models(tmp_path: Path, model: keras.Model) -> None:
+    model.save(tmp_path / "a.h5")
+    os.rename(tmp_path / "a.h5", tmp_path / "a.keras")  # whatever it is called
+    content = read_content(tmp_path / "a.keras")
+    assert (content.container, content.wrapper, content.keras_version) == (
+        "hdf5", ("model_weights",), keras.__version__,
+    )  # fmt: skip
+    assert content.notes["layer_names"] == [layer.name for layer in model.layers]
+    assert content.notes["backend"] == "torch"
+    assert content.config is not None
+    assert_weights(content.tensors, model)
+
+
+def keras_2(path: Path, wrapped: bool = True) -> dict[str, np.ndarray]:
+    """Write a file as Keras 2 does; return its arrays by their paths."""
+    generator = np.random.default_rng(0)
+    arrays = {}
+    with h5py.File(path, "w") as file:
+        base = file.create_group("model_weights") if wrapped else file
+        if wrapped:
+            file.attrs["model_config"] = json.dumps({"class_name": "Sequential", "config": {"name": "s"}})
+            file["optimizer_weights/Adam/m:0"] = np.ones(3)
+        file.attrs["keras_version"] = base.attrs["keras_version"] = b"2.15.0"
+        base.attrs["backend"] = "tensorflow"
+        layers = ["conv_lstm2d", "dropout", "conv_lstm2d_1"]
+        base.attrs["layer_names"] = [name.encode() for name in layers]
+        for layer in layers:
+            group = base.create_group(layer)
+            weights = [] if layer == "dropout" else [f"{layer}/kernel:0", f"{layer}/bias:0"]
+            group.attrs["weight_names"] = [name.encode() for name in weights]
+            for name in weights:
+                array = generator.normal(size=(3, 2, 4)).astype(np.float32)
+                group[name] = arrays[f"{layer}/{name}"] = array
+    return arrays
+
+
+@pytest.mark.parametrize("wrapped", [True, False])
+def test_keras_2_files(tmp_path: Path, wrapped: bool) -> None:
+    arrays = keras_2(tmp_path / "a.h5", wrapped)
+    content = read_content(tmp_path / "a.h5")
+    assert content.tensors.keys() == arrays.keys()
+    for name, array in arrays.items():
+        torch.testing.assert_close(content.tensors[name], torch.from_numpy(array), rtol=0, atol=0)
+    assert content.keras_version == "2.15.0"
+    assert content.wrapper == (("model_weights",) if wrapped else ())
+    notes = {
+        "layer_names": ["conv_lstm2d", "dropout", "conv_lstm2d_1"],
+        "weight_names": {
+            "conv_lstm2d": ["conv_lstm2d/kernel:0", "conv_lstm2d/bias:0"],
+            "dropout": [],
+            "conv_lstm2d_1": ["conv_lstm2d_1/kernel:0", "conv_lstm2d_1/bias:0"],
+        },
+        "backend": "tensorflow",
+    }
+    assert content.notes == (notes | {"dropped": ["optimizer_weights"]} if wrapped else notes)
+    assert content.config == ({"class_name": "Sequential", "config": {"name": "s"}} if wrapped else None)
+
+
+def test_long_lists_of_names_are_put_together(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        for number, name in enumerate(["a", "b"]):
+            file.attrs[f"layer_names{number}"] = [name.encode()]
+            file.create_group(name)["kernel"] = np.ones(2)
+    assert read_content(tmp_path / "a.h5").notes["layer_names"] == ["a", "b"]
+
+
+@pytest.mark.parametrize("dtype", ["f2", "f4", "f8", ">f4", "i4", ">i8", "u1", "u4", "?"])
+@pytest.mark.parametrize("options", [{}, {"compression": "gzip", "shuffle": True, "fletcher32": True}])
+def test_types_and_storage(tmp_path: Path, dtype: str, options: dict[str, Any]) -> None:
+    array = (np.random.default_rng(0).normal(size=(7, 9)) * 9).astype(dtype)
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("x", data=array, **options)
+        file["scalar"] = array[0, 0]
+        file["empty"] = array[:0]
+    tensors = read_content(tmp_path / "a.h5").tensors
+    np.testing.assert_array_equal(tensors["x"].numpy(), array)
+    assert tensors["scalar"].numpy() == array[0, 0]
+    assert tensors["empty"].shape == (0, 9)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_half_precision_of_keras(tmp_path: Path) -> None:
+    for dtype in ("float16", "bfloat16"):
+        layer = keras.layers.Dense(3, dtype=dtype)
+        model = keras.Sequential([keras.layers.Input((2,)), layer])
+        model.save_weights(tmp_path / "a.weights.h5")
+        tensors = read_content(tmp_path / "a.weights.h5").tensors
+        kernel = tensors["layers/dense/vars/0"]
+        assert kernel.dtype == getattr(torch, dtype)
+        torch.testing.assert_close(kernel, layer.weights[0].value.detach(), rtol=0, atol=0)
+
+
+def soft_link(file: h5py.File) -> None:
+    file["link"] = h5py.SoftLink("/x")
+
+
+def external_link(file: h5py.File) -> None:
+    file["link"] = h5py.ExternalLink("/etc/passwd", "x")
+
+
+def external_storage(file: h5py.File) -> None:
+    file.create_dataset("link", (4,), "u1", external=[("/etc/passwd", 0, 4)])
+
+
+def virtual_storage(file: h5py.File) -> None:
+    layout = h5py.VirtualLayout((4,), "u1")
+    layout[:] = h5py.VirtualSource("/etc/passwd", "x", (4,))
+    file.create_virtual_dataset("link", layout)
+
+
+def objects(file: h5py.File) -> None:
+    file.create_dataset("link", data=["a", "b"], dtype=h5py.string_dtype())
+
+
+def references(file: h5py.File) -> None:
+    file.create_dataset("link", data=[file["x"].ref], dtype=h5py.ref_dtype)
+
+
+def compound(file: h5py.File) -> None:
+    file["link"] = np.zeros(3, [("a", "f4"), ("b", "i4")])
+
+
+def long_double(file: h5py.File) -> None:
+    file["link"] = np.zeros(3, np.longdouble)
+
+
+def named_type(file: h5py.File) -> None:
+    file["link"] = np.dtype("f4")
+
+
+def bomb(file: h5py.File) -> None:
+    file.create_dataset("link", (10**9, 10**6), "f4", chunks=(1000, 1000), compression="gzip")
+
+
+def zeros(file: h5py.File) -> None:
+    file.create_dataset("link", data=np.zeros(10**6), compression="gzip")
+
+
+def lzf(file: h5py.File) -> None:
+    file.create_dataset("link", data=np.zeros(10), compression="lzf")
+
+
+def cycle(file: h5py.File) -> None:
+    group = file.create_group("link")
+    group["again"] = group
+
+
+def deep(file: h5py.File) -> None:
+    file["link/" * 40 + "x"] = np.ones(3)
+
+
+def no_space(file: h5py.File) -> None:
+    file["link"] = h5py.Empty("f4")
+
+
+def no_names(file: h5py.File) -> None:
+    file.attrs["layer_names"] = [1, 2]
+
+
+def bad_config(file: h5py.File) -> None:
+    file.attrs["model_config"] = "{"
+
+
+def deep_config(file: h5py.File) -> None:
+    file.attrs["model_config"] = "[" * 60_000
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (soft_link, "'link' is a link to elsewhere"),
+        (external_link, "'link' is a link to elsewhere"),
+        (external_storage, "'link' is stored elsewhere"),
+        (virtual_storage, "'link' is stored elsewhere"),
+        (objects, "'link' is of type object"),
+        (references, "'link' is of type object"),
+        (compound, "'link' is of type"),
+        (long_double, "'link' is of type float128"),
+        (named_type, "'link' is a type"),
+        (bomb, "more than 32 times"),
+        (zeros, "more than 32 times"),
+        (lzf, "something else than gzip"),
+        (cycle, "stands in two places"),
+        (deep, "too deep"),
+        (no_space, "'link' is of type"),
+        (no_names, "no list of names"),
+        (bad_config, "model_config is not JSON"),
+        (deep_config, "model_config is not JSON"),
+    ],
+)
+def test_what_weights_do_not_need_is_refused(
+    tmp_path: Path, change: Callable[[h5py.File], None], match: str
+) -> None:
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        file["x"] = np.ones(3)
+        change(file)
+    with pytest.raises(ValueError, match=f"^{path} cannot be read: .*{match}"):
+        read_content(path)
+
+
+def test_bad_archives_of_keras_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.keras"
+    with h5py.File(tmp_path / "w.h5", "w") as file:
+        file["x"] = np.ones(3)
+    weights = (tmp_path / "w.h5").read_bytes()
+    for config, content, match in (
+        (b"{", weights, "config.json is not JSON"),
+        (b"[]", weights, "config.json is not a JSON object"),
+        (b"[" * 10**5, weights, "config.json is not JSON"),
+        (b"{}", weights[:-9], "HDF5 is damaged"),
+        (b"{}", b"", "HDF5 is damaged"),
+        (b"{}", b"x" * 999, "HDF5 is damaged"),
+    ):
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("config.json", config)
+            archive.writestr("model.weights.h5", content)
+        with pytest.raises(ValueError, match=f"cannot be read: its {match}"):
+            read_content(path)
+
+
+def test_truncated_files_are_refused(tmp_path: Path) -> None:
+    keras_2(tmp_path / "a.h5")
+    whole = (tmp_path / "a.h5").read_bytes()
+    for end in range(8, len(whole), 97):
+        (tmp_path / "a.h5").write_bytes(whole[:end])
+        with pytest.raises(ValueError, match="HDF5 is damaged"):
+            read_content(tmp_path / "a.h5")
+
+
+@given(st.lists(st.tuples(st.integers(0), st.integers(0, 255)), min_size=1, max_size=3))
+@settings(deadline=None, max_examples=300, derandomize=True)
+def test_damaged_files_are_refused_or_read(
+    tmp_path_factory: pytest.TempPathFactory, changes: list[tuple[int, int]]
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "damaged.h5"
+    if "whole" not in globals():
+        keras_2(path)
+        globals()["whole"] = path.read_bytes()
+    damaged = bytearray(globals()["whole"])
+    for place, value in changes:
+        damaged[place % len(damaged)] = value
+    path.write_bytes(damaged)
+    try:
+        content = read_content(path)
+    except ValueError:
+        pass
+    else:
+        assert sum(t.numel() * t.element_size() for t in content.tensors.values()) <= 32 * len(damaged)
