@@ -16,6 +16,7 @@ from convlstm.networks import (
     StackedForecaster,
     StackedForecasterConfig,
 )
+from convlstm.pretrained import create_model, from_pretrained, list_models
 from convlstm.rollouts import rollout, stream
 
 __all__ = [
@@ -31,8 +32,11 @@ __all__ = [
     "ForecasterState",
     "StackedForecaster",
     "StackedForecasterConfig",
+    "create_model",
     "evaluate",
+    "from_pretrained",
     "from_torch",
+    "list_models",
     "load_checkpoint",
     "rollout",
     "save_checkpoint",

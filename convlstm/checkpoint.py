@@ -12,49 +12,43 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from torch import Tensor, nn
 
-from convlstm.files import write_atomically
-from convlstm.forecaster import Forecaster
-from convlstm.networks import build, config_from_dict, config_to_dict
+from convlstm.arguments import usable_device
+from convlstm.registry import NETWORKS, construct
+from convlstm.saving import (
+    CONFIG,
+    COUNTING,
+    FLOATING,
+    WEIGHTS,
+    Savable,
+    unwrap,
+    without_memory,
+    write_network,
+)
 
 __all__ = ["load_checkpoint", "read_config", "save_checkpoint"]
 
-WEIGHTS = "model.safetensors"
-CONFIG = "config.json"
 
-FLOATING = ("F16", "BF16", "F32", "F64")  # as a safetensors header names them
-
-
-def save_checkpoint(directory: str | Path, model: Forecaster, notes: Mapping[str, Any] | None = None) -> None:
-    """Write a model as a checkpoint, over the one that stands there.
+def save_checkpoint(directory: str | Path, model: nn.Module, notes: Mapping[str, Any] | None = None) -> None:
+    """Write a layer or network as a checkpoint, over the one that stands there; see also `save_pretrained`.
 
     Args:
         directory: made if it is missing.
-        model: a forecaster; of one in torch.compile's wrapper, the forecaster.
+        model: a ConvRNN, ConvLSTM, ConvGRU or forecaster; of one in the wrapper of torch.compile,
+            DistributedDataParallel or AveragedModel, what is inside. Its tensors keep their type; tied ones
+            are written one by one.
         notes: anything else to keep in config.json beside the network (JSON values): data, metrics, command.
 
     Raises:
-        TypeError: a model that is no forecaster.
-        ValueError: notes with a key "network", or that JSON has no values for.
+        TypeError: a model that is none of these, or notes that are no mapping.
+        ValueError: notes that JSON has no values for, or whose "network" is another; tensors without values
+            (on the meta device), or that are not those of the network; a directory that is a file.
     """
-    directory, model = Path(directory), getattr(model, "_orig_mod", model)
-    if not isinstance(model, Forecaster):
-        raise TypeError(
-            f"model is a {type(model).__name__}; it needs a forecaster, such as StackedForecaster"
-        )
-    if notes and "network" in notes:
-        raise ValueError("notes has a key 'network', which holds the network's config; choose another name")
-    config = {"network": config_to_dict(model.config), **(notes or {})}
-    try:
-        text = json.dumps(config, indent=2, allow_nan=False) + "\n"
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"notes has a value that JSON cannot hold: {error}") from error
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    data = save(tensors, metadata={"format": "pt"})
-    directory.mkdir(parents=True, exist_ok=True)
-    write_atomically(directory / WEIGHTS, lambda path: path.write_bytes(data))
-    write_atomically(directory / CONFIG, lambda path: path.write_text(text, encoding="utf-8"))
+    network = unwrap(model)
+    if not isinstance(network, Savable):
+        raise TypeError(f"model is a {type(network).__name__}; it needs one of {', '.join(NETWORKS)}")
+    write_network(directory, network, notes)
 
 
 def read_config(directory: str | Path) -> dict[str, Any]:
@@ -70,7 +64,7 @@ def read_config(directory: str | Path) -> dict[str, Any]:
             f"{directory} is no checkpoint: it has no {CONFIG}; give a directory with {WEIGHTS} and {CONFIG}"
         )
     try:
-        config = json.loads(path.read_text())
+        config = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:  # JSONDecodeError, UnicodeDecodeError: ValueErrors
         raise ValueError(f"{path} is damaged: it is not JSON ({error})") from error
     if not isinstance(config, dict) or not isinstance(config.get("network"), dict):
@@ -78,30 +72,33 @@ def read_config(directory: str | Path) -> dict[str, Any]:
     return config
 
 
-def load_checkpoint(directory: str | Path, device: torch.device | str = "cpu") -> Forecaster:
-    """Build the network of a checkpoint and load its weights, in evaluation mode.
+def load_checkpoint(directory: str | Path, device: torch.device | str = "cpu") -> Savable:
+    """Build the layer or network of a checkpoint and load its weights as float32, in evaluation mode.
 
     Args:
         directory: with model.safetensors and config.json, such as a run of train.py.
         device: where the model goes (default the CPU).
 
+    Returns:
+        What was saved: a ConvRNN, ConvLSTM, ConvGRU or forecaster.
+
     Raises:
         FileNotFoundError: no such directory, or a file of the two is missing.
-        ValueError: a damaged file, one that is not safetensors, tensors that do not fit the network, or
-            weights that are not finite.
+        ValueError: a damaged file, one that is not safetensors, tensors that do not fit the network, weights
+            that are not finite, or a device that is not there.
     """
-    config = read_config(directory)["network"]
+    device, config = usable_device(device), read_config(directory)["network"]
     try:
-        # Without memory, until the weights file is known to hold a network of this size.
-        with torch.device("meta"):
-            model = build(config_from_dict(config))
+        # Until the weights file is known to hold a network of this size.
+        with without_memory():
+            model = construct(config)
     except (ValueError, TypeError, RuntimeError, OverflowError) as error:  # torch's own, for absurd sizes
         reason = str(error).splitlines()[0]
         raise ValueError(f"{Path(directory) / CONFIG} does not fit: {reason}") from error
     path = Path(directory) / WEIGHTS
     if not path.is_file():
         raise FileNotFoundError(f"{directory} has no {WEIGHTS}; it needs {WEIGHTS} beside {CONFIG}")
-    tensors = _read_tensors(path, {name: tuple(t.shape) for name, t in model.state_dict().items()})
+    tensors = _read_tensors(path, model.state_dict())
     model.to_empty(device=device).load_state_dict(tensors)
     for name, tensor in model.state_dict().items():
         if not tensor.isfinite().all():
@@ -109,8 +106,13 @@ def load_checkpoint(directory: str | Path, device: torch.device | str = "cpu") -
     return model.eval()
 
 
-def _read_tensors(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, torch.Tensor]:
-    """Read the tensors, once the file's header says that they have these names and shapes."""
+def _read_tensors(path: Path, wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Read the tensors, once the file's header says that they have these names, shapes and kinds."""
+    shapes = {name: tuple(tensor.shape) for name, tensor in wanted.items()}
+    kinds = {
+        name: tuple(FLOATING.values()) if tensor.dtype in FLOATING else (COUNTING[tensor.dtype],)
+        for name, tensor in wanted.items()
+    }
     try:
         with safe_open(path, framework="pt") as file:
             slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
@@ -123,9 +125,9 @@ def _read_tensors(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str
                 if header[name][0] != shapes[name]
             ]
             problems += [
-                f"{name} has type {kind}, the network needs one of {', '.join(FLOATING)}"
-                for name, (_, kind) in header.items()
-                if kind not in FLOATING
+                f"{name} has type {header[name][1]}, the network needs one of {', '.join(kinds[name])}"
+                for name in shapes.keys() & header.keys()
+                if header[name][1] not in kinds[name]
             ]
             if problems:
                 more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from convlstm.arguments import positive
-from convlstm.forecaster import Forecaster
+from convlstm.base import ConvRecurrent
+from convlstm.forecaster import Forecaster, as_forecaster
 
 __all__ = ["rollout", "stream"]
 
@@ -25,8 +26,9 @@ def rollout(model: Forecaster, context: Tensor, horizon: int) -> Tensor:
 
     Raises:
         TypeError: a context that is no tensor.
-        ValueError: a context or horizon that does not fit, named with what is needed.
+        ValueError: a context or horizon that does not fit, named with what is needed, or a layer for a model.
     """
+    _check_model(model)
     with torch.no_grad(), _evaluation_mode(model):
         return model(context, horizon)
 
@@ -45,9 +47,10 @@ def stream(model: Forecaster, context: Tensor, horizon: int | None = None) -> It
 
     Raises:
         TypeError: a context that is no tensor.
-        ValueError: a context or horizon that does not fit, named with what is needed; at once, not at the
-            first frame.
+        ValueError: a context or horizon that does not fit, named with what is needed, or a layer for a model;
+            at once, not at the first frame.
     """
+    _check_model(model)
     if horizon is not None:
         horizon = positive("horizon", horizon)
     with torch.no_grad(), _evaluation_mode(model):
@@ -65,6 +68,12 @@ def stream(model: Forecaster, context: Tensor, horizon: int | None = None) -> It
             yield frame.to(dtype)
 
     return frames()
+
+
+def _check_model(model: object) -> None:
+    # What else has a forecaster's call, a wrapper of one say, may be rolled out.
+    if isinstance(model, ConvRecurrent):
+        as_forecaster(model)
 
 
 @contextmanager

@@ -11,8 +11,8 @@ ROOT = Path(__file__).parents[1]
 
 # Each module may import those on the lines before its own, and none on its own line.
 ORDER = """
-hashing  functional  files  pictures  arguments  ops.convolution  ops.checks
-ops.reference  ops.kernels.cpu_language  ops.kernels.cuda_language  video
+hashing  functional  files  pictures  arguments  ops.convolution  ops.checks  card
+ops.reference  ops.kernels.cpu_language  ops.kernels.cuda_language  video  saving
 ops.kernels.plain_lstm  ops.kernels.plain_gru  ops.kernels.cuda_lstm
 ops.kernels.cpu_lstm  ops.kernels.cpu_gru  ops.kernels.cpu_gru_before
 ops.kernels  ops.kernels.cpu  ops.kernels.plain
@@ -28,8 +28,9 @@ base
 cells
 layers  forecaster
 networks
-sampling  rollouts  metrics  checkpoint  importers.torch_rnn
-evaluation  importers  settings
+registry
+sampling  rollouts  metrics  checkpoint  importers.torch_rnn  hub
+evaluation  importers  settings  pretrained
 training
 __main__
 """
