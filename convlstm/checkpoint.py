@@ -6,7 +6,8 @@ nothing: tensors are safetensors, the rest is JSON.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -88,17 +89,14 @@ def load_checkpoint(directory: str | Path, device: torch.device | str = "cpu") -
             that are not finite, or a device that is not there.
     """
     device, config = usable_device(device), read_config(directory)["network"]
-    try:
-        # Until the weights file is known to hold a network of this size.
-        with without_memory():
-            model = construct(config)
-    except (ValueError, TypeError, RuntimeError, OverflowError) as error:  # torch's own, for absurd sizes
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"{Path(directory) / CONFIG} does not fit: {reason}") from error
     path = Path(directory) / WEIGHTS
     if not path.is_file():
         raise FileNotFoundError(f"{directory} has no {WEIGHTS}; it needs {WEIGHTS} beside {CONFIG}")
-    tensors = _read_tensors(path, model.state_dict())
+    with _opened(path) as file:
+        slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+        model = _construct(config, most_layers=len(slices), where=Path(directory) / CONFIG)
+        _check_fit(path, slices, model.state_dict())
+        tensors = {name: file.get_tensor(name) for name in slices}
     model.to_empty(device=device).load_state_dict(tensors)
     for name, tensor in model.state_dict().items():
         if not tensor.isfinite().all():
@@ -106,33 +104,24 @@ def load_checkpoint(directory: str | Path, device: torch.device | str = "cpu") -
     return model.eval()
 
 
-def _read_tensors(path: Path, wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Read the tensors, once the file's header says that they have these names, shapes and kinds."""
-    shapes = {name: tuple(tensor.shape) for name, tensor in wanted.items()}
-    kinds = {
-        name: tuple(FLOATING.values()) if tensor.dtype in FLOATING else (COUNTING[tensor.dtype],)
-        for name, tensor in wanted.items()
-    }
+def _construct(config: Mapping[str, Any], most_layers: int, where: Path) -> Savable:
+    """Build a network without memory, until its weights are known to be of this size."""
+    layers = config.get("num_layers")
+    if isinstance(layers, int) and layers > most_layers:  # said before it takes as long as it is large
+        raise ValueError(f"{where} does not fit: num_layers is {layers}, {WEIGHTS} has {most_layers} tensors")
+    try:
+        with without_memory():
+            return construct(config)
+    except (ValueError, TypeError, RuntimeError, OverflowError) as error:  # torch's own, for absurd sizes
+        raise ValueError(f"{where} does not fit: {str(error).splitlines()[0]}") from error
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """Open a safetensors file; what is wrong with it is a ValueError."""
     try:
         with safe_open(path, framework="pt") as file:
-            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-            header = {name: (tuple(part.get_shape()), part.get_dtype()) for name, part in slices.items()}
-            problems = [f"{name} is missing" for name in shapes.keys() - header.keys()]
-            problems += [f"{name} is not in the network" for name in header.keys() - shapes.keys()]
-            problems += [
-                f"{name} has shape {header[name][0]}, the network needs {shapes[name]}"
-                for name in shapes.keys() & header.keys()
-                if header[name][0] != shapes[name]
-            ]
-            problems += [
-                f"{name} has type {header[name][1]}, the network needs one of {', '.join(kinds[name])}"
-                for name in shapes.keys() & header.keys()
-                if header[name][1] not in kinds[name]
-            ]
-            if problems:
-                more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
-                raise ValueError(f"{path} does not fit {CONFIG}: {'; '.join(sorted(problems)[:3])}{more}")
-            return {name: file.get_tensor(name) for name in header}
+            yield file
     except SafetensorError as error:
         with path.open("rb") as file:
             start = file.read(2)
@@ -140,3 +129,20 @@ def _read_tensors(path: Path, wanted: Mapping[str, Tensor]) -> dict[str, Tensor]
         if start == b"PK" or start[:1] == b"\x80":
             raise ValueError(f"{path} is a pickle, which is never loaded; it needs safetensors") from error
         raise ValueError(f"{path} is damaged or not safetensors: {error}") from error
+
+
+def _check_fit(path: Path, slices: Mapping[str, Any], wanted: Mapping[str, Tensor]) -> None:
+    """Raise ValueError unless a file's tensors have the names, shapes and kinds of the wanted ones."""
+    problems = [f"{name} is missing" for name in wanted.keys() - slices.keys()]
+    problems += [f"{name} is not in the network" for name in slices.keys() - wanted.keys()]
+    for name in wanted.keys() & slices.keys():
+        shape, needed = tuple(slices[name].get_shape()), tuple(wanted[name].shape)
+        if shape != needed:
+            problems.append(f"{name} has shape {shape}, the network needs {needed}")
+        kind, dtype = slices[name].get_dtype(), wanted[name].dtype
+        kinds = FLOATING.values() if dtype in FLOATING else [COUNTING[dtype]]
+        if kind not in kinds:
+            problems.append(f"{name} has type {kind}, the network needs one of {', '.join(kinds)}")
+    if problems:
+        more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
+        raise ValueError(f"{path} does not fit {CONFIG}: {'; '.join(sorted(problems)[:3])}{more}")

@@ -74,7 +74,7 @@ class Savable(nn.Module):
         if kind.__module__.partition(".")[0] != __package__:
             base = next(c.__name__ for c in kind.__mro__ if c.__module__.partition(".")[0] == __package__)
             raise TypeError(
-                f"model is a {kind.__name__}, which could not be built when it is loaded; it needs a {base} itself"
+                f"model is a {kind.__name__}, a class that loading could not build; it needs a {base} itself"
             )
         text = json.dumps(self.arguments(), default=lambda number: number.item())  # numpy's numbers
         with without_memory():

@@ -83,7 +83,7 @@ def test_nothing_imports_the_training_script() -> None:
             assert "train" not in imported_modules(path)
 
 
-@pytest.mark.parametrize("heavy", ["torchvision", "mlxtend", "tensorboard", "matplotlib"])
+@pytest.mark.parametrize("heavy", ["torchvision", "mlxtend", "tensorboard", "matplotlib", "huggingface_hub"])
 def test_importing_the_library_leaves_heavy_packages_alone(heavy: str) -> None:
     code = f"import convlstm, convlstm.training, datasets, sys; sys.exit({heavy!r} in sys.modules)"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
