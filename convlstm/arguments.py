@@ -2,6 +2,7 @@
 
 import math
 import operator
+import textwrap
 from numbers import Real
 from typing import Any
 
@@ -37,7 +38,7 @@ def usable_device(device: object) -> torch.device:
             return found
         reason = "it holds no numbers"
     except (RuntimeError, TypeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).partition("\n")[0]
+        reason = textwrap.shorten(str(error).partition("\n")[0], 120)
     raise ValueError(f"device is {str(device)!r}; it needs one of this machine, such as cpu ({reason})")
 
 

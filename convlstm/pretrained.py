@@ -105,7 +105,8 @@ def from_pretrained(
         ImportError: an address on the Hub without huggingface_hub.
         OSError: the Hub cannot be reached.
         TypeError: what is neither a string nor a path.
-        ValueError: a revision without the Hub, a damaged or unfitting file, or a device that is not there.
+        ValueError: a file for a directory, a name without shipped weights, a revision without the Hub, a damaged or
+            unfitting file, or a device that is not there.
     """
     if not isinstance(name_or_directory, str | os.PathLike):
         raise TypeError(
@@ -118,6 +119,8 @@ def from_pretrained(
         raise ValueError(f"revision is {revision!r}, but only {PREFIX} addresses have one; {name!r} is none")
     if name and Path(name).is_dir():
         return load_checkpoint(name, device)
+    if Path(name).is_file():
+        raise ValueError(f"{name} is a file; it needs the directory that has {CONFIG} and {WEIGHTS}")
     if name in ARCHITECTURES:
         return create_model(name, pretrained=True, device=device)
     raise FileNotFoundError(f"{name or repr(name)} is no checkpoint: no directory, and {_not_among(name)}")

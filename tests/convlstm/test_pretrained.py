@@ -139,7 +139,11 @@ def test_without_shipped_weights_that_is_said(tmp_path: Path, monkeypatch: pytes
         (None, TypeError, "name_or_directory is a NoneType"),
         (b"x", TypeError, "name_or_directory is a bytes"),
         (Path("empty"), FileNotFoundError, "empty is no checkpoint: it has no config.json"),
-        ("file", FileNotFoundError, "file is no checkpoint: no directory"),
+        (
+            "file",
+            ValueError,
+            "file is a file; it needs the directory that has config.json and model.safetensors",
+        ),
     ],
 )
 def test_what_from_pretrained_refuses(
