@@ -19,7 +19,6 @@ from convlstm.arguments import usable_device
 from convlstm.registry import NETWORKS, construct
 from convlstm.saving import (
     CONFIG,
-    COUNTING,
     FLOATING,
     WEIGHTS,
     Savable,
@@ -139,10 +138,11 @@ def _check_fit(path: Path, slices: Mapping[str, Any], wanted: Mapping[str, Tenso
         shape, needed = tuple(slices[name].get_shape()), tuple(wanted[name].shape)
         if shape != needed:
             problems.append(f"{name} has shape {shape}, the network needs {needed}")
-        kind, dtype = slices[name].get_dtype(), wanted[name].dtype
-        kinds = FLOATING.values() if dtype in FLOATING else [COUNTING[dtype]]
-        if kind not in kinds:
-            problems.append(f"{name} has type {kind}, the network needs one of {', '.join(kinds)}")
+        kind = slices[name].get_dtype()
+        if kind not in FLOATING.values():
+            problems.append(
+                f"{name} has type {kind}, the network needs one of {', '.join(FLOATING.values())}"
+            )
     if problems:
         more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
         raise ValueError(f"{path} does not fit {CONFIG}: {'; '.join(sorted(problems)[:3])}{more}")

@@ -105,8 +105,8 @@ def from_pretrained(
         ImportError: an address on the Hub without huggingface_hub.
         OSError: the Hub cannot be reached.
         TypeError: what is neither a string nor a path.
-        ValueError: a file for a directory, a name without shipped weights, a revision without the Hub, a damaged or
-            unfitting file, or a device that is not there.
+        ValueError: a file for a directory, a name without shipped weights, a revision without the Hub, a
+            damaged or unfitting file, or a device that is not there.
     """
     if not isinstance(name_or_directory, str | os.PathLike):
         raise TypeError(

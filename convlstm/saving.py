@@ -28,15 +28,15 @@ WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
 CARD = "README.md"
 
+# The types of tensors that are saved, as a safetensors header names them.
 FLOATING = {torch.float16: "F16", torch.bfloat16: "BF16", torch.float32: "F32", torch.float64: "F64"}
-COUNTING = {torch.int64: "I64", torch.bool: "BOOL"}  # such as the batches that a norm has seen
 PLACES = ("device", "dtype")  # arguments of a constructor that say nothing about what it builds
 
 
 class Savable(nn.Module):
     """A network that goes to files and back: built from `arguments`, its tensors all in its state_dict.
 
-    `convlstm.registry` lists the classes that can be built from files.
+    `convlstm.registry` lists the classes that can be built from files. Tensors are floating-point numbers.
     """
 
     def arguments(self) -> dict[str, Any]:
@@ -205,7 +205,7 @@ def without_memory() -> Iterator[None]:
 
 
 def _kinds(model: nn.Module) -> dict[str, tuple[Any, ...]]:
-    """What must be the same in a network that is built anew: shapes, and that numbers are numbers."""
+    """What must be the same in a network that is built anew: shapes, and a type that is loaded."""
     return {
         name: (tuple(tensor.shape), "floating" if tensor.dtype in FLOATING else tensor.dtype)
         for name, tensor in model.state_dict().items()
