@@ -27,8 +27,9 @@ from tqdm import tqdm
 from convlstm import training
 from convlstm.checkpoint import load_checkpoint, save_checkpoint
 from convlstm.evaluation import copy_last, evaluate, evaluate_all, format_scores
-from convlstm.forecaster import Forecaster
-from convlstm.networks import EncoderForecasterConfig, StackedForecasterConfig, build
+from convlstm.forecaster import Forecaster, as_forecaster
+from convlstm.networks import EncoderForecasterConfig, StackedForecasterConfig
+from convlstm.registry import build
 from convlstm.sampling import draw_use_target, linear_decay
 from convlstm.settings import check_range, parse_settings, provenance, require_same, settings_of
 from datasets import FIXED_SEQUENCES, MovingMNIST, moving_mnist, require_unseen
@@ -262,7 +263,7 @@ def make_source(config: Config, split: str, length: int | None = None) -> Moving
 def test(path: Path, config: Config) -> None:
     """Score a run's checkpoint beside copy-last-frame: print the table, write test-DIGITS-COUNT.json."""
     device = training.choose_device(config.device)
-    model = load_checkpoint(path, device)
+    model = as_forecaster(load_checkpoint(path, device), str(path))
     predict = training.predictor(model, config.bfloat16)
     source, count = make_source(config, "test"), config.test_sequences
     with tqdm(total=count, desc="test", unit="seq", dynamic_ncols=True, leave=False) as bar:
@@ -277,7 +278,8 @@ def test(path: Path, config: Config) -> None:
 def show(path: Path, config: Config) -> None:
     """Write rollout.gif: three test sequences, forecast for twice the horizon trained on."""
     device, horizon = training.choose_device(config.device), 2 * config.horizon
-    predict = training.predictor(load_checkpoint(path, device), config.bfloat16)
+    model = as_forecaster(load_checkpoint(path, device), str(path))
+    predict = training.predictor(model, config.bfloat16)
     clips = make_source(config, "test", config.context + horizon).batch(range(3), device)
     training.write_rollout(path / "rollout.gif", predict, clips, config.context, GIF_FPS)
     print(f"{path / 'rollout.gif'}: {config.context} context frames and {horizon} forecast ones")

@@ -25,8 +25,8 @@ import train
 from benchmarks import timing
 from benchmarks.floor import Floor, Layer, make_floor
 from convlstm import training
-from convlstm.networks import build
 from convlstm.ops.choice import VARIABLE
+from convlstm.registry import build
 from convlstm.sampling import draw_use_target
 
 PRESETS = ("tiny", "default")

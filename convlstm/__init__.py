@@ -17,6 +17,7 @@ from convlstm.networks import (
     StackedForecaster,
     StackedForecasterConfig,
 )
+from convlstm.pretrained import create_model, from_pretrained, list_models
 from convlstm.rollouts import rollout, stream
 
 __all__ = [
@@ -32,9 +33,12 @@ __all__ = [
     "ForecasterState",
     "StackedForecaster",
     "StackedForecasterConfig",
+    "create_model",
     "evaluate",
     "export_checkpoint",
+    "from_pretrained",
     "from_torch",
+    "list_models",
     "load_checkpoint",
     "rollout",
     "save_checkpoint",

@@ -1,4 +1,4 @@
-"""The command line: python -m convlstm rollout CHECKPOINT CLIPS -o out.gif."""
+"""The command line: python -m convlstm rollout CHECKPOINT CLIPS -o out.gif, python -m convlstm list."""
 
 import argparse
 import signal
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from convlstm import checkpoint, pictures, rollouts, training, video
+from convlstm import pictures, pretrained, rollouts, training, video
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -20,7 +20,10 @@ def main(arguments: list[str] | None = None) -> int:
     command = commands.add_parser(
         "rollout", help="forecast clips and show them as an animated GIF", description=_rollout.__doc__
     )
-    command.add_argument("checkpoint", type=Path, help="a run of train.py, or another checkpoint directory")
+    command.add_argument(
+        "checkpoint",
+        help="a run of train.py or another checkpoint directory, a name with shipped weights, hf://OWNER/NAME",
+    )
     command.add_argument("clips", type=Path, help="a .npy array of clips, or a GIF; see also --layout")
     command.add_argument(
         "-o", "--output", type=Path, default=Path("rollout.gif"), help="(default: %(default)s)"
@@ -36,10 +39,14 @@ def main(arguments: list[str] | None = None) -> int:
     )
     command.add_argument("--device", default="auto", help="cuda, mps or cpu (default: the first there is)")
     command.set_defaults(run=_rollout)
+    command = commands.add_parser(
+        "list", help="list the networks that have a name", description=_list.__doc__
+    )
+    command.set_defaults(run=_list)
     options = parser.parse_args(arguments)
     try:
         options.run(options)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:  # the last where an extra is not installed
         print(f"{parser.prog}: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -57,7 +64,7 @@ def _rollout(options: argparse.Namespace) -> None:
     if options.output.resolve() == options.clips.resolve():
         raise ValueError(f"--output {options.output} is the file of the clips; give another name")
     device = training.choose_device(options.device)
-    model = checkpoint.load_checkpoint(options.checkpoint, device)
+    model = pretrained.from_pretrained(options.checkpoint, device=device)
     layout = video.guess_layout(options.clips) if options.layout is None else options.layout
     clips = video.read_clips(options.clips, layout, first=options.count)  # (N, T, C, H, W)
     if clips.shape[1] < options.context:
@@ -80,6 +87,16 @@ def _rollout(options: argparse.Namespace) -> None:
         f"{options.output}: {count}, {options.context} context and {options.horizon} forecast "
         f"frames, {written:.4g} frames per second{rounded}"
     )
+
+
+def _list(_: argparse.Namespace) -> None:
+    """List the networks of create_model: names, numbers of parameters, whether weights are shipped."""
+    shipped = pretrained.list_models(pretrained=True)
+    print(f"{'name':<20}  {'parameters':>10}  weights")
+    for name in pretrained.list_models():
+        model = pretrained.create_model(name, device="meta")
+        count = sum(parameter.numel() for parameter in model.parameters())
+        print(f"{name:<20}  {count:>10,}  {'shipped' if name in shipped else 'not shipped'}")
 
 
 def _why_not(fps: float) -> str:

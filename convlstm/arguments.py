@@ -2,9 +2,11 @@
 
 import math
 import operator
+import textwrap
 from numbers import Real
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
@@ -25,6 +27,19 @@ def finite(name: str, value: Any) -> float:
     if not isinstance(value, Real) or isinstance(value, bool) or not math.isfinite(value):
         raise ValueError(f"{name} is {value!r}; it needs a finite number")
     return float(value)
+
+
+def usable_device(device: object) -> torch.device:
+    """Return a device that holds tensors, by its name or as it is; else raise ValueError naming it."""
+    try:
+        found = torch.device(device)  # pyright: ignore[reportCallIssue, reportArgumentType] (what it is for)
+        if found.type != "meta":
+            torch.empty(1, device=found)
+            return found
+        reason = "it holds no numbers"
+    except (RuntimeError, TypeError, AssertionError, NotImplementedError) as error:
+        reason = textwrap.shorten(str(error).partition("\n")[0], 120)
+    raise ValueError(f"device is {str(device)!r}; it needs one of this machine, such as cpu ({reason})")
 
 
 def check_tensor(name: str, value: object) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from convlstm import ops
 from convlstm.arguments import check_tensor, positive
+from convlstm.saving import Savable
 
 
 class ConvCell(nn.Module):
@@ -135,7 +136,7 @@ class ConvCell(nn.Module):
         return []
 
 
-class ConvRecurrent(nn.Module):
+class ConvRecurrent(Savable):
     """A stack of cells run over time, in one direction or both."""
 
     cell_type: type[ConvCell]
@@ -192,6 +193,18 @@ class ConvRecurrent(nn.Module):
         cell = self.cells[number]
         assert isinstance(cell, ConvCell)
         return cell
+
+    def arguments(self) -> dict[str, Any]:
+        """Return what the layer is built from: every argument of its constructor but device and dtype."""
+        own, cell = ("num_layers", "batch_first", "dropout", "bidirectional"), self._cell(0)
+        values = {name: getattr(self if name in own else cell, name) for name in self.constructor()}
+        return values | {"bias": cell.bias is not None}
+
+    def example(self) -> str:
+        """Return how the layer is called, for the card."""
+        axes = ("B", "T") if self.batch_first else ("T", "B")
+        sizes = ", ".join((*axes, str(self.input_channels), *"DHW"[3 - self._cell(0).spatial_dims :]))
+        return f"output, state = model(frames)  # frames: ({sizes})"
 
     def reset_parameters(self) -> None:
         """Draw all parameters anew."""

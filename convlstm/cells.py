@@ -137,6 +137,7 @@ class ConvLSTMCell(ConvCell):
             rows = 3 * self.hidden_channels
             frame = _peephole_frame(peephole, self.spatial_dims)
             self.weight_ch = nn.Parameter(torch.empty(rows, *frame, device=device, dtype=dtype))
+            peephole = peephole if peephole == "channel" else frame
         self.peephole = peephole
         self.forget_bias = finite("forget_bias", forget_bias)
         self.recompute = recompute

@@ -6,55 +6,49 @@ nothing: tensors are safetensors, the rest is JSON.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from torch import Tensor, nn
 
-from convlstm.files import write_atomically
-from convlstm.forecaster import Forecaster
-from convlstm.networks import build, config_from_dict, config_to_dict
+from convlstm.arguments import usable_device
+from convlstm.registry import NETWORKS, construct
+from convlstm.saving import (
+    CONFIG,
+    FLOATING,
+    WEIGHTS,
+    Savable,
+    unwrap,
+    without_memory,
+    write_network,
+)
 
 __all__ = ["load_checkpoint", "read_config", "save_checkpoint"]
 
-WEIGHTS = "model.safetensors"
-CONFIG = "config.json"
 
-FLOATING = ("F16", "BF16", "F32", "F64")  # as a safetensors header names them
-
-
-def save_checkpoint(directory: str | Path, model: Forecaster, notes: Mapping[str, Any] | None = None) -> None:
-    """Write a model as a checkpoint, over the one that stands there.
+def save_checkpoint(directory: str | Path, model: nn.Module, notes: Mapping[str, Any] | None = None) -> None:
+    """Write a layer or network as a checkpoint, over the one that stands there; see also `save_pretrained`.
 
     Args:
         directory: made if it is missing.
-        model: a forecaster; of one in torch.compile's wrapper, the forecaster.
+        model: a ConvRNN, ConvLSTM, ConvGRU or forecaster; of one in the wrapper of torch.compile,
+            DistributedDataParallel or AveragedModel, what is inside. Its tensors keep their type; tied ones
+            are written one by one.
         notes: anything else to keep in config.json beside the network (JSON values): data, metrics, command.
 
     Raises:
-        TypeError: a model that is no forecaster.
-        ValueError: notes with a key "network", or that JSON has no values for.
+        TypeError: a model that is none of these, or notes that are no mapping.
+        ValueError: notes that JSON has no values for, or whose "network" is another; tensors without values
+            (on the meta device), or that are not those of the network; a directory that is a file.
     """
-    directory, model = Path(directory), getattr(model, "_orig_mod", model)
-    if not isinstance(model, Forecaster):
-        raise TypeError(
-            f"model is a {type(model).__name__}; it needs a forecaster, such as StackedForecaster"
-        )
-    if notes and "network" in notes:
-        raise ValueError("notes has a key 'network', which holds the network's config; choose another name")
-    config = {"network": config_to_dict(model.config), **(notes or {})}
-    try:
-        text = json.dumps(config, indent=2, allow_nan=False) + "\n"
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"notes has a value that JSON cannot hold: {error}") from error
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    data = save(tensors, metadata={"format": "pt"})
-    directory.mkdir(parents=True, exist_ok=True)
-    write_atomically(directory / WEIGHTS, lambda path: path.write_bytes(data))
-    write_atomically(directory / CONFIG, lambda path: path.write_text(text, encoding="utf-8"))
+    network = unwrap(model)
+    if not isinstance(network, Savable):
+        raise TypeError(f"model is a {type(network).__name__}; it needs one of {', '.join(NETWORKS)}")
+    write_network(directory, network, notes)
 
 
 def read_config(directory: str | Path) -> dict[str, Any]:
@@ -70,7 +64,7 @@ def read_config(directory: str | Path) -> dict[str, Any]:
             f"{directory} is no checkpoint: it has no {CONFIG}; give a directory with {WEIGHTS} and {CONFIG}"
         )
     try:
-        config = json.loads(path.read_text())
+        config = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:  # JSONDecodeError, UnicodeDecodeError: ValueErrors
         raise ValueError(f"{path} is damaged: it is not JSON ({error})") from error
     if not isinstance(config, dict) or not isinstance(config.get("network"), dict):
@@ -78,30 +72,30 @@ def read_config(directory: str | Path) -> dict[str, Any]:
     return config
 
 
-def load_checkpoint(directory: str | Path, device: torch.device | str = "cpu") -> Forecaster:
-    """Build the network of a checkpoint and load its weights, in evaluation mode.
+def load_checkpoint(directory: str | Path, device: torch.device | str = "cpu") -> Savable:
+    """Build the layer or network of a checkpoint and load its weights as float32, in evaluation mode.
 
     Args:
         directory: with model.safetensors and config.json, such as a run of train.py.
         device: where the model goes (default the CPU).
 
+    Returns:
+        What was saved: a ConvRNN, ConvLSTM, ConvGRU or forecaster.
+
     Raises:
         FileNotFoundError: no such directory, or a file of the two is missing.
-        ValueError: a damaged file, one that is not safetensors, tensors that do not fit the network, or
-            weights that are not finite.
+        ValueError: a damaged file, one that is not safetensors, tensors that do not fit the network, weights
+            that are not finite, or a device that is not there.
     """
-    config = read_config(directory)["network"]
-    try:
-        # Without memory, until the weights file is known to hold a network of this size.
-        with torch.device("meta"):
-            model = build(config_from_dict(config))
-    except (ValueError, TypeError, RuntimeError, OverflowError) as error:  # torch's own, for absurd sizes
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"{Path(directory) / CONFIG} does not fit: {reason}") from error
+    device, config = usable_device(device), read_config(directory)["network"]
     path = Path(directory) / WEIGHTS
     if not path.is_file():
         raise FileNotFoundError(f"{directory} has no {WEIGHTS}; it needs {WEIGHTS} beside {CONFIG}")
-    tensors = _read_tensors(path, {name: tuple(t.shape) for name, t in model.state_dict().items()})
+    with _opened(path) as file:
+        slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+        model = _construct(config, most_layers=len(slices), where=Path(directory) / CONFIG)
+        _check_fit(path, slices, model.state_dict())
+        tensors = {name: file.get_tensor(name) for name in slices}
     model.to_empty(device=device).load_state_dict(tensors)
     for name, tensor in model.state_dict().items():
         if not tensor.isfinite().all():
@@ -109,28 +103,24 @@ def load_checkpoint(directory: str | Path, device: torch.device | str = "cpu") -
     return model.eval()
 
 
-def _read_tensors(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, torch.Tensor]:
-    """Read the tensors, once the file's header says that they have these names and shapes."""
+def _construct(config: Mapping[str, Any], most_layers: int, where: Path) -> Savable:
+    """Build a network without memory, until its weights are known to be of this size."""
+    layers = config.get("num_layers")
+    if isinstance(layers, int) and layers > most_layers:  # said before it takes as long as it is large
+        raise ValueError(f"{where} does not fit: num_layers is {layers}, {WEIGHTS} has {most_layers} tensors")
+    try:
+        with without_memory():
+            return construct(config)
+    except (ValueError, TypeError, RuntimeError, OverflowError) as error:  # torch's own, for absurd sizes
+        raise ValueError(f"{where} does not fit: {str(error).splitlines()[0]}") from error
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """Open a safetensors file; what is wrong with it is a ValueError."""
     try:
         with safe_open(path, framework="pt") as file:
-            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-            header = {name: (tuple(part.get_shape()), part.get_dtype()) for name, part in slices.items()}
-            problems = [f"{name} is missing" for name in shapes.keys() - header.keys()]
-            problems += [f"{name} is not in the network" for name in header.keys() - shapes.keys()]
-            problems += [
-                f"{name} has shape {header[name][0]}, the network needs {shapes[name]}"
-                for name in shapes.keys() & header.keys()
-                if header[name][0] != shapes[name]
-            ]
-            problems += [
-                f"{name} has type {kind}, the network needs one of {', '.join(FLOATING)}"
-                for name, (_, kind) in header.items()
-                if kind not in FLOATING
-            ]
-            if problems:
-                more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
-                raise ValueError(f"{path} does not fit {CONFIG}: {'; '.join(sorted(problems)[:3])}{more}")
-            return {name: file.get_tensor(name) for name in header}
+            yield file
     except SafetensorError as error:
         with path.open("rb") as file:
             start = file.read(2)
@@ -138,3 +128,21 @@ def _read_tensors(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str
         if start == b"PK" or start[:1] == b"\x80":
             raise ValueError(f"{path} is a pickle, which is never loaded; it needs safetensors") from error
         raise ValueError(f"{path} is damaged or not safetensors: {error}") from error
+
+
+def _check_fit(path: Path, slices: Mapping[str, Any], wanted: Mapping[str, Tensor]) -> None:
+    """Raise ValueError unless a file's tensors have the names, shapes and kinds of the wanted ones."""
+    problems = [f"{name} is missing" for name in wanted.keys() - slices.keys()]
+    problems += [f"{name} is not in the network" for name in slices.keys() - wanted.keys()]
+    for name in wanted.keys() & slices.keys():
+        shape, needed = tuple(slices[name].get_shape()), tuple(wanted[name].shape)
+        if shape != needed:
+            problems.append(f"{name} has shape {shape}, the network needs {needed}")
+        kind = slices[name].get_dtype()
+        if kind not in FLOATING.values():
+            problems.append(
+                f"{name} has type {kind}, the network needs one of {', '.join(FLOATING.values())}"
+            )
+    if problems:
+        more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
+        raise ValueError(f"{path} does not fit {CONFIG}: {'; '.join(sorted(problems)[:3])}{more}")

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from convlstm import ops
 from convlstm.arguments import check_tensor, positive
-from convlstm.base import ConvCell
+from convlstm.base import ConvCell, ConvRecurrent
 from convlstm.cells import ConvGRUCell, ConvLSTMCell, ConvRNNCell
+from convlstm.saving import Configured
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +88,7 @@ class ForecasterState(NamedTuple):
     frame: Tensor | None
 
 
-class Forecaster(nn.Module):
+class Forecaster(Configured):
     """What the forecasters share: the call, its checks, and frames to patches and back.
 
     Subclasses give `encode(context) -> state` and `step(frame, state) -> (frame, state)`.
@@ -97,7 +98,7 @@ class Forecaster(nn.Module):
     """
 
     config_type: ClassVar[type[ForecasterConfig]]
-    """What the network is built from."""
+    config: ForecasterConfig
     head: nn.Conv2d
     feedback: ClassVar[bool]
     """Whether the network reads its own predictions, and so can be given targets in their place."""
@@ -175,6 +176,11 @@ class Forecaster(nn.Module):
         """Predict one frame (B, C, H, W) and return it with the state that follows."""
         raise NotImplementedError
 
+    def example(self) -> str:
+        """Return how the network is called, for the card."""
+        shape = f"(B, T, {self.config.channels}, H, W)"
+        return f"frames = convlstm.rollout(model, context, horizon=10)  # context: {shape}, pixels in [0, 1]"
+
     def _predict(
         self,
         context: Tensor,
@@ -233,6 +239,21 @@ class Forecaster(nn.Module):
         states = torch.cat(outputs, dim=2)
         patches = self.head(states.flatten(0, 1)).unflatten(0, states.shape[:2])
         return torch.sigmoid(patches) if self.config.output == "sigmoid" else patches
+
+
+def as_forecaster(model: nn.Module, name: str = "model") -> Forecaster:
+    """Return a model that forecasts, typed as such; else raise ValueError naming it.
+
+    Args:
+        model: such as a loaded one, of which nobody knows yet what it is.
+        name: of the argument or the checkpoint, for the error.
+    """
+    if isinstance(model, Forecaster):
+        return model
+    kind = type(model).__name__
+    if isinstance(model, ConvRecurrent):
+        kind += " layer, which forecasts no frames"
+    raise ValueError(f"{name} is a {kind}; it needs a forecaster, such as StackedForecaster")
 
 
 def run_cells(

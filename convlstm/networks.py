@@ -4,11 +4,9 @@ Letters: T time, B batch, C image channels, H W pixels, p patch size. Frames are
 in [0, 1]. A network holds no loss, no device and no training setting.
 """
 
-import dataclasses
-from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -23,9 +21,6 @@ __all__ = [
     "EncoderForecasterConfig",
     "StackedForecaster",
     "StackedForecasterConfig",
-    "build",
-    "config_from_dict",
-    "config_to_dict",
 ]
 
 
@@ -221,51 +216,3 @@ class EncoderForecaster(Forecaster):
         # Autocast shortens the type that the head computes in, not that of the frames.
         frames = self._to_frames(self._apply_head(outputs))
         return frames.to(self.head.weight.dtype), ForecasterState(cells, None)
-
-
-_NETWORKS: dict[str, type[Forecaster]] = {
-    network.__name__: network for network in (StackedForecaster, EncoderForecaster)
-}
-
-
-def config_to_dict(config: ForecasterConfig) -> dict[str, Any]:
-    """Return a network's config as a dict for JSON, the network's name under "network".
-
-    Raises:
-        ValueError: the config is of no network.
-    """
-    return {"network": _network_of(config).__name__, **dataclasses.asdict(config)}
-
-
-def config_from_dict(fields: Mapping[str, Any]) -> ForecasterConfig:
-    """Return the config that `config_to_dict` made a dict of.
-
-    Raises:
-        ValueError: an unknown network or field, or a value that does not fit.
-    """
-    name = fields.get("network")
-    if not isinstance(name, str) or name not in _NETWORKS:
-        raise ValueError(f"network is {name!r}; it needs one of {', '.join(_NETWORKS)}")
-    kind = _NETWORKS[name].config_type
-    values = {key: value for key, value in fields.items() if key != "network"}
-    unknown = values.keys() - {field.name for field in dataclasses.fields(kind)}
-    if unknown:
-        raise ValueError(f"{name} has no config field {', '.join(sorted(unknown))}")
-    return kind(**values)
-
-
-def build(config: ForecasterConfig) -> Forecaster:
-    """Build the network that a config is of.
-
-    Raises:
-        ValueError: the config is of no network.
-    """
-    return _network_of(config)(config)
-
-
-def _network_of(config: ForecasterConfig) -> type[Forecaster]:
-    for network in _NETWORKS.values():
-        if type(config) is network.config_type:
-            return network
-    known = ", ".join(network.config_type.__name__ for network in _NETWORKS.values())
-    raise ValueError(f"config is a {type(config).__name__}; it needs one of {known}")

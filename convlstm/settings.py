@@ -13,7 +13,7 @@ import torch
 
 from convlstm.checkpoint import read_config
 from convlstm.forecaster import ForecasterConfig
-from convlstm.networks import config_from_dict, config_to_dict
+from convlstm.registry import config_from_dict, config_to_dict
 
 T = TypeVar("T")
 

@@ -16,7 +16,7 @@ from torch.testing import assert_close
 import train
 from convlstm import EncoderForecasterConfig, StackedForecasterConfig, load_checkpoint, training
 from convlstm.checkpoint import read_config
-from convlstm.networks import build
+from convlstm.registry import build
 from datasets import load_digits, moving_mnist
 
 TINY = train.PRESETS["tiny"]

@@ -10,7 +10,7 @@ import torch
 
 from convlstm import EncoderForecaster, EncoderForecasterConfig, StackedForecaster, StackedForecasterConfig
 from convlstm.forecaster import ForecasterConfig, ForecasterState
-from convlstm.networks import build, config_from_dict, config_to_dict
+from convlstm.registry import build, config_from_dict, config_to_dict
 
 CONFIGS = [StackedForecasterConfig, EncoderForecasterConfig]
 each_config = pytest.mark.parametrize("kind", CONFIGS)

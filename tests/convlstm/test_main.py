@@ -9,7 +9,7 @@ import imageio.v3 as iio
 import numpy as np
 import pytest
 
-from convlstm import StackedForecaster, StackedForecasterConfig, save_checkpoint
+from convlstm import ConvLSTM, StackedForecaster, StackedForecasterConfig, save_checkpoint
 from convlstm.__main__ import main
 from convlstm.video import write_gif
 
@@ -102,6 +102,7 @@ def test_a_gif_is_read_as_clips() -> None:
         (["run", "clips.npy", "-o", "out.mp4"], "out.mp4 does not end in .gif"),
         (["run", "clips.npy", "-o", "nowhere/out.gif"], "nowhere is no directory"),
         (["nowhere", "clips.npy"], "nowhere is no checkpoint"),
+        (["layer", "clips.npy"], "model is a ConvLSTM layer, which forecasts no frames"),
         (["run", "nowhere.npy"], "nowhere.npy is no file"),
         (["run", "empty.npy"], "empty.npy is empty"),
         (["run", "truncated.npy"], "truncated.npy is damaged"),
@@ -120,6 +121,7 @@ def test_errors_are_one_line(arguments: list[str], message: str, capsys: pytest.
     Path("negative.npy").write_bytes(Path("clips.npy").read_bytes().replace(b"(14, ", b"(-1, "))
     np.save("rgba.npy", np.zeros((14, 16, 12, 4), np.uint8))
     np.save("odd.npy", np.zeros((14, 4, 17, 12), np.uint8))
+    save_checkpoint("layer", ConvLSTM(1, 2, 3))
     before = sorted(os.listdir())
     assert main(["rollout", *arguments]) == 2
     captured = capsys.readouterr()

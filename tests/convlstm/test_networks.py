@@ -8,7 +8,7 @@ from torch import Tensor
 
 from convlstm import EncoderForecaster, EncoderForecasterConfig, StackedForecaster, StackedForecasterConfig
 from convlstm.forecaster import Forecaster
-from convlstm.networks import build
+from convlstm.registry import build
 
 B, T, HORIZON = 2, 4, 5
 CONFIGS: dict[str, Any] = {"stacked": StackedForecasterConfig, "encoder": EncoderForecasterConfig}

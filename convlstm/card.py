@@ -1,0 +1,126 @@
+"""The model card: README.md of a saved network, as the Hugging Face Hub reads it."""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+__all__ = ["is_as_written", "model_card"]
+
+LICENSE = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]*")
+# The last line of a card: what the lines before it were when it was written.
+SEAL = "<!-- written by convlstm, sha256 {} -->\n"
+LOAD = 'model = convlstm.from_pretrained("PATH")  # this folder, or hf://OWNER/NAME where it is on the Hub'
+# The columns of the table, and under which key and with how many digits.
+SCORES = {
+    "MSE": ("mse", 2),
+    "MAE": ("mae", 2),
+    "SSIM (range 1)": ("ssim", 4),
+    "SSIM (range 2)": ("ssim_range2", 4),
+    "PSNR": ("psnr", 2),
+}
+CONVENTIONS = (
+    "Means over all frames of all sequences. MSE and MAE are summed over the pixels of a frame, unclipped; "
+    "SSIM and PSNR (in decibels) are of values clipped to [0, 1]. The validation scores are those by which "
+    "the checkpoint was chosen."
+)
+
+
+def model_card(
+    network: Mapping[str, Any], *, summary: str, parameters: int, example: str, notes: Mapping[str, Any]
+) -> str:
+    """Return the card as Markdown, with the front matter that the Hub reads.
+
+    Args:
+        network: what the network is built from, its class's name under "network".
+        summary: what it is, in a sentence.
+        parameters: how many it has.
+        example: how the network named `model` is called.
+        notes: what config.json holds beside the network. A license, and training, command, versions, step,
+            validation and test as train.py writes them, have places of their own; the rest is shown as it is.
+
+    Raises:
+        ValueError: a license that is no identifier.
+    """
+    name, kept = network["network"], dict(notes)  # what has found its place is taken out of the notes
+    front = ["library_name: convlstm", "tags:", "- convlstm", "- video-prediction"]
+    if "license" in kept:
+        license = kept.pop("license")
+        if not isinstance(license, str) or not LICENSE.fullmatch(license):
+            raise ValueError(
+                f"license is {license!r}; it needs an identifier of the Hub, such as 'mit' or 'other'"
+            )
+        front.append(f"license: {license}")
+    parts = [
+        "\n".join(["---", *front, "---"]),
+        f"# {name}",
+        f"{summary}\n\n{parameters:,} parameters. `{name}` of the library convlstm, built from:",
+        _json({k: v for k, v in network.items() if k != "network"}),
+        "## Use",
+        _fence("python", f"import convlstm\n\n{LOAD}\n{example}"),
+    ]
+    settings = kept.pop("training") if isinstance(kept.get("training"), dict) else {}
+    if isinstance(settings.get("data"), dict):
+        items = (f"- {_words(key)}: {_words(value)}" for key, value in settings["data"].items())
+        parts += ["## Data", "\n".join(items)]
+    rows = _take_scores(kept)
+    if rows:
+        heads = ["", "sequences", *SCORES]
+        table = [heads, ["---", *["---:"] * (len(heads) - 1)], *rows]
+        parts += ["## Metrics", "\n".join(f"| {' | '.join(row)} |" for row in table), CONVENTIONS]
+    facts = [f"{kept.pop('step')} optimizer steps"] if isinstance(kept.get("step"), int) else []
+    if isinstance(kept.get("versions"), dict):
+        facts += [f"{_words(package)} {_words(version)}" for package, version in kept.pop("versions").items()]
+    if settings or facts or "command" in kept:
+        parts.append("## Training")
+        parts += [_fence("", str(kept.pop("command")))] if "command" in kept else []
+        parts += [f"{', '.join(facts)}."] if facts else []
+        options = {k: v for k, v in settings.items() if k not in ("data", "model")}
+        parts += ["All settings:", _json(options)] if options else []
+    if kept:
+        parts += ["## Notes", _json(kept)]
+    text = "\n\n".join(parts) + "\n\n"
+    return text + SEAL.format(hashlib.sha256(text.encode()).hexdigest())
+
+
+def is_as_written(card: bytes) -> bool:
+    """Whether a card is one that `model_card` made and nobody edited."""
+    text, _, seal = card.rstrip(b"\n").rpartition(b"\n")
+    text += b"\n"
+    return seal + b"\n" == SEAL.format(hashlib.sha256(text).hexdigest()).encode()
+
+
+def _take_scores(notes: dict[str, Any]) -> list[list[str]]:
+    """Take the scores out of the notes, as rows of the table: of validation, and of all that was tested."""
+    scores = {}
+    if isinstance(notes.get("validation"), dict):
+        scores["validation"] = notes.pop("validation")
+    if isinstance(notes.get("test"), dict):
+        test = notes.pop("test")
+        title = test.pop("set", "test")
+        scores |= {f"{name} ({title})": found for name, found in test.items() if isinstance(found, dict)}
+    rows = []
+    for name, found in scores.items():
+        numbers = [
+            f"{found[key]:.{digits}f}" if isinstance(found.get(key), int | float) else ""
+            for key, digits in SCORES.values()
+        ]
+        rows.append([_words(name), _words(found.get("sequences", "")), *numbers])
+    return rows
+
+
+def _json(values: Any) -> str:
+    return _fence("json", json.dumps(values, indent=2))
+
+
+def _fence(language: str, text: str) -> str:
+    """A block of code, whose fence is longer than any in it."""
+    longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}{language}\n{text}\n{fence}"
+
+
+def _words(value: Any) -> str:
+    """A value within a line or a table, with nothing in it that Markdown would act on."""
+    return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", " ".join(str(value).split()))
