@@ -17,6 +17,7 @@ from convlstm.networks import (
     StackedForecasterConfig,
 )
 from convlstm.rollouts import rollout, stream
+from convlstm.transfer import load_weights
 
 __all__ = [
     "ConvGRU",
@@ -34,6 +35,7 @@ __all__ = [
     "evaluate",
     "from_torch",
     "load_checkpoint",
+    "load_weights",
     "rollout",
     "save_checkpoint",
     "stream",

@@ -20,6 +20,7 @@ def test_the_public_names() -> None:
         "evaluate",
         "from_torch",
         "load_checkpoint",
+        "load_weights",
         "rollout",
         "save_checkpoint",
         "stream",

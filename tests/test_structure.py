@@ -28,8 +28,8 @@ base
 cells
 layers  forecaster
 networks
-sampling  rollouts  metrics  checkpoint  importers.torch_rnn
-evaluation  importers  settings
+sampling  rollouts  metrics  checkpoint  matching  importers.torch_rnn
+evaluation  importers  settings  transfer
 training
 __main__
 """
