@@ -17,7 +17,15 @@ from convlstm.networks import build
 from convlstm.settings import provenance
 
 FEW = dataclasses.replace(
-    train.PRESETS["tiny"], steps=2, validations=1, validation_sequences=4, test_sequences=4, device="cpu"
+    train.PRESETS["tiny"],
+    steps=2,
+    context=3,
+    horizon=3,
+    validations=1,
+    validation_sequences=2,
+    test_sequences=2,
+    device="cpu",
+    data=train.DataConfig(image_size=32),
 )
 
 
@@ -40,8 +48,8 @@ def killed_at(last: int) -> Callable[..., float]:
 def test_fine_tuning_starts_from_a_run_and_leaves_frozen_parts_alone(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    first = train.main(dataclasses.replace(FEW, name="first"))
-    capsys.readouterr()
+    first = Path("runs/first")
+    save_checkpoint(first, build(FEW.model))
     model = dataclasses.replace(FEW.model, hidden_channels=(8, 8, 4))
     tuned = train.main(
         dataclasses.replace(
@@ -67,7 +75,8 @@ def test_fine_tuning_starts_from_a_run_and_leaves_frozen_parts_alone(
 
 
 def test_a_resumed_run_does_not_read_its_first_weights_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    first = train.main(dataclasses.replace(FEW, name="first"))
+    first = Path("runs/first")
+    save_checkpoint(first, build(FEW.model))
     config = dataclasses.replace(FEW, steps=6, validations=2, init_from=first, freeze=("cells.1", "head"))
     monkeypatch.setattr(train, "linear_decay", killed_at(-1))
     whole = train.main(dataclasses.replace(config, name="whole"))

@@ -122,7 +122,7 @@ def test_a_cell_takes_a_cell() -> None:
     assert str(done).splitlines() == [
         "2 tensors loaded, 1 adapted, 0 skipped, 0 of the network kept as they were",
         "  loaded   weight_hh, bias",
-        "  adapted  weight_ih        repeated for 3 channels, divided by 3",
+        "  adapted  weight_ih  repeated for 3 channels, divided by 3",
     ]
 
 
