@@ -41,7 +41,8 @@ def match(
             value, text = theirs[there], ""
             if isinstance(source, nn.Module):
                 value, text = _fitted(model, source, name, there, places[name])
-            if why_not := text if value is None else _problem(value, tensor):
+            why_not = text if value is None else _problem(value, tensor)
+            if value is None or why_not:
                 skipped[there] = why_not
                 continue
         elif _reads_new_layer(model, source, places[name]):
@@ -120,10 +121,10 @@ def _other_cell(ours: ConvCell, theirs: ConvCell) -> str:
     return _first_difference(ours, theirs, "hidden_channels kernel_size nonlinearity reset_after")
 
 
-def _other_head(model: Network, source: nn.Module) -> str:
+def _other_head(model: nn.Module, source: nn.Module) -> str:
     """What makes the numbers of two heads mean different things; empty if nothing does but image channels."""
-    if type(model) is not type(source) or not isinstance(source, Network):
-        return _differs("the network", type(source).__name__, type(model).__name__)
+    if not isinstance(model, Network) or not isinstance(source, Network) or type(model) is not type(source):
+        return f"in its {type(source).__name__} it reads other states"
     ours, theirs = model.config, source.config
     if ours.hidden_channels[: len(theirs.hidden_channels)] != theirs.hidden_channels:
         return _differs("hidden_channels", theirs.hidden_channels, ours.hidden_channels)
@@ -180,4 +181,4 @@ def _first_difference(ours: object, theirs: object, names: str) -> str:
 
 
 def _differs(what: str, there: object, here: object) -> str:
-    return f"{what} is {there}, here {here}"
+    return f"{what} is {there}, the network's is {here}"

@@ -106,9 +106,10 @@ def load_weights(
     own = {name: tensor for name, tensor in model.state_dict().items() if isinstance(tensor, Tensor)}
     loaded = tuple(name for name in values if name not in adapted)
     missing = tuple(name for name in own if name not in values)
-    problems = [f"{name} ({text})" for texts in (skipped, adapted) for name, text in texts.items()]
+    problems = [f"{name} ({text})" for name, text in skipped.items()]
     if not values:
         raise ValueError(f"{said} has nothing that fits the model: {_first(problems) or 'it is empty'}")
+    problems += [f"{name} (only adapted: {text})" for name, text in adapted.items()]
     problems += [f"{name} (not in the source)" for name in missing if name not in skipped]
     if strict and problems:
         raise ValueError(f"{said} does not fit the model: {_first(problems)}; strict=False loads what fits")

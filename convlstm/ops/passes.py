@@ -168,7 +168,7 @@ def backward(
         each; and of the head's. None where there is nothing.
     """
     T, like, L = stack.steps, input[0], len(stack.layers)
-    to_input, *to_weights = wanted
+    to_input, to_weights = bool(wanted[0]), wanted[1:]
     B, _, *S = like.shape
     chunk, again = chunk_length(T, stack.keep), stack.keep == STATES
     slots = 0 if again else T

@@ -30,7 +30,8 @@ def network(make: str = "stacked", **options: Any) -> Forecaster:
     if make == "stacked":
         model: Forecaster = StackedForecaster(StackedForecasterConfig(**SMALL | options))
     else:
-        model = EncoderForecaster(EncoderForecasterConfig(**SMALL | {"peephole": None} | options))
+        options = {"peephole": None} | options
+        model = EncoderForecaster(EncoderForecasterConfig(**SMALL | options))
     for parameter in model.parameters():
         nn.init.normal_(parameter, std=0.3)
     return model.double()
@@ -112,7 +113,7 @@ def test_one_direction_becomes_the_forward_one_of_two() -> None:
         *(f"cells.0.{name}" for name in ("weight_ih", "weight_hh", "bias")),
         *(f"cells.2.{name}" for name in ("weight_hh", "bias")),
     )
-    assert done.skipped == {"cells.1.weight_ih": "shape is (12, 3, 3, 3), here (12, 6, 3, 3)"}
+    assert done.skipped == {"cells.1.weight_ih": "shape is (12, 3, 3, 3), the network's is (12, 6, 3, 3)"}
     assert_close(two.get_parameter("cells.2.bias"), one.get_parameter("cells.1.bias"))
 
 
@@ -150,7 +151,7 @@ def test_new_layers_on_top_change_no_forecast_until_they_learn(make: str, channe
 def test_of_a_deeper_network_the_lower_layers_are_taken(make: str) -> None:
     source, model = network(make, hidden_channels=(5, 3, 3)), network(make)
     done = transfer(model, source)
-    assert done.skipped["head.weight"] == "hidden_channels is (5, 3, 3), here (5, 3)"
+    assert done.skipped["head.weight"] == "hidden_channels is (5, 3, 3), the network's is (5, 3)"
     context = clip(1)
     states = model.encode(context).cells[:: 1 if make == "stacked" else -1]
     deeper = source.encode(context).cells[:: 1 if make == "stacked" else -1]
@@ -161,7 +162,7 @@ def test_of_a_deeper_network_the_lower_layers_are_taken(make: str) -> None:
 def test_an_encoder_is_the_cells_of_a_stack() -> None:
     encoder, stack = network("encoder_forecaster"), network()
     done = transfer(stack, encoder)
-    assert done.skipped["head.bias"] == "the network is EncoderForecaster, here StackedForecaster"
+    assert done.skipped["head.bias"] == "in its EncoderForecaster it reads other states"
     assert done.skipped["forecaster.0.weight_hh"] == "nothing in the network has its place"
     context = clip(1)
     read = stack.step(None, stack.encode(context))[1].cells
@@ -187,27 +188,27 @@ def test_peepholes_come_and_go() -> None:
         (
             {"patch_size": 1, "channels": 4},  # whose shapes fit
             {
-                "cells.0.weight_ih": "patch_size is 1, here 2",
-                "head.weight": "patch_size is 1, here 2",
-                "head.bias": "patch_size is 1, here 2",
+                "cells.0.weight_ih": "patch_size is 1, the network's is 2",
+                "head.weight": "patch_size is 1, the network's is 2",
+                "head.bias": "patch_size is 1, the network's is 2",
             },
         ),
         (
             {"output": "sigmoid"},
             {
-                "head.weight": "output is sigmoid, here linear",
-                "head.bias": "output is sigmoid, here linear",
+                "head.weight": "output is sigmoid, the network's is linear",
+                "head.bias": "output is sigmoid, the network's is linear",
             },
         ),
         (
             {"hidden_channels": (5, 4)},
             {
                 **{
-                    f"cells.1.{name}": "hidden_channels is 4, here 3"
+                    f"cells.1.{name}": "hidden_channels is 4, the network's is 3"
                     for name in ("weight_ih", "weight_hh", "bias")
                 },
-                "head.weight": "hidden_channels is (5, 4), here (5, 3)",
-                "head.bias": "hidden_channels is (5, 4), here (5, 3)",
+                "head.weight": "hidden_channels is (5, 4), the network's is (5, 3)",
+                "head.bias": "hidden_channels is (5, 4), the network's is (5, 3)",
             },
         ),
     ],
@@ -220,7 +221,7 @@ def test_what_means_something_else_is_left_out(options: dict, skipped: dict) -> 
 
 
 def test_cells_that_differ_in_a_formula_are_left_out() -> None:
-    with pytest.raises(ValueError, match="nonlinearity is relu, here tanh"):
+    with pytest.raises(ValueError, match="nonlinearity is relu, the network's is tanh"):
         load_weights(ConvRNN(1, 2, 3), ConvRNN(1, 2, 3, nonlinearity="relu"), strict=False)
-    with pytest.raises(ValueError, match="reset_after is False, here True"):
+    with pytest.raises(ValueError, match="reset_after is False, the network's is True"):
         load_weights(ConvGRU(1, 2, 3), ConvGRU(1, 2, 3, reset_after=False), strict=False)

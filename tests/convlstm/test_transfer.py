@@ -3,7 +3,7 @@
 import math
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -35,11 +35,13 @@ def test_strict_refuses_with_the_first_problems_and_changes_nothing(tmp_path: Pa
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     with pytest.raises(
         ValueError,
-        match=r"source does not fit the model: cells.1.weight_ih \(hidden_channels is 4, here 3\); .*; "
-        r"and 2 more; strict=False loads what fits",
+        match=r"source does not fit the model: cells.1.weight_ih \(hidden_channels is 4, the network's is 3\)"
+        r"; .*; and 2 more; strict=False loads what fits",
     ):
         load_weights(model, source)
-    with pytest.raises(ValueError, match=r"cells.0.weight_ih \(repeated for 3 channels, divided by 3\)"):
+    with pytest.raises(
+        ValueError, match=r"cells.0.weight_ih \(only adapted: repeated for 3 channels, divided by 3\)"
+    ):
         load_weights(network(channels=3), model)
     with pytest.raises(ValueError, match=r"model: cells.0.weight_ch \(not in the source\); cells.1"):
         load_weights(network(peephole="channel"), model)
@@ -52,8 +54,11 @@ def test_strict_refuses_with_the_first_problems_and_changes_nothing(tmp_path: Pa
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"kernel_size": 5}, r"fits the model: cells.0.weight_ih \(kernel_size is \(5, 5\), here \(3, 3\)\)"),
-        ({"cell": "gru"}, r"cells.0.weight_ih \(the cell is ConvGRUCell, here ConvLSTMCell\)"),
+        (
+            {"kernel_size": 5},
+            r"fits the model: cells.0.weight_ih \(kernel_size is \(5, 5\), the network's is \(3, 3\)\)",
+        ),
+        ({"cell": "gru"}, r"cells.0.weight_ih \(the cell is ConvGRUCell, the network's is ConvLSTMCell\)"),
     ],
 )
 def test_a_source_of_which_nothing_fits_is_refused(options: dict, message: str) -> None:
@@ -71,8 +76,8 @@ def test_a_state_dict_goes_by_names_and_shapes() -> None:
     given = {**tensors, "epoch": 3, "head.bias": torch.zeros(4, dtype=torch.int64)}
     done = load_weights(network(), given, strict=False)
     assert done.loaded == ("cells.0.weight_ih", "cells.0.weight_hh", "cells.0.bias")
-    assert done.skipped["cells.1.bias"] == "shape is (16,), here (12,)"
-    assert done.skipped["head.bias"] == "type is torch.int64, here torch.float32"
+    assert done.skipped["cells.1.bias"] == "shape is (16,), the network's is (12,)"
+    assert done.skipped["head.bias"] == "type is torch.int64, the network's is torch.float32"
     assert done.skipped["epoch"] == "nothing in the network has its place"
 
 
@@ -95,12 +100,11 @@ def test_types_are_those_of_the_model() -> None:
 
 
 def test_what_cannot_be_a_source_or_a_model_is_named(tmp_path: Path) -> None:
-    model: Any = network()
-    source: Any = 3
+    model, number, tensors = network(), cast(Any, 3), cast(Any, {})
     with pytest.raises(TypeError, match="source is a int; it needs a checkpoint's directory, a module or a"):
-        load_weights(model, source)
+        load_weights(model, number)
     with pytest.raises(TypeError, match="model is a dict; it needs a module"):
-        load_weights({}, model)
+        load_weights(tensors, model)
     with pytest.raises(FileNotFoundError, match=r"nowhere is no checkpoint"):
         load_weights(model, tmp_path / "nowhere")
     with pytest.raises(ValueError, match="on the device meta, without memory"):
@@ -114,8 +118,8 @@ def test_a_transfer_is_shown_as_a_table() -> None:
         "2 tensors loaded, 1 adapted, 5 skipped, 5 of the network kept as they were",
         "  loaded   cells.0: weight_hh, bias",
         "  adapted  cells.0: weight_ih                   repeated for 3 channels, divided by 3",
-        "  skipped  cells.1: weight_ih, weight_hh, bias  hidden_channels is 4, here 3",
-        "           head: weight, bias                   hidden_channels is (5, 4), here (5, 3)",
+        "  skipped  cells.1: weight_ih, weight_hh, bias  hidden_channels is 4, the network's is 3",
+        "           head: weight, bias                   hidden_channels is (5, 4), the network's is (5, 3)",
         "  kept     cells.1: weight_ih, weight_hh, bias",
         "           head: weight, bias",
     ]

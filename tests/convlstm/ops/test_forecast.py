@@ -56,7 +56,7 @@ def test_at_once_is_step_by_step(
 
 
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
-def test_frozen_layers_cost_no_convolutions_of_weights(cell: str, monkeypatch) -> None:
+def test_frozen_layers_cost_no_convolutions_of_weights(cell, monkeypatch) -> None:
     config = StackedForecasterConfig(cell=cell, hidden_channels=(5, 7, 3), kernel_size=3, patch_size=2)
     model, counts = StackedForecaster(config).double(), []
     context = torch.rand(2, 3, 1, 8, 6, dtype=torch.float64)
