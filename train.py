@@ -4,6 +4,7 @@
     python train.py --preset tiny                       seconds, to see that everything works
     python train.py --steps 5000 --data.digits mnist    longer, on all of MNIST
     python train.py --resume runs/NAME                  go on with a run that was stopped
+    python train.py --init-from runs/NAME --freeze cells.0    fine-tune, the first cell kept as it is
     python train.py --score runs/NAME --test-sequences 10000
     python train.py --help                              every setting, with its default
 
@@ -25,13 +26,14 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from convlstm import training
-from convlstm.checkpoint import load_checkpoint, save_checkpoint
+from convlstm.checkpoint import load_checkpoint, read_config, save_checkpoint
 from convlstm.evaluation import copy_last, evaluate, evaluate_all, format_scores
 from convlstm.forecaster import Forecaster, as_forecaster
 from convlstm.networks import EncoderForecasterConfig, StackedForecasterConfig
 from convlstm.registry import build
 from convlstm.sampling import draw_use_target, linear_decay
 from convlstm.settings import check_range, parse_settings, provenance, require_same, settings_of
+from convlstm.transfer import freeze, origin_of, start_from
 from datasets import FIXED_SEQUENCES, MovingMNIST, moving_mnist, require_unseen
 
 LOG_EVERY = 10  # optimizer steps
@@ -66,6 +68,12 @@ class Config:
     --compile."""
     score: Path | None = None
     """A run's folder, to score on the test set of --data.digits; nothing is trained."""
+    init_from: Path | None = None
+    """A checkpoint's folder, such as a run's, whose weights the run begins with. The network may be another:
+    what fits is loaded, and what was done is printed (see `convlstm.load_weights`)."""
+    freeze: tuple[str, ...] = ()
+    """Parts of the network that keep the weights they begin with: whole beginnings of its parameters' names,
+    such as cells.0, encoder or head."""
     device: str = "auto"
     """cuda, mps or cpu; auto takes the first of them that there is."""
     bfloat16: Literal["auto", "on", "off"] = "auto"
@@ -175,28 +183,34 @@ def main(config: Config) -> Path:
     device = training.choose_device(config.device)
     bfloat16 = training.choose_bfloat16(config.bfloat16, device)
     config = dataclasses.replace(config, resume=None, bfloat16=bfloat16)
+    if config.init_from and not resume and "training" in read_config(config.init_from):
+        require_unseen(settings_of(Config, config.init_from).data.digits, config.data.digits)
     train_set, val_set = make_source(config, "train"), make_source(config, "val")
 
     torch.manual_seed(config.seed)
     model = build(config.model).to(device)
+    notes = provenance(config) | (origin_of(resume) if resume else start_from(model, config.init_from))
+    frozen = freeze(model, config.freeze)
     ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay))
     averaged = cast(Forecaster, ema.module)
     predict, lengths = training.predictor(averaged, bfloat16), (config.context, config.horizon)
     optimizer_type = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[config.optimizer]
-    optimizer = optimizer_type(model.parameters(), weight_decay=config.weight_decay)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = optimizer_type(trained, weight_decay=config.weight_decay)
     forward = torch.compile(model) if config.compile else model
     parts = {"model": model, "ema": ema, "optimizer": optimizer}
     step, best = training.load_state(path, **parts) if resume else (0, math.inf)
 
     count = sum(p.numel() for p in model.parameters())
     where = training.describe(device, bfloat16)
-    print(f"{path}: {count:,} parameters, digits of {config.data.digits}, on {where}")
+    size = f"{count:,} parameters" + (f" ({frozen:,} frozen)" if frozen else "")
+    print(f"{path}: {size}, digits of {config.data.digits}, on {where}")
     with (
         training.open_run(path, step, new=not resume) as run,
         tqdm(total=config.steps, initial=step, unit="step", dynamic_ncols=True) as bar,
     ):
         if not resume:  # so that a run can be resumed from its first second
-            save_checkpoint(path, averaged, {"step": 0} | provenance(config))
+            save_checkpoint(path, averaged, {"step": 0} | notes)
             run.save_state(0, best, **parts)
         watch, logged = training.Stopwatch(device), step
         while step < config.steps:
@@ -219,7 +233,7 @@ def main(config: Config) -> Path:
             loss = (predictions - targets).square().sum(dim=(2, 3, 4)).mean()
             optimizer.zero_grad()
             loss.backward()
-            norm = nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
+            norm = nn.utils.clip_grad_norm_(trained, config.clip_norm)
             optimizer.step()
             ema.update_parameters(model)
             step += 1
@@ -243,8 +257,8 @@ def main(config: Config) -> Path:
                     bar.write(f"step {step}: validation MSE {scores.mse:.1f} on {scores.sequences} sequences")
                     if scores.mse < best:
                         best = scores.mse
-                        notes = {"step": step, "validation": scores.to_dict()}
-                        save_checkpoint(path, averaged, notes | provenance(config))
+                        scored = {"step": step, "validation": scores.to_dict()}
+                        save_checkpoint(path, averaged, scored | notes)
                     run.save_state(step, best, **parts)
         bar.close()
         test(path, config)

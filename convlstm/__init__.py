@@ -19,6 +19,7 @@ from convlstm.networks import (
 )
 from convlstm.pretrained import create_model, from_pretrained, list_models
 from convlstm.rollouts import rollout, stream
+from convlstm.transfer import load_weights
 
 __all__ = [
     "ConvGRU",
@@ -40,6 +41,7 @@ __all__ = [
     "from_torch",
     "list_models",
     "load_checkpoint",
+    "load_weights",
     "rollout",
     "save_checkpoint",
     "stream",

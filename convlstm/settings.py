@@ -6,7 +6,7 @@ import shlex
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import numpy as np
 import torch
@@ -65,11 +65,18 @@ def settings_from_dict(kind: type[T], values: dict[str, Any]) -> T:
         elif isinstance(value, dict):
             settings[name] = settings_from_dict(hints[name], value)
         else:
-            settings[name] = Path(value) if hints[name] is Path else value
+            settings[name] = _from_json(hints[name], value)
     try:
         return kind(**settings)
     except TypeError as error:
         raise ValueError(f"settings do not fit {kind.__name__}: {error}") from error
+
+
+def _from_json(hint: Any, value: Any) -> Any:
+    """Return a value as the type that JSON has none for: a path or a tuple."""
+    if isinstance(value, str) and Path in (hint, *get_args(hint)):
+        return Path(value)
+    return tuple(value) if isinstance(value, list) and get_origin(hint) is tuple else value
 
 
 def provenance(settings: Any) -> dict[str, Any]:

@@ -24,6 +24,7 @@ def test_the_public_names() -> None:
         "from_torch",
         "list_models",
         "load_checkpoint",
+        "load_weights",
         "rollout",
         "save_checkpoint",
         "stream",

@@ -102,7 +102,7 @@ def _stack_backward(
     outputs: list[Tensor],
     gradients: list[Tensor],
     given_gradients: list[int],
-    to_input: bool,
+    wanted: list[int],
 ) -> list[Tensor]:
     call = _Arguments(kind, tensors, present, numbers)
     left = iter(gradients)
@@ -110,7 +110,7 @@ def _stack_backward(
     y, kept = outputs[0], outputs[1:]
     with torch.autocast(call.input.device.type, enabled=False):
         d_input, d_states, d_parameters, d_head = passes.backward(
-            call.stack, call.input, call.states, read_given, lengths, y, kept, d_y, d_last, to_input
+            call.stack, call.input, call.states, read_given, lengths, y, kept, d_y, d_last, wanted
         )
     # Sums over time are made in a wider type than the parameters may have.
     results = [d_input] if d_input is not None else []
@@ -121,9 +121,9 @@ def _stack_backward(
 
 
 @_stack_backward.register_fake
-def _(kind, tensors, present, numbers, read_given, lengths, outputs, gradients, given_gradients, to_input):
+def _(kind, tensors, present, numbers, read_given, lengths, outputs, gradients, given_gradients, wanted):
     call = _Arguments(kind, tensors, present, numbers)
-    results = [empty_frames(*call.input.shape, like=call.input[0])] if to_input else []
+    results = [empty_frames(*call.input.shape, like=call.input[0])] if wanted[0] else []
     results += [empty_frames(*s.shape, like=s) for pair in call.states for s in pair if s is not None]
     parameters = tensors[len(tensors) - sum(present[1 + OF_STATE * len(call.states) :]) :]
     return results + [torch.empty_like(p, memory_format=torch.contiguous_format) for p in parameters]
@@ -139,11 +139,21 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
     ctx.set_materialize_grads(False)
 
 
+def _wanted(needed: Sequence[bool], present: list[int]) -> list[int]:
+    """Whether the gradient of the input is needed, and for each layer one of its parameters'."""
+    left = iter(needed)
+    everything = [bool(there) and next(left) for there in present]
+    L = (len(present) - 3) // (PARAMETERS + OF_STATE)
+    parameters = everything[1 + OF_STATE * L : -2]
+    layers = [any(parameters[n : n + PARAMETERS]) for n in range(0, len(parameters), PARAMETERS)]
+    return [int(flag) for flag in (everything[0], *layers)]
+
+
 def _backward(ctx: Any, gradients: list[Tensor | None]) -> tuple[Any, ...]:
     saved = ctx.saved_tensors  # looked at once: under activation checkpointing they are made anew for it
     tensors, (read_given, lengths, *outputs) = list(saved[: ctx.count]), saved[ctx.count :]
     used = gradients[: 1 + ctx.last]
-    to_input = ctx.needs_input_grad[1][0]
+    wanted = _wanted(ctx.needs_input_grad[1], ctx.present)
     results = _stack_backward(
         ctx.kind,
         tensors,
@@ -154,9 +164,9 @@ def _backward(ctx: Any, gradients: list[Tensor | None]) -> tuple[Any, ...]:
         outputs,
         [gradient for gradient in used if gradient is not None],
         [int(gradient is not None) for gradient in used],
-        to_input,
+        wanted,
     )
-    return None, results if to_input else [None, *results], None, None, None, None
+    return None, results if wanted[0] else [None, *results], None, None, None, None
 
 
 _stack.register_autograd(_backward, setup_context=_save)

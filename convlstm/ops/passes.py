@@ -146,7 +146,7 @@ def backward(
     kept: list[Tensor],
     d_y: Tensor | None,
     d_last: list[Tensor | None],
-    to_input: bool,
+    wanted: Sequence[int],
 ) -> tuple[Tensor | None, list[Tensor | None], list[Tensor | None], tuple[Tensor, Tensor] | None]:
     """Run back over a sequence.
 
@@ -160,13 +160,15 @@ def backward(
         kept: what it kept.
         d_y: the gradient of the outputs, or None.
         d_last: the gradients of the last states, h and c of each layer, None where there is none.
-        to_input: whether the gradient of the input is wanted.
+        wanted: whether the gradient of the input is wanted, then for each layer whether its parameters' are;
+            those of a layer where they are not, as of a frozen one, mean nothing and take no time.
 
     Returns:
         The gradients of the input; of the states, h and c of each layer; of the layers' parameters, four of
         each; and of the head's. None where there is nothing.
     """
     T, like, L = stack.steps, input[0], len(stack.layers)
+    to_input, to_weights = bool(wanted[0]), wanted[1:]
     B, _, *S = like.shape
     chunk, again = chunk_length(T, stack.keep), stack.keep == STATES
     slots = 0 if again else T
@@ -227,6 +229,8 @@ def backward(
             if d_read is not None and t < len(d_input_rows):
                 d_input_rows[t].copy_(_where(stack, t, read_given, d_read, torch.zeros_like(d_read)))
         for n, layer in enumerate(layers):
+            if not to_weights[n]:
+                continue
             below = outs[n - 1] if n else fed
             h, h0 = outs[n][max(begin - 1, 0) : end - 1], states[n][0]
             h = torch.cat([h0[None], h]) if begin == 0 and h0 is not None else h

@@ -20,6 +20,14 @@ def test_settings_survive_json(model) -> None:
     assert settings.settings_from_dict(train.Config, json.loads(text)) == config
 
 
+def test_paths_and_tuples_come_back_as_such() -> None:
+    config = train.Config(init_from=Path("runs/first"), freeze=("cells.0", "head"))
+    read = settings.settings_from_dict(
+        train.Config, json.loads(json.dumps(settings.settings_to_dict(config)))
+    )
+    assert read == config
+
+
 def test_settings_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match="settings have 'colour', which Config does not know"):
         settings.settings_from_dict(train.Config, {"colour": 1})

