@@ -7,6 +7,7 @@ networks that forecast video with them, their rollouts, checkpoints, and the sco
 from convlstm.cells import ConvGRUCell, ConvLSTMCell, ConvRNNCell
 from convlstm.checkpoint import load_checkpoint, save_checkpoint
 from convlstm.evaluation import evaluate
+from convlstm.export import export_onnx, export_program
 from convlstm.forecaster import Forecaster, ForecasterState
 from convlstm.importers import from_torch
 from convlstm.layers import ConvGRU, ConvLSTM, ConvRNN
@@ -32,6 +33,8 @@ __all__ = [
     "StackedForecaster",
     "StackedForecasterConfig",
     "evaluate",
+    "export_onnx",
+    "export_program",
     "from_torch",
     "load_checkpoint",
     "rollout",

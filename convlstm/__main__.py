@@ -1,4 +1,4 @@
-"""The command line: python -m convlstm rollout CHECKPOINT CLIPS -o out.gif."""
+"""The command line: python -m convlstm rollout CHECKPOINT CLIPS -o out.gif, and export."""
 
 import argparse
 import signal
@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from convlstm import checkpoint, pictures, rollouts, training, video
+from convlstm.export.command import add_command as add_export
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -36,6 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     command.add_argument("--device", default="auto", help="cuda, mps or cpu (default: the first there is)")
     command.set_defaults(run=_rollout)
+    add_export(commands)
     options = parser.parse_args(arguments)
     try:
         options.run(options)

@@ -18,6 +18,8 @@ def test_the_public_names() -> None:
         "StackedForecaster",
         "StackedForecasterConfig",
         "evaluate",
+        "export_onnx",
+        "export_program",
         "from_torch",
         "load_checkpoint",
         "rollout",

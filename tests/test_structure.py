@@ -28,9 +28,10 @@ base
 cells
 layers  forecaster
 networks
-sampling  rollouts  metrics  checkpoint  importers.torch_rnn
-evaluation  importers  settings
-training
+sampling  rollouts  metrics  checkpoint  importers.torch_rnn  export.graphs
+evaluation  importers  settings  export.program
+training  export.onnx_file
+export  export.command
 __main__
 """
 LEVELS = {
@@ -82,7 +83,9 @@ def test_nothing_imports_the_training_script() -> None:
             assert "train" not in imported_modules(path)
 
 
-@pytest.mark.parametrize("heavy", ["torchvision", "mlxtend", "tensorboard", "matplotlib"])
+@pytest.mark.parametrize(
+    "heavy", ["torchvision", "mlxtend", "tensorboard", "matplotlib", "onnx", "onnxscript", "onnxruntime"]
+)
 def test_importing_the_library_leaves_heavy_packages_alone(heavy: str) -> None:
     code = f"import convlstm, convlstm.training, datasets, sys; sys.exit({heavy!r} in sys.modules)"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
