@@ -8,8 +8,9 @@ from convlstm.cells import ConvGRUCell, ConvLSTMCell, ConvRNNCell
 from convlstm.checkpoint import load_checkpoint, save_checkpoint
 from convlstm.evaluation import evaluate
 from convlstm.exporters import export_checkpoint
+from convlstm.export import export_onnx, export_program
 from convlstm.forecaster import Forecaster, ForecasterState
-from convlstm.importers import from_torch
+from convlstm.importers import from_torch, import_checkpoint
 from convlstm.layers import ConvGRU, ConvLSTM, ConvRNN
 from convlstm.networks import (
     EncoderForecaster,
@@ -19,6 +20,7 @@ from convlstm.networks import (
 )
 from convlstm.pretrained import create_model, from_pretrained, list_models
 from convlstm.rollouts import rollout, stream
+from convlstm.staged import StagedNetwork
 from convlstm.transfer import load_weights
 
 __all__ = [
@@ -34,11 +36,15 @@ __all__ = [
     "ForecasterState",
     "StackedForecaster",
     "StackedForecasterConfig",
+    "StagedNetwork",
     "create_model",
     "evaluate",
     "export_checkpoint",
     "from_pretrained",
+    "export_onnx",
+    "export_program",
     "from_torch",
+    "import_checkpoint",
     "list_models",
     "load_checkpoint",
     "load_weights",

@@ -1,4 +1,4 @@
-"""The command line: python -m convlstm rollout CHECKPOINT CLIPS -o out.gif, python -m convlstm list."""
+"""The command line: python -m convlstm rollout | import | export | list."""
 
 import argparse
 import signal
@@ -8,6 +8,8 @@ from pathlib import Path
 import torch
 
 from convlstm import pictures, pretrained, rollouts, training, video
+from convlstm.export.command import add_command as add_export
+from convlstm.importers.command import add_command as add_import
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -43,6 +45,8 @@ def main(arguments: list[str] | None = None) -> int:
         "list", help="list the networks that have a name", description=_list.__doc__
     )
     command.set_defaults(run=_list)
+    add_import(commands)
+    add_export(commands)
     options = parser.parse_args(arguments)
     try:
         options.run(options)

@@ -8,6 +8,7 @@ from convlstm.forecaster import Forecaster, ForecasterConfig
 from convlstm.layers import ConvGRU, ConvLSTM, ConvRNN
 from convlstm.networks import EncoderForecaster, StackedForecaster
 from convlstm.saving import Savable
+from convlstm.staged import StagedNetwork
 
 __all__ = ["NETWORKS", "build", "config_from_dict", "config_to_dict", "construct"]
 
@@ -18,7 +19,7 @@ _FORECASTERS: dict[str, type[Forecaster]] = {
 }
 NETWORKS: dict[str, type[Savable]] = {
     **_FORECASTERS,
-    **{network.__name__: network for network in (ConvRNN, ConvLSTM, ConvGRU)},
+    **{network.__name__: network for network in (StagedNetwork, ConvRNN, ConvLSTM, ConvGRU)},
 }
 """Every class that a checkpoint may name."""
 

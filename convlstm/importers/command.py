@@ -15,8 +15,11 @@ from convlstm.importers.sources import SOURCES, import_foreign
 SHOWN = 3  # names of dropped tensors
 
 
-def add_arguments(command: argparse.ArgumentParser) -> None:
-    """Declare what the command takes."""
+def add_command(commands: Any) -> None:
+    """Add the command to those of the command line (what argparse's `add_subparsers` returns)."""
+    command = commands.add_parser(
+        "import", help="read a checkpoint of another project", description=run.__doc__
+    )
     command.add_argument("path", type=Path, help="a checkpoint of another project")
     command.add_argument("-o", "--output", type=Path, help="directory to write the model to, as a checkpoint")
     command.add_argument(
@@ -36,6 +39,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         metavar=("INPUT.npy", "OUTPUT.npy"),
         help="what the foreign model made of an input, both in its own layout",
     )
+    command.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from convlstm.ops import checks, fused, reference
 from convlstm.ops.checks import check_lengths, check_state, check_type, compute_dtype
-from convlstm.ops.choice import is_fused
+from convlstm.ops.choice import is_fused, reference_only
 
 __all__ = [
     "check_lengths",
@@ -27,6 +27,7 @@ __all__ = [
     "gru_kind",
     "is_fused",
     "lstm",
+    "reference_only",
     "rnn",
     "stack",
 ]

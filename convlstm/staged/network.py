@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from convlstm import ops
 from convlstm.arguments import check_tensor, positive
+from convlstm.saving import Configured
 from convlstm.staged.modules import RecurrentModule, States, make_module
 from convlstm.staged.stages import Convolution, Patches, Pick, Recurrent, Repeat, Stage, stage_of
 
@@ -83,7 +84,7 @@ def _channels(name: str, stages: tuple[Stage, ...], channels: int) -> int:
     return channels
 
 
-class StagedNetwork(nn.Module):
+class StagedNetwork(Configured):
     """A network of stages: what `convlstm.import_checkpoint` makes of a foreign model that ours cannot be.
 
     Without a forecaster, `model(frames)` is what the foreign model computes: frames (B, T, C, *S) through
@@ -96,6 +97,7 @@ class StagedNetwork(nn.Module):
     """
 
     config_type = StagedConfig
+    config: StagedConfig
 
     def __init__(self, config: StagedConfig):
         super().__init__()
@@ -133,6 +135,12 @@ class StagedNetwork(nn.Module):
         if self.config.forecaster:
             return self._forecast(context, horizon)
         return self._read_own(context, horizon)
+
+    def example(self) -> str:
+        """Return how the network is called, for the card."""
+        axes = ", ".join(("B", "T", str(self.config.channels), *"DHW"[3 - self.config.spatial_dims :]))
+        horizon = ", horizon=10" if self.config.forecaster else ""
+        return f"output = model(frames{horizon})  # frames: ({axes})"
 
     def run(self, context: Tensor, states: list[States] | None = None) -> tuple[Tensor, list[States]]:
         """Run the stages alone.

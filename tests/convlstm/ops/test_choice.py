@@ -28,6 +28,14 @@ def test_argument_and_variable_force_either(monkeypatch) -> None:
     assert not ops.is_fused("reference", CPU, torch.float32)
 
 
+def test_the_reference_only_whatever_the_environment_says(monkeypatch) -> None:
+    monkeypatch.setenv(choice.VARIABLE, "fused")
+    with ops.reference_only():
+        assert not ops.is_fused(None, CPU, torch.float32)
+        assert ops.is_fused("fused", CPU, torch.float32)
+    assert ops.is_fused(None, CPU, torch.float32)
+
+
 def test_another_name_is_refused(monkeypatch) -> None:
     with pytest.raises(ValueError, match="implementation is 'fast'; it needs one of auto, reference, fused"):
         ops.is_fused("fast", CPU, torch.float32)
