@@ -11,28 +11,33 @@ ROOT = Path(__file__).parents[1]
 
 # Each module may import those on the lines before its own, and none on its own line.
 ORDER = """
-hashing  functional  files  pictures  arguments  ops.convolution  ops.checks  staged.functions
-ops.reference  ops.kernels.cpu_language  ops.kernels.cuda_language  video
-ops.kernels.plain_lstm  ops.kernels.plain_gru  ops.kernels.cuda_lstm
-ops.kernels.cpu_lstm  ops.kernels.cpu_gru  ops.kernels.cpu_gru_before
-ops.kernels  ops.kernels.cpu  ops.kernels.plain  staged.stages
-ops.kernels.cuda
-ops.choice  ops.lstm_tape
-ops.gru_tape
+arguments  card  files  functional  hashing  importers.archives  importers.inert  metrics \
+    ops.checks  ops.convolution  ops.kernels  ops.kernels.cpu_language  ops.kernels.cuda_language \
+    ops.kernels.plain_gru  ops.kernels.plain_lstm  pictures  staged.functions
+evaluation  importers.foreign  importers.keras_config  importers.keras_files  importers.pickles \
+    importers.plain  ops.choice  ops.kernels.cpu_gru  ops.kernels.cpu_gru_before  ops.kernels.cpu_lstm \
+    ops.kernels.cuda_lstm  ops.kernels.plain  ops.reference  sampling  saving  staged.stages  video
+hub  importers.checking  importers.keras_weights  importers.torch_files  importers.unwrapping \
+    ops.kernels.cpu  ops.kernels.cuda  ops.lstm_tape
+importers.content  ops.gru_tape  ops.head
 ops.gru_before_tape
-ops.head
 ops.passes
 ops.fused
 ops
 base
 cells  staged.cells
-layers  forecaster  staged.modules
-networks  staged.network
-sampling  rollouts  metrics  checkpoint  staged
-evaluation  settings  importers.foreign  exporters.keras  exporters.torch_rnn
-training  importers.building  exporters
-importers.torch_rnn
-importers
+forecaster  layers  staged.modules
+export.graphs  exporters.torch_rnn  networks  rollouts  staged.network
+export.program  matching  staged  training
+export.onnx_file  exporters.keras  importers.building  registry
+checkpoint  export  exporters  importers.automan000  importers.encoder_forecaster  importers.holmdk \
+    importers.keras_layers  importers.ndrplz  importers.openstl  importers.sladewinter \
+    importers.torch_rnn
+export.command  importers.hzzone  importers.jhhuang96  importers.keras_bare  pretrained  settings \
+    transfer
+importers.keras  importers.vpsuite
+importers.sources
+importers  importers.command
 __main__
 """
 LEVELS = {
