@@ -7,8 +7,8 @@ networks that forecast video with them, their rollouts, checkpoints, and the sco
 from convlstm.cells import ConvGRUCell, ConvLSTMCell, ConvRNNCell
 from convlstm.checkpoint import load_checkpoint, save_checkpoint
 from convlstm.evaluation import evaluate
-from convlstm.exporters import export_checkpoint
 from convlstm.export import export_onnx, export_program
+from convlstm.exporters import export_checkpoint
 from convlstm.forecaster import Forecaster, ForecasterState
 from convlstm.importers import from_torch, import_checkpoint
 from convlstm.layers import ConvGRU, ConvLSTM, ConvRNN
@@ -40,9 +40,9 @@ __all__ = [
     "create_model",
     "evaluate",
     "export_checkpoint",
-    "from_pretrained",
     "export_onnx",
     "export_program",
+    "from_pretrained",
     "from_torch",
     "import_checkpoint",
     "list_models",

@@ -13,7 +13,7 @@ from torch.testing import assert_close
 import train
 from convlstm import load_checkpoint, save_checkpoint, training
 from convlstm.checkpoint import read_config
-from convlstm.networks import build
+from convlstm.registry import build
 from convlstm.settings import provenance
 
 FEW = dataclasses.replace(

@@ -28,14 +28,14 @@ base
 cells  staged.cells
 forecaster  layers  staged.modules
 export.graphs  exporters.torch_rnn  networks  rollouts  staged.network
-export.program  matching  staged  training
-export.onnx_file  exporters.keras  importers.building  registry
-checkpoint  export  exporters  importers.automan000  importers.encoder_forecaster  importers.holmdk \
-    importers.keras_layers  importers.ndrplz  importers.openstl  importers.sladewinter \
+matching  staged  training
+exporters.keras  importers.building  registry
+checkpoint  export.program  exporters  importers.automan000  importers.encoder_forecaster \
+    importers.holmdk  importers.keras_layers  importers.ndrplz  importers.openstl  importers.sladewinter \
     importers.torch_rnn
-export.command  importers.hzzone  importers.jhhuang96  importers.keras_bare  pretrained  settings \
+export.onnx_file  importers.hzzone  importers.jhhuang96  importers.keras_bare  pretrained  settings \
     transfer
-importers.keras  importers.vpsuite
+export  export.command  importers.keras  importers.vpsuite
 importers.sources
 importers  importers.command
 __main__

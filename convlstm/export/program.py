@@ -15,7 +15,7 @@ from torch.export import Dim, ExportedProgram
 from convlstm import ops
 from convlstm.export.graphs import Graph
 from convlstm.files import write_atomically
-from convlstm.networks import config_to_dict
+from convlstm.registry import config_to_dict
 
 Shape = tuple[int | str, ...]
 """Sizes: numbers where they are fixed, else names, as "batch" or "4*rows"."""

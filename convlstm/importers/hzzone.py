@@ -30,11 +30,11 @@ def imported(foreign: Foreign, source: str, layout: str) -> Imported:
     if "_conv.weight" in foreign.tensors:
         cell = _cell(foreign, "")
         used = ["_conv.weight", "_conv.bias", *PEEPHOLES]
-        facts = {"layers": (str(cell.stage),), "dropped": unused(foreign, used)}
+        lines, dropped = (str(cell.stage),), unused(foreign, used)
         model, guesses, forecasts = stack([cell]), [], False
     else:
         model, lines, guesses = encoder_forecaster(foreign, "forecaster", partial(_cell_of, foreign))
-        facts, forecasts = {"layers": lines}, True
+        dropped, forecasts = {}, True
     return Imported(
         model,
         source=source,
@@ -43,7 +43,8 @@ def imported(foreign: Foreign, source: str, layout: str) -> Imported:
         output_layout=layout,
         forecasts=forecasts,
         guesses=tuple(guesses),
-        **facts,
+        layers=lines,
+        dropped=dropped,
     )
 
 

@@ -6,7 +6,7 @@ project's other files hold a ConvGRU (its flag for the ConvLSTM trained that too
 
 from functools import partial
 
-from convlstm.importers.building import Part, fused_cell, stack, unused
+from convlstm.importers.building import Part, fused_cell, stack
 from convlstm.importers.encoder_forecaster import STRIDES, encoder_forecaster
 from convlstm.importers.foreign import Foreign, Imported, Source
 
@@ -27,16 +27,22 @@ def convert(foreign: Foreign) -> Imported:
             "this is the ConvGRU of jhhuang96/ConvLSTM-PyTorch (its -clstm flag trained that too), with "
             "group norms inside the cell, which no GRU of this library has: only its ConvLSTM is imported"
         )
-    facts = {"source": "jhhuang96/ConvLSTM-PyTorch", "gates": "i, f, g, o"}
     if "conv.0.weight" in foreign.tensors:
         cell = _cell(foreign, "")
-        used = [f"conv.{n}.{end}" for n in (0, 1) for end in ("weight", "bias")]
-        layout = {"input_layout": "t b c h w", "output_layout": "t b c h w"}
-        dropped = unused(foreign, used)
-        return Imported(stack([cell]), layers=(str(cell.stage),), dropped=dropped, **layout, **facts)
-    make_cell = partial(_cell_of, foreign)
-    model, lines, guesses = encoder_forecaster(foreign, "decoder", make_cell)
-    return Imported(model, layers=lines, forecasts=True, guesses=tuple(guesses), **facts)
+        model, lines, guesses, layout = stack([cell]), (str(cell.stage),), [], "t b c h w"
+    else:
+        model, lines, guesses = encoder_forecaster(foreign, "decoder", partial(_cell_of, foreign))
+        layout = "b t c h w"
+    return Imported(
+        model,
+        source="jhhuang96/ConvLSTM-PyTorch",
+        layers=lines,
+        gates="i, f, g, o",
+        input_layout=layout,
+        output_layout=layout,
+        forecasts="conv.0.weight" not in foreign.tensors,
+        guesses=tuple(guesses),
+    )
 
 
 def _is_gru(foreign: Foreign) -> bool:

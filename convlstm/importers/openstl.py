@@ -6,6 +6,8 @@ h = o * tanh(c), under the same names: the user says which. With layer norms, of
 two convolutions.
 """
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
@@ -15,7 +17,7 @@ from convlstm.networks import StackedForecaster, StackedForecasterConfig
 from convlstm.staged.stages import Convolution, Patches, Recurrent
 
 HEAD = "conv_last.weight"
-GENERATIONS = {"old": "candidate", "new": "cell"}
+GENERATIONS: dict[str, Literal["candidate", "cell"]] = {"old": "candidate", "new": "cell"}
 
 
 def recognises(foreign: Foreign) -> bool:
@@ -40,7 +42,8 @@ def convert(foreign: Foreign) -> Imported:
     cells = [f"cell_list.{n}." for n in numbered(foreign.tensors, "cell_list.", ".conv_x.0.weight")]
     parts = [_cell(foreign, cell, GENERATIONS[generation]) for cell in cells]
     head = foreign.tensor(HEAD)
-    if head.shape != (parts[0].stage.input_channels, parts[-1].stage.hidden_channels, 1, 1):
+    stages = _stages(parts)
+    if head.shape != (stages[0].input_channels, stages[-1].hidden_channels, 1, 1):
         raise ValueError(f"{HEAD} has shape {tuple(head.shape)}, which does not turn states into patches")
     patch = _patch_size(foreign, settings, len(head))
     model = (_forecaster if _ours(parts) else _staged)(parts, head, patch)
@@ -63,7 +66,7 @@ def convert(foreign: Foreign) -> Imported:
 _ENDS = ("weight", "bias")
 
 
-def _cell(foreign: Foreign, cell: str, output: str) -> Part:
+def _cell(foreign: Foreign, cell: str, output: Literal["candidate", "cell"]) -> Part:
     ih, hh = (foreign.tensor(f"{cell}conv_{x}.0.weight") for x in "xh")
     weights = {"weight_ih": ih, "weight_hh": hh}
     fields = {}
@@ -92,15 +95,19 @@ def _patch_size(foreign: Foreign, settings: dict, channels: int) -> int:
     return foreign.option("patch_size", choices, why)
 
 
+def _stages(parts: list[Part]) -> list[Recurrent]:
+    return [part.stage for part in parts if isinstance(part.stage, Recurrent)]
+
+
 def _ours(parts: list[Part]) -> bool:
-    stages = [part.stage for part in parts if isinstance(part.stage, Recurrent)]
+    stages = _stages(parts)
     sizes = {size for stage in stages for size in stage.kernel_size}
     return all(stage.plain for stage in stages) and len(sizes) == 1
 
 
 def _forecaster(parts: list[Part], head: Tensor, patch: int) -> nn.Module:
     """Ours: its head reads all layers, all but the last of them through zeros, and its biases are zero."""
-    stages = [part.stage for part in parts if isinstance(part.stage, Recurrent)]
+    stages = _stages(parts)
     widths = tuple(stage.hidden_channels for stage in stages)
     config = StackedForecasterConfig(
         channels=len(head) // patch**2,

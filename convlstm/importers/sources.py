@@ -68,9 +68,7 @@ def import_checkpoint(path: str | Path, source: str = "auto", **options: Any) ->
     return import_foreign(path, source, options).model
 
 
-def import_foreign(
-    path: str | Path, source: str = "auto", options: Mapping[str, Any] | None = None
-) -> Imported:
+def import_foreign(path: str | Path, source: str, options: Mapping[str, Any]) -> Imported:
     """Do what `import_checkpoint` does; return the model with all that was recognised."""
     content = read_content(path)
     foreign = _foreign(content, options)

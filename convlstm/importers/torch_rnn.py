@@ -13,12 +13,8 @@ from convlstm.layers import ConvGRU, ConvLSTM, ConvRNN
 
 _LAYERS = {nn.RNN: ConvRNN, nn.LSTM: ConvLSTM, nn.GRU: ConvGRU}
 _CELLS = {nn.RNNCell: ConvRNNCell, nn.LSTMCell: ConvLSTMCell, nn.GRUCell: ConvGRUCell}
-# By the rows of weight_hh per hidden unit: a layer, its cell, the gates.
-_KINDS = {
-    1: (nn.RNN, nn.RNNCell, "none"),
-    3: (nn.GRU, nn.GRUCell, "r, z, n"),
-    4: (nn.LSTM, nn.LSTMCell, "i, f, g, o"),
-}
+# By the rows of weight_hh per hidden unit: a layer and its gates.
+_KINDS = {1: (nn.RNN, "none"), 3: (nn.GRU, "r, z, n"), 4: (nn.LSTM, "i, f, g, o")}
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
@@ -112,8 +108,10 @@ def recognises(foreign: Foreign) -> bool:
 
 
 def convert(foreign: Foreign) -> Imported:
-    """Return a batch-first ConvRNN, ConvLSTM or ConvGRU with a 1x1 kernel, or such a cell."""
+    """Return a batch-first ConvRNN, ConvLSTM or ConvGRU with a 1x1 kernel; of a cell, one of one layer."""
     tensors, end = foreign.tensors, _end(foreign)
+    if end == "":
+        tensors, end = {f"{name}_l0": tensor for name, tensor in tensors.items()}, "_l0"
     if end is None:  # where the user named the source
         raise ValueError("weight_ih_l0 and weight_hh_l0 are missing, or a cell's weight_ih and weight_hh")
     if projection := next((name for name in tensors if name.startswith("weight_hr_l")), None):
@@ -130,22 +128,22 @@ def convert(foreign: Foreign) -> Imported:
     if len(dtypes) > 1 or dtypes.isdisjoint(_DTYPES):
         found = ", ".join(sorted(map(str, dtypes)))
         raise ValueError(f"the file's tensors are of {found}; they need one real floating type")
-    layer, cell, order = _KINDS[gates]
+    layer, order = _KINDS[gates]
     options: dict[str, Any] = {"bias": f"bias_ih{end}" in tensors, "dtype": weight_ih.dtype}
     if layer is nn.RNN:
         options["nonlinearity"] = foreign.option("nonlinearity", ("tanh", "relu"), "an RNN may have either")
     spatial_dims = foreign.options.get("spatial_dims", 2)
     if spatial_dims not in (1, 2, 3):
         raise ValueError(f"spatial_dims is {spatial_dims!r}; it needs 1, 2 or 3")
-    if end:
-        options["num_layers"] = len(numbered(tensors, "weight_ih_l", ""))
-        options["bidirectional"] = f"weight_ih{end}_reverse" in tensors
-        options["batch_first"] = True
-    module = (layer if end else cell)(inputs, hidden, device="meta", **options).to_empty(device="cpu")
+    options["num_layers"] = len(numbered(tensors, "weight_ih_l", ""))
+    options["bidirectional"] = f"weight_ih{end}_reverse" in tensors
+    options["batch_first"] = True
+    module = layer(inputs, hidden, device="meta", **options).to_empty(device="cpu")
     load(module, tensors)
     model = from_torch(module, spatial_dims=spatial_dims)
+    assert isinstance(model, ConvRecurrent)
     time_first = foreign.options.get("batch_first", True) is False
-    layout = ("t b c" if time_first else "b t c") if end else "b c"
+    layout = "t b c" if time_first else "b t c"
     return Imported(
         model,
         source=f"torch.nn.{type(module).__name__}",
@@ -153,7 +151,7 @@ def convert(foreign: Foreign) -> Imported:
         gates=order,
         input_layout=layout,
         output_layout=layout,
-        guesses=() if "batch_first" in foreign.options or not end else ("the input has its batch first",),
+        guesses=() if "batch_first" in foreign.options else ("the input has its batch first",),
     )
 
 
@@ -166,14 +164,11 @@ def _end(foreign: Foreign) -> str | None:
     return None
 
 
-def _lines(model: ConvRecurrent | ConvCell) -> tuple[str, ...]:
+def _lines(model: ConvRecurrent) -> tuple[str, ...]:
     """Describe each layer, as the stages of a StagedNetwork describe themselves."""
-    cells, both = [model], ""
-    if isinstance(model, ConvRecurrent):
-        cells = list(model.cells)[:: 2 if model.bidirectional else 1]
-        both = ", both directions, concat" if model.bidirectional else ""
+    both = ", both directions, concat" if model.bidirectional else ""
     lines = []
-    for cell in cells:
+    for cell in list(model.cells)[:: 2 if model.bidirectional else 1]:
         assert isinstance(cell, ConvCell)
         taps = "x".join(map(str, cell.kernel_size))
         lines.append(f"{type(model).__name__} {cell.input_channels} -> {cell.hidden_channels}, {taps}{both}")

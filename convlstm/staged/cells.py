@@ -104,13 +104,14 @@ class ForeignLSTMCell(ConvCell):
             gates = F.group_norm(gates, stage.groups, self.norm_weight, self.norm_bias)
         i, f, g, o = gates.chunk(4, dim=1)  # (B, C, *S) each
         activation, gate = ACTIVATIONS[stage.activation], ACTIVATIONS[stage.recurrent_activation]
-        w_ci, w_cf, w_co = self._peepholes(h)
-        if w_ci is not None:
+        peepholes = self._peepholes(h)
+        if peepholes is not None:
+            w_ci, w_cf, _ = peepholes
             i, f = i + w_ci * c, f + w_cf * c
         g = activation(g)
         c = gate(f) * c + gate(i) * g
-        if w_co is not None:
-            o = o + w_co * c
+        if peepholes is not None:
+            o = o + peepholes[2] * c
         return gate(o) * (activation(c) if stage.output == "cell" else g), c
 
     def _from_input(self, x: Tensor) -> Tensor:
@@ -127,9 +128,9 @@ class ForeignLSTMCell(ConvCell):
             raise ValueError(f"frames of {tuple(x.shape[2:])} at a cell whose layer norms are for {frame}")
         return F.layer_norm(x, weight.shape, weight, bias)
 
-    def _peepholes(self, h: Tensor) -> tuple[Tensor, ...] | tuple[None, None, None]:
+    def _peepholes(self, h: Tensor) -> tuple[Tensor, ...] | None:
         if self.weight_ch is None:
-            return None, None, None
+            return None
         frame = tuple(self.weight_ch.shape[1:])
         if self.stage.peephole != "channel" and tuple(h.shape[2:]) != frame:
             raise ValueError(f"frames of {tuple(h.shape[2:])} at a cell whose peepholes are for {frame}")

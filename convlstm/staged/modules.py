@@ -5,6 +5,7 @@ Letters: T time, B batch, C channels, S the one to three spatial axes. A sequenc
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +21,11 @@ from convlstm.staged.functions import ACTIVATIONS, CONVOLUTIONS, pad_same
 States = tuple[Tensor, ...]
 """The last states of a recurrent stage: h and c, and those of the second direction where there is one."""
 
-_TRANSPOSED = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
+_TRANSPOSED: dict[int, Callable[..., Tensor]] = {
+    1: F.conv_transpose1d,
+    2: F.conv_transpose2d,
+    3: F.conv_transpose3d,
+}
 
 
 class RecurrentModule(nn.Module):
@@ -51,6 +56,8 @@ class RecurrentModule(nn.Module):
 class ConvolutionModule(nn.Module):
     """A convolution of each frame, or over time too, or a transposed one."""
 
+    bias: nn.Parameter | None
+
     def __init__(self, stage: stages.Convolution):
         super().__init__()
         self.stage = stage
@@ -70,7 +77,8 @@ class ConvolutionModule(nn.Module):
         return _each_frame(self._convolve, x, len(self.stage.kernel_size))
 
     def _convolve(self, x: Tensor) -> Tensor:
-        stage, options = self.stage, {"stride": self.stage.stride, "dilation": self.stage.dilation}
+        stage = self.stage
+        options: dict[str, Any] = {"stride": stage.stride, "dilation": stage.dilation}
         if stage.transposed:
             options |= {"padding": stage.padding, "output_padding": stage.output_padding}
             return _TRANSPOSED[len(stage.kernel_size)](x, self.weight, self.bias, **options)

@@ -3,6 +3,8 @@
 Each has the names, the gate order and the quirks of its project, and computes with torch alone.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -14,7 +16,14 @@ def states(x: Tensor, hidden: int) -> tuple[Tensor, Tensor]:
     return h, h
 
 
-class FusedCell(nn.Module):
+class Model(nn.Module):
+    """A module whose parts go by names that only their project chose."""
+
+    def __getattr__(self, name: str) -> Any:
+        return super().__getattr__(name)
+
+
+class FusedCell(Model):
     """One convolution over [x | h], gates in any order, per-pixel peepholes where there are any."""
 
     def __init__(
@@ -55,7 +64,7 @@ def over_time(
     return torch.stack(outputs, dim=1), h, c
 
 
-class Ndrplz(nn.Module):
+class Ndrplz(Model):
     """A stack of cells."""
 
     def __init__(self, inputs: int, widths: list[int], kernels: list[int], bias: bool = True):
@@ -65,19 +74,20 @@ class Ndrplz(nn.Module):
         self.cell_list = nn.ModuleList(cells)
 
     def forward(self, x: Tensor) -> Tensor:
-        for cell in self.cell_list:
+        for n in range(len(self.cell_list)):
+            cell: Any = self.cell_list[n]
             x = over_time(cell, x)[0]
         return x
 
 
-class Automan(nn.Module):
+class Automan(Model):
     """Eight convolutions a cell; one frame read again and again."""
 
     def __init__(self, inputs: int, widths: list[int], frame: tuple[int, int] | None):
         super().__init__()
         self.widths = widths
         for n, (i, c) in enumerate(zip([inputs, *widths], widths, strict=False)):
-            cell = nn.Module()
+            cell = Model()
             for gate in "ifco":
                 cell.add_module(f"Wx{gate}", nn.Conv2d(i, c, 3, padding=1))
                 cell.add_module(f"Wh{gate}", nn.Conv2d(c, c, 3, padding=1, bias=False))
@@ -106,19 +116,19 @@ class Automan(nn.Module):
         return torch.stack([outputs[n] for n in kept], dim=1)
 
 
-class Sladewinter(nn.Module):
+class Sladewinter(Model):
     """Layers with batch norms between; the next frame out. Frames are (B, C, T, H, W)."""
 
     def __init__(self, channels: int, hidden: int, frame: tuple[int, int], activation: str):
         super().__init__()
         self.sequential = nn.Sequential()
         for n, inputs in enumerate((channels, hidden), start=1):
-            layer = nn.Module()
+            layer = Model()
             layer.convLSTMcell = FusedCell(inputs, hidden, 3, "ifgo")
             layer.convLSTMcell.add_peepholes("W_ci W_cf W_co", hidden, *frame)
             layer.convLSTMcell.activation = getattr(torch, activation)
             self.sequential.add_module(f"convlstm{n}", layer)
-            norm = nn.BatchNorm3d(hidden)
+            norm: Any = nn.BatchNorm3d(hidden)
             nn.init.normal_(norm.weight)
             nn.init.normal_(norm.bias)
             norm.running_mean.normal_()
@@ -134,7 +144,7 @@ class Sladewinter(nn.Module):
         return torch.sigmoid(self.conv(x[:, :, -1]))
 
 
-class Holmdk(nn.Module):
+class Holmdk(Model):
     """Two cells encode, two decode from zeros; out come (B, 1, T, H, W)."""
 
     def __init__(self, channels: int, hidden: int):
@@ -172,8 +182,8 @@ class NormedCell(FusedCell):
         self.conv = nn.Sequential(self.conv, norm)
 
 
-class EncoderForecaster(nn.Module):
-    """Down by strided convolutions, and up again; kernels 3, 4 or 7 and 5 or so, as the projects have them."""
+class EncoderForecaster(Model):
+    """Down by strided convolutions and up again, with the kernels that the projects have."""
 
     def __init__(self, make_cell, second: str, stages: list[tuple[int, int, int]], widths: list[int]):
         super().__init__()
@@ -219,7 +229,7 @@ class EncoderForecaster(nn.Module):
         return x.unflatten(0, (batch, -1))
 
 
-class OpenSTL(nn.Module):
+class OpenSTL(Model):
     """A stack over patches that reads its own frames after the context."""
 
     def __init__(
@@ -230,9 +240,9 @@ class OpenSTL(nn.Module):
         self.cell_list = nn.ModuleList()
         ends = [channels * patch**2, *widths]
         for i, c in zip(ends, widths, strict=False):
-            cell = nn.Module()
+            cell = Model()
             for name, inputs, rows in (("conv_x", i, 4 * c), ("conv_h", c, 4 * c), ("conv_o", 2 * c, c)):
-                layers: list[nn.Module] = [nn.Conv2d(inputs, rows, 3, padding=1, bias=False)]
+                layers: list[Any] = [nn.Conv2d(inputs, rows, 3, padding=1, bias=False)]
                 if frame:
                     layers.append(nn.LayerNorm([rows, *frame]))
                     nn.init.normal_(layers[1].weight)
@@ -244,12 +254,14 @@ class OpenSTL(nn.Module):
     def forward(self, frames: Tensor, horizon: int) -> Tensor:
         p, given = self.patch, frames.shape[1]
         B, _, C, H, W = frames.shape
-        memory, x, outputs = [None] * len(self.widths), None, []
+        memory: list[Any] = [None] * len(self.widths)
+        x, outputs = frames[:, 0], []
         for t in range(given + horizon - 1):
             if t < given:  # (B, C, H, W) -> (B, p p C, H / p, W / p), index (dy p + dx) C + c
                 x = frames[:, t].reshape(B, C, H // p, p, W // p, p).permute(0, 3, 5, 1, 2, 4)
                 x = x.reshape(B, -1, H // p, W // p)
-            for n, cell in enumerate(self.cell_list):
+            for n in range(len(self.cell_list)):
+                cell: Any = self.cell_list[n]
                 h, c = memory[n] or states(x, self.widths[n])
                 ix, fx, gx, ox = cell.conv_x(x).chunk(4, dim=1)
                 ih, fh, gh, oh = cell.conv_h(h).chunk(4, dim=1)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from convlstm.base import ConvCell, ConvRecurrent
+from convlstm.base import ConvRecurrent
 from convlstm.importers.foreign import Foreign, Imported
 from convlstm.importers.torch_rnn import SOURCE
 
@@ -41,7 +41,7 @@ def compare(module: nn.Module, kind: str, x: Tensor, hx: list[Tensor], imported:
     """Compare outputs and states: vectors are frames of one pixel."""
 
     def call(network: nn.Module, x: Tensor, hx: list[Tensor]) -> list[Tensor]:
-        return flatten(network(x, *([tuple(hx)] if kind == "LSTM" else hx)) if hx else network(x))
+        return flatten(network(x, *pair(kind, hx)) if hx else network(x))
 
     def lift(vectors: Tensor) -> Tensor:
         return vectors[(..., *(None,) * dims)]
@@ -75,11 +75,20 @@ def test_layers(kind: str, num_layers: int, bidirectional: bool, bias: bool) -> 
 @pytest.mark.parametrize("bias", [False, True])
 def test_cells(kind: str, bias: bool) -> None:
     module = make(kind, cell=True, bias=bias)
-    imported = convert(module, kind)
-    assert isinstance(imported.model, ConvCell)
-    assert imported.input_layout == imported.output_layout == "b c"
+    layer = convert(module, kind).model
     hx = [torch.randn(B, C, dtype=torch.float64) for _ in range(1 + (kind == "LSTM"))]
-    compare(module, kind, torch.randn(B, C_IN, dtype=torch.float64), hx, imported, 2)
+    x = torch.randn(B, C_IN, dtype=torch.float64)
+    lifted = [state[None, ..., None, None] for state in hx]  # (1, B, C, 1, 1)
+    expected, (_, *found) = (
+        module(x, *pair(kind, hx)),
+        flatten(layer(x[:, None, :, None, None], *pair(kind, lifted))),
+    )
+    for one, other in zip(found, flatten(expected), strict=True):
+        torch.testing.assert_close(one[0, ..., 0, 0], other, rtol=0, atol=1e-12)
+
+
+def pair(kind: str, states: list[Tensor]) -> list[Any]:
+    return [tuple(states)] if kind == "LSTM" else states
 
 
 @pytest.mark.parametrize("dims", [1, 2, 3])
