@@ -9,10 +9,11 @@ from typing import Any
 
 import torch
 
-from convlstm import checkpoint
+from convlstm import pretrained
 from convlstm.export.graphs import FORMS, Graph, make_graph
 from convlstm.export.onnx_file import OPSET, open_session, packages, run_session, save_onnx
 from convlstm.export.program import Exported, save_program
+from convlstm.forecaster import as_forecaster
 
 RUNS, SECONDS = 20, 3.0  # of a latency, at most
 
@@ -25,7 +26,10 @@ def add_command(commands: Any) -> None:
         description="Write a network as a file that runs without this library: .onnx for onnxruntime, .pt2 "
         "for torch.export. What it computes is compared with the network before it is written.",
     )
-    command.add_argument("checkpoint", type=Path, help="a run of train.py, or another checkpoint directory")
+    command.add_argument(
+        "checkpoint",
+        help="a run of train.py or another checkpoint directory, a name with shipped weights, hf://OWNER/NAME",
+    )
     command.add_argument(
         "-o", "--output", type=Path, default=Path("model.onnx"), help=".onnx or .pt2 (default: %(default)s)"
     )
@@ -61,7 +65,7 @@ def _export(options: argparse.Namespace) -> None:
             packages()
         except ImportError as error:
             raise ValueError(str(error)) from error
-    model = checkpoint.load_checkpoint(options.checkpoint)
+    model = as_forecaster(pretrained.from_pretrained(options.checkpoint), str(options.checkpoint))
     graph = make_graph(model, options.form, options.context, options.horizon, tuple(options.size))
     print(f"{options.checkpoint}: {type(model).__name__}, {_form_in_words(graph)}", flush=True)
     to_onnx = path.suffix == ".onnx"

@@ -65,7 +65,7 @@ def _layers(model: nn.Module) -> Layers:
         ]
     elif isinstance(model, StagedNetwork):
         others = [str(stage) for stage in model.config.stages if not isinstance(stage, Recurrent)]
-        others += [f"a {name}" for name in ("forecaster", "head") if getattr(model.config, name)]
+        others += ["a forecaster"] if model.config.forecaster else []
         if others:
             raise ValueError(f"model has {others[0]}; Keras files are for stacks of ConvLSTM layers alone")
         layers = []

@@ -109,7 +109,6 @@ def test_activations_have_the_names_of_keras() -> None:
         (staged(recurrent(C_IN, C, stride=(2, 1), dilation=(1, 2))), "model has a stride and a dilation in"),
         (staged(recurrent(C_IN, C), Activation(name="relu")), "model has relu; Keras files are for stacks"),
         (staged(recurrent(C_IN, C), forecaster=(recurrent(C, C),)), "model has a forecaster; Keras files"),
-        (staged(recurrent(C_IN, C), head=(recurrent(C, C),)), "model has a head; Keras files"),
     ],
 )
 def test_what_keras_has_no_layers_for_is_refused(model: nn.Module, message: str, tmp_path: Path) -> None:
