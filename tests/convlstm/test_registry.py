@@ -17,9 +17,12 @@ from convlstm import (
     EncoderForecasterConfig,
     StackedForecaster,
     StackedForecasterConfig,
+    StagedNetwork,
 )
 from convlstm.registry import NETWORKS, construct
 from convlstm.saving import Configured, Savable
+from convlstm.staged import StagedConfig
+from convlstm.staged.stages import Convolution, Recurrent
 
 SIZES = {"input_channels": 2, "hidden_channels": 3, "kernel_size": (2, 3), "num_layers": 2, "bias": False}
 SHARED = {**SIZES, "batch_first": True, "dropout": 0.25, "bidirectional": True}
@@ -34,8 +37,13 @@ ARGUMENTS: dict[type[Savable], dict[str, Any]] = {
 def networks() -> list[Savable]:
     small = {"hidden_channels": (3, 2), "kernel_size": 2, "patch_size": 2, "cell": "gru", "peephole": None}
     layers = [kind(**arguments) for kind, arguments in ARGUMENTS.items()]
+    stages = (
+        Recurrent(input_channels=2, hidden_channels=3, kernel_size=(2, 3), peephole=(4, 6), norm="group"),
+        Convolution(input_channels=3, output_channels=2, kernel_size=(1, 1)),
+    )
     return [
         *layers,
+        StagedNetwork(StagedConfig(channels=2, stages=stages)),
         StackedForecaster(StackedForecasterConfig(**small)),
         EncoderForecaster(EncoderForecasterConfig(**small)),
     ]
