@@ -33,8 +33,8 @@ from convlstm.networks import build
 
 CONTEXT, HORIZON, SIZE = 2, 2, (12, 8)
 # Small, since the exporters take seconds for each layer and frame.
-SMALL: dict[str, Any] = {"hidden_channels": (3,), "kernel_size": 3, "patch_size": 2}
-TWO = SMALL | {"hidden_channels": (3, 2)}
+SMALL: Any = {"hidden_channels": (3,), "kernel_size": 3, "patch_size": 2}
+TWO: Any = SMALL | {"hidden_channels": (3, 2)}
 NETWORKS = {
     "stacked lstm": StackedForecasterConfig(**TWO, peephole="channel", channels=3, output="sigmoid"),
     "stacked gru": StackedForecasterConfig(**SMALL | {"kernel_size": 4, "patch_size": 1}, cell="gru"),
@@ -204,7 +204,9 @@ def test_a_program_is_made_of_torchs_operators_and_leaves_the_model_alone(monkey
     monkeypatch.setenv("CONVLSTM_OPS", "fused")
     model = StackedForecaster(NETWORKS["stacked lstm"]).train()  # type: ignore[arg-type]
     before = {name: parameter.clone() for name, parameter in model.state_dict().items()}
-    program = export_program(model, form="step", size=(4, 4))
+    program = export_program(model, form="step", size=(2, 2))  # of a single patch
+    sizes = [node.meta["val"].shape for node in program.graph.nodes if node.name.startswith("inputs_")]
+    assert all(isinstance(shape[axis], torch.SymInt) for shape in sizes for axis in (0, 2, 3))
     assert {str(node.target).split(".")[0] for node in program.graph.nodes if node.op == "call_function"} <= {
         "aten",
         "<built-in function getitem>",

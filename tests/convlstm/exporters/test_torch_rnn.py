@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 import convlstm
 from convlstm import export_checkpoint
+from convlstm.base import ConvCell
 from convlstm.importers.foreign import Foreign
 from convlstm.importers.torch_rnn import SOURCE
 
