@@ -29,7 +29,7 @@ from convlstm import (
     stream,
 )
 from convlstm.__main__ import main
-from convlstm.networks import build
+from convlstm.registry import build
 
 CONTEXT, HORIZON, SIZE = 2, 2, (12, 8)
 # Small, since the exporters take seconds for each layer and frame.

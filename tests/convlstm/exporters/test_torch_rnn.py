@@ -40,7 +40,7 @@ def compare(ours: nn.Module, theirs: nn.Module, x: Tensor, kind: str, path: Path
     for actual, expected in zip(flatten(theirs(x)), flatten(ours(x[..., None, None])), strict=True):
         torch.testing.assert_close(actual[..., None, None], expected, rtol=0, atol=1e-12)
     options = {"nonlinearity": kind} if kind in ("tanh", "relu") else {}
-    again = SOURCE.convert(Foreign(tensors, options)).model
+    again: Any = SOURCE.convert(Foreign(tensors, options)).model
     again = again.cells[0] if isinstance(ours, ConvCell) else again  # a cell comes back as a layer of one
     assert type(again) is type(ours)
     torch.testing.assert_close(again.state_dict(), ours.state_dict(), rtol=0, atol=0)
