@@ -44,7 +44,10 @@ class Foreign:
     def option(self, name: str, choices: Sequence[Any], why: str) -> Any:
         """Return what the user chose; where nothing was, an error that lists the choices."""
         if name not in self.options:
-            raise ValueError(f"{name} is not in the file: {why}; say {_either(name, choices)}")
+            raise ValueError(
+                f"{name} is not in the file: {why}; say {_either(name, choices)} (on the command line: "
+                f"--option {name}={choices[0]})"
+            )
         by_text = {str(choice): choice for choice in choices}  # 2 on a command line, "2" in a call
         if str(self.options[name]) not in by_text:
             raise ValueError(f"{name} is {self.options[name]!r}; it needs one of {_listed(choices)}")
