@@ -12,7 +12,8 @@ ROOT = Path(__file__).parents[1]
 # Each module may import those on the lines before its own, and none on its own line.
 ORDER = """
 hashing  functional  files  pictures  arguments  ops.convolution  ops.checks
-importers.inert  importers.archives  ops.reference  ops.kernels.cpu_language  ops.kernels.cuda_language  video
+importers.inert  importers.archives  importers.hdf5_reader
+ops.reference  ops.kernels.cpu_language  ops.kernels.cuda_language  video
 importers.pickles  importers.plain  importers.keras_files
 importers.torch_files  importers.unwrapping
 importers.content
