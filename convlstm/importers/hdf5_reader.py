@@ -1,7 +1,7 @@
 """Reads an HDF5 file of Keras in a process of its own: on some damaged files libhdf5 never comes back.
 
 Run as a script, with a path or with the file's content on standard input, it writes a header and the arrays
-to standard output; keras_files.py starts it, and reads that. It imports nothing of the project, to start fast.
+to standard output; keras_files.py starts it, and reads that. It imports nothing else of the project.
 """
 
 import contextlib
@@ -46,9 +46,7 @@ def read(source: Path | bytes) -> tuple[dict[str, Any], list[np.ndarray]]:
         for path, dataset in _datasets(base):
             budget -= _size(path, dataset)
             if budget < 0:
-                raise ValueError(
-                    f"its arrays up to {path!r:.80} have {MOST_TIMES_SMALLER} times its size"
-                )
+                raise ValueError(f"its arrays up to {path!r:.80} have {MOST_TIMES_SMALLER} times its size")
             kind, array = _array(path, dataset)
             header["arrays"].append((path, kind, array.shape))
             arrays.append(array)

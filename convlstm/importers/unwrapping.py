@@ -78,27 +78,24 @@ def unwrap(value: Any) -> Found:
             what = {TensorRef: "a single tensor", list: "a list", tuple: "a tuple"}.get(type(value))
             what = what or (f"a {value.name}" if isinstance(value, Stub) else f"a {type(value).__name__}")
             raise ValueError(f"it holds {what:.80}; it needs a state_dict, or what has one")
-        rest = [key for key, item in items.items() if _is_optimizer(item)]
-        holders = [key for key in items if key not in rest and _holds_tensors(found, items[key])]
-        wrappers = [key for key in holders if key in WRAPPERS]
+        rest = {key for key, item in items.items() if _is_optimizer(item)}
+        holders = {key for key in items if key not in rest and _holds_tensors(found, items[key])}
+        wrappers = [key for key in items if key in holders and key in WRAPPERS]
         if len(wrappers) > 1:
             raise ValueError(
                 f"it holds several models, {', '.join(wrappers)}; it needs one: save the one you mean alone"
             )
         if not wrappers:
             _add_nested(found, {key: item for key, item in items.items() if key not in rest}, "", 0)
-            holders += [key for key, item in items.items() if isinstance(item, TensorRef)]
-            _note(found, items, holders)
+            _note(found, items, holders | {key for key, item in items.items() if isinstance(item, TensorRef)})
             break
-        _note(found, items, wrappers)
+        _note(found, items, {wrappers[0]})
         found.wrapper += (wrappers[0],)
         value = items[wrappers[0]]
     else:
         raise ValueError("its weights are wrapped too deep")
     if not found.tensors:
-        raise ValueError(
-            "it holds no tensors by name; it needs a state_dict, or a dict or module that has one"
-        )
+        raise ValueError("it holds no tensors by name; it needs a state_dict, or what has one")
     return found
 
 
@@ -106,7 +103,7 @@ def _items(value: Any) -> dict[Any, Any] | None:
     return value.entries if isinstance(value, Stub) else value if isinstance(value, dict) else None
 
 
-def _note(found: Found, items: dict[Any, Any], weights: list[Any]) -> None:
+def _note(found: Found, items: dict[Any, Any], weights: set[Any]) -> None:
     """Keep what stood beside the weights."""
     for key, item in items.items():
         if key in weights:
