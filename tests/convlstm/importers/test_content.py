@@ -261,6 +261,7 @@ BAD = {
     "script": (rezipped(set_to("constants.pkl", b"N.")), "TorchScript"),
     "safetensors": (struct.pack("<Q", 2**40) + b'{"a":', "header claims 1099511627776 bytes"),
     "safetensors_2": (save({"a": torch.ones(3)})[:-4], "safetensors are damaged"),
+    "safetensors_3": (save({"a\x1b[2J": torch.ones(3)}), "not printable"),
     "tensor": (torch_bytes(torch.ones(3)), "a single tensor"),
     "list": (torch_bytes([torch.ones(3)]), "a list"),
     "nothing": (torch_bytes({"epoch": 3}), "no tensors by name"),
