@@ -108,7 +108,9 @@ def _note(found: Found, items: dict[Any, Any], weights: set[Any]) -> None:
     for key, item in items.items():
         if key in weights:
             continue
-        found.beside.setdefault(key if isinstance(key, str) else f"{key!r:.40}", item)
+        found.beside.setdefault(
+            key if isinstance(key, str) else str(key) if isinstance(key, int | float) else "...", item
+        )
 
 
 def _holds_tensors(found: Found, value: Any) -> bool:
@@ -175,12 +177,14 @@ def _add_module(found: Found, module: Stub, prefix: str, level: int) -> None:
         for key, item in state.items()
         if isinstance(key, str) and not key.startswith("_") and not isinstance(item, TensorRef)
     }
-    transient = state.get("_non_persistent_buffers_set")
-    buffers = state.get("_buffers")
+    transient, buffers = state.get("_non_persistent_buffers_set"), state.get("_buffers")
+    transient = {key for key in transient if isinstance(key, str)} if isinstance(transient, list) else ()
+    places = (state["_parameters"], buffers if isinstance(buffers, dict) else {}, state)
+    found.search(len(transient) + sum(len(named) for named in places))
     # Attributes too: tensors that the author meant to register, as peepholes made on a GPU.
-    for named in (state["_parameters"], buffers if isinstance(buffers, dict) else {}, state):
+    for named in places:
         for key, item in named.items():
-            if isinstance(item, TensorRef) and not (isinstance(transient, list) and key in transient):
+            if isinstance(item, TensorRef) and key not in transient:
                 found.add(_join(prefix, key), item)
     for key, child in state["_modules"].items():
         if is_module(child):

@@ -142,6 +142,7 @@ def test_wrapped_weights_and_what_stands_beside_them(
     assert notes["optimizer_states"][0].keys() == {"param_groups"}
     assert notes["large"] == "a tensor of size [40, 40]"
     assert notes["rng"] == "5000 bytes"
+    assert notes["..."] == [3, 4]
     assert_plain(notes)
 
 
@@ -396,6 +397,22 @@ def doubled(levels: int, leaf: Any, double: Callable[[Any], Any]) -> Any:
 def test_notes_that_unfold_without_end_are_cut(tmp_path: Path, value: Any) -> None:
     content = read_content(saved(tmp_path, value))
     assert_equal(content, {"weight": torch.ones(1)})
+
+
+class Bag:
+    """An object of many attributes, which a pickle may give to many others."""
+
+    def __init__(self, state: dict[str, Any]) -> None:
+        self.__dict__ = state
+
+
+def test_attributes_that_many_objects_share_count_for_each(tmp_path: Path) -> None:
+    """Without that count, this takes a thousand million steps."""
+    state = dict.fromkeys(map(str, range(20_000)))
+    content = read_content(
+        saved(tmp_path, {"weight": torch.ones(1), "note": [Bag(state) for _ in range(50_000)]})
+    )
+    assert content.notes["note"][-1] == "..."
 
 
 def test_weights_that_unfold_without_end_are_refused(tmp_path: Path) -> None:
