@@ -9,9 +9,9 @@ ROOT = Path(__file__).parents[1]
 
 # Each module may import those on the lines before its own, and none on its own line.
 ORDER = """
-arguments  card  files  functional  hashing  importers.archives  importers.inert  metrics \
-    ops.checks  ops.convolution  ops.kernels  ops.kernels.cpu_language  ops.kernels.cuda_language \
-    ops.kernels.plain_gru  ops.kernels.plain_lstm  pictures  staged.functions
+arguments  card  files  functional  hashing  importers.archives  importers.hdf5_reader \
+    importers.inert  metrics  ops.checks  ops.convolution  ops.kernels  ops.kernels.cpu_language \
+    ops.kernels.cuda_language  ops.kernels.plain_gru  ops.kernels.plain_lstm  pictures  staged.functions
 evaluation  importers.foreign  importers.keras_config  importers.keras_files  importers.pickles \
     importers.plain  ops.choice  ops.kernels.cpu_gru  ops.kernels.cpu_gru_before  ops.kernels.cpu_lstm \
     ops.kernels.cuda_lstm  ops.kernels.plain  ops.reference  sampling  saving  staged.stages  video

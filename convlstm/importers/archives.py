@@ -9,7 +9,6 @@ from types import TracebackType
 from typing import Any, BinaryIO, Self
 
 LARGEST_DIRECTORY = 16 * 2**20  # bytes: some 100,000 entries
-LARGEST_PART = 64 * 2**20  # bytes, of an entry that is read as one
 MOST_TIMES_SMALLER = 32  # that an entry may have become by compression
 CHUNK = 2**20
 
@@ -70,10 +69,8 @@ class Archive:
         self.file.close()
 
     def read(self, name: str) -> bytes:
-        """Return an entry of modest size, whole."""
+        """Return an entry that is known to be there, whole."""
         entry = self.entries[name]
-        if entry.file_size > LARGEST_PART:
-            raise ValueError(f"its entry {name!r:.80} has {entry.file_size} bytes; that is too large")
         content = bytearray(self._plausible(entry))
         self._read_into(entry, memoryview(content))
         return bytes(content)

@@ -132,6 +132,9 @@ def _read_safetensors(path: Path, length: int, size: int) -> Content:
             metadata = file.metadata()
     except (SafetensorError, RuntimeError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"its safetensors are damaged: {error}") from error
+    for name in tensors:
+        if len(name) > 1000 or not name.isprintable():
+            raise ValueError(f"a tensor in it has the name {name[:40]!r}, which is too long or not printable")
     return Content(path, "safetensors", tensors, notes={"metadata": metadata} if metadata else {})
 
 

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-MOST_AXES = 64  # of a tensor
+MOST_AXES = 16  # of a tensor
 
 _DTYPES = {
     str(dtype): dtype

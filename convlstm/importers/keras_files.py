@@ -1,29 +1,41 @@
 """What Keras writes, read through h5py, without Keras: Keras 3's .keras and .weights.h5, Keras 2's .h5."""
 
-import io
+import importlib.util
 import json
 import math
-from collections.abc import Iterator
+import os
+import subprocess
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from convlstm.importers.archives import Archive
 
-if TYPE_CHECKING:
-    import h5py
-
 CONFIG, METADATA, WEIGHTS = "config.json", "metadata.json", "model.weights.h5"  # in a .keras file
-MOST_TIMES_SMALLER = 32  # that a file may be than what it holds
-MOST_LINKS = 100_000
-MOST_LEVELS = 32
-LARGEST_ATTRIBUTE = 64 * 2**20  # bytes
-# Keras 2's and Keras 3's; dropped.
-_OPTIMIZERS = ("optimizer_weights", "optimizer")
+SECONDS = 60  # for a file of no size, where the reader's own limit does not hold; a busy machine is slow
+_READER = Path(__file__).with_name("hdf5_reader.py")
+_TYPES = {
+    str(dtype).removeprefix("torch."): dtype
+    for dtype in (
+        torch.float64,
+        torch.float32,
+        torch.float16,
+        torch.bfloat16,
+        torch.int64,
+        torch.int32,
+        torch.int16,
+        torch.int8,
+        torch.uint64,
+        torch.uint32,
+        torch.uint16,
+        torch.uint8,
+        torch.bool,
+    )
+}
 
 
 @dataclass
@@ -58,173 +70,68 @@ def read_hdf5(source: Path | bytes) -> Tree:
 
     Arrays are named by their paths; those under Keras 2's "model_weights" by their paths in it. The notes
     hold layer_names and weight_names ({layer: names}), in Keras's order, the backend, and what was dropped,
-    where the file has them.
+    where the file has them. A process of its own does the reading, so that a file that makes libhdf5 crash
+    or never come back does no harm.
 
     Raises:
         ValueError: a damaged file, or one with links, storage or types that weights do not need.
         ImportError: h5py is not installed.
     """
-    try:
-        import h5py
-    except ImportError as error:
-        raise ImportError('reading files of Keras needs h5py; run pip install "convlstm[import]"') from error
-    try:
-        size = len(source) if isinstance(source, bytes) else source.stat().st_size
-        with h5py.File(io.BytesIO(source) if isinstance(source, bytes) else source, "r") as file:
-            return _read_tree(file, size)
-    except ValueError:
-        raise
-    except Exception as error:  # h5py meets damage with whatever error that has
-        raise ValueError(f"its HDF5 is damaged: {str(error) or type(error).__name__}") from error
-
-
-def _read_tree(file: "h5py.File", size: int) -> Tree:
-    wrapped = _has(file, "model_weights")
-    base = _group(file, "model_weights") if wrapped else file
-    budget = MOST_TIMES_SMALLER * size
-    tensors = {}
-    for path, dataset in _datasets(base):
-        budget -= _size(path, dataset)
-        if budget < 0:
-            raise ValueError(
-                f"its arrays up to {path!r:.80} are more than {MOST_TIMES_SMALLER} times its size"
-            )
-        tensors[path] = _tensor(path, dataset)
-    notes: dict[str, Any] = {}
-    layers = _names(base, "layer_names")
-    if layers is not None:
-        notes["layer_names"] = layers
-        notes["weight_names"] = {layer: _names(_group(base, layer), "weight_names") or [] for layer in layers}
-    attributes = {
-        name: next((found for at in (base, file) if (found := _attribute(at, name)) is not None), None)
-        for name in ("keras_version", "backend", "model_config")
+    if importlib.util.find_spec("h5py") is None:
+        raise ImportError('reading files of Keras needs h5py; run pip install "convlstm[import]"')
+    size = len(source) if isinstance(source, bytes) else source.stat().st_size
+    settings = {
+        "PYTHONPATH": os.pathsep.join(place for place in sys.path if place),
+        "HDF5_PLUGIN_PRELOAD": "::",  # no plugins, which a file could ask for
+        "HDF5_USE_FILE_LOCKING": "FALSE",  # which fails on read-only disks
+        "OPENBLAS_NUM_THREADS": "1",  # threads that numpy would start for nothing
     }
-    version, backend, config = attributes.values()
-    if isinstance(backend, str):
-        notes["backend"] = backend
-    dropped = [name for name in _OPTIMIZERS if _has(file, name)]
-    if dropped:
-        notes["dropped"] = dropped
+    try:
+        # -P: Python does not look for modules beside the script.
+        done = subprocess.run(
+            [sys.executable, "-P", _READER, *([] if isinstance(source, bytes) else [source])],
+            input=source if isinstance(source, bytes) else b"",
+            capture_output=True,
+            timeout=SECONDS + size / 2**20,
+            env=os.environ | settings,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise ValueError("its HDF5 is damaged: libhdf5 came to no end of it") from error
+    if done.returncode < 0:
+        raise ValueError(
+            f"its HDF5 is damaged: libhdf5 crashed or came to no end of it (signal {-done.returncode})"
+        )
+    if done.returncode:
+        said = done.stderr.decode(errors="replace").strip().splitlines() or ["nothing"]
+        raise ValueError(f"its HDF5 could not be read: the process that reads it said {said[-1]}")
+    return _tree(done.stdout)
+
+
+def _tree(output: bytes) -> Tree:
+    """Take apart what the reader wrote."""
+    start = 8 + int.from_bytes(output[:8], "little")
+    header = json.loads(output[8:start])
+    if "error" in header:
+        raise ValueError(header["error"])
+    tensors = {}
+    for path, kind, shape in header["arrays"]:
+        if kind not in _TYPES:
+            raise ValueError(f"its array {path!r:.80} is of type {kind}; it needs numbers")
+        tensor = torch.empty(shape, dtype=_TYPES[kind])
+        end = start + math.prod(shape) * tensor.element_size()
+        if end > start:
+            tensor.reshape(-1).view(torch.uint8).numpy().data[:] = output[start:end]
+        tensors[path] = tensor
+        start = end
+    config = header["model_config"]
     return Tree(
         tensors,
-        ("model_weights",) if wrapped else (),
-        notes,
-        _json("model_config", config) if isinstance(config, str) else None,
-        version if isinstance(version, str) else None,
+        tuple(header["wrapper"]),
+        header["notes"],
+        None if config is None else _json("model_config", config),
+        header["keras_version"],
     )
-
-
-def _has(group: "h5py.Group", name: str) -> bool:
-    # Not `name in group`, which follows a link to see whether it leads somewhere.
-    return group.id.links.exists(name.encode())
-
-
-def _child(group: "h5py.Group", name: str) -> Any:
-    """Return what a hard link leads to; links to elsewhere are not followed."""
-    from h5py import h5l  # pyright: ignore[reportAttributeAccessIssue]
-
-    if group.id.links.get_info(name.encode()).type != h5l.TYPE_HARD:
-        raise ValueError(f"its {name!r:.80} is a link to elsewhere; it needs arrays in the file")
-    return group[name]
-
-
-def _group(group: "h5py.Group", path: str) -> "h5py.Group":
-    """Return a group below a group."""
-    import h5py
-
-    for name in path.split("/"):
-        child = _child(group, name)
-        if not isinstance(child, h5py.Group):
-            raise ValueError(f"its {path!r:.80} is no group")
-        group = child
-    return group
-
-
-def _datasets(base: "h5py.Group") -> Iterator[tuple[str, "h5py.Dataset"]]:
-    """Walk all arrays below a group, through hard links alone."""
-    import h5py
-    from h5py import h5o  # pyright: ignore[reportAttributeAccessIssue]
-
-    waiting: list[tuple[str, Any, int]] = [("", base, 0)]
-    seen, links = {h5o.get_info(base.id).addr}, 0
-    while waiting:
-        prefix, group, level = waiting.pop()
-        groups = []
-        for name in group:
-            path = f"{prefix}{name}"
-            links += 1
-            if links > MOST_LINKS or level > MOST_LEVELS or len(path) > 1000 or not path.isprintable():
-                raise ValueError("its tree of groups is too large or too deep, or has names that are no text")
-            if not prefix and name in _OPTIMIZERS:
-                continue
-            child = _child(group, name)
-            if isinstance(child, h5py.Group):
-                address = h5o.get_info(child.id).addr
-                if address in seen:
-                    raise ValueError(f"its group {path!r:.80} stands in two places")
-                seen.add(address)
-                groups.append((f"{path}/", child, level + 1))
-            elif isinstance(child, h5py.Dataset):
-                yield path, child
-            else:
-                raise ValueError(f"its {path!r:.80} is a type, not an array or group")
-        waiting.extend(reversed(groups))
-
-
-def _size(path: str, dataset: "h5py.Dataset") -> int:
-    """Return an array's size in bytes, once its storage is known to be of a usual kind."""
-    import h5py
-
-    creation = dataset.id.get_create_plist()
-    layouts = (h5py.h5d.COMPACT, h5py.h5d.CONTIGUOUS, h5py.h5d.CHUNKED)
-    if creation.get_layout() not in layouts or creation.get_external_count():
-        raise ValueError(f"its array {path!r:.80} is stored elsewhere; it needs arrays in the file itself")
-    known = (h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32)
-    if any(creation.get_filter(number)[0] not in known for number in range(creation.get_nfilters())):
-        raise ValueError(f"its array {path!r:.80} is compressed by something else than gzip")
-    if dataset.shape is None or dataset.dtype.kind not in "fiubV":
-        raise ValueError(f"its array {path!r:.80} is of type {dataset.dtype}; it needs numbers")
-    chunk = math.prod(dataset.chunks or ()) * dataset.dtype.itemsize  # read and unpacked whole
-    return max(math.prod(dataset.shape) * dataset.dtype.itemsize, chunk)
-
-
-def _tensor(path: str, dataset: "h5py.Dataset") -> Tensor:
-    dtype = dataset.dtype
-    if dtype.kind == "V" and dtype.itemsize == 2 and _attribute(dataset, "dtype") == "bfloat16":
-        # What numpy has no type for, Keras marks by an attribute.
-        return torch.from_numpy(np.array(dataset[()]).view(np.int16)).view(torch.bfloat16)
-    if dtype.kind == "V" or dtype.itemsize > 8:
-        raise ValueError(f"its array {path!r:.80} is of type {dtype}; it needs numbers of up to 64 bits")
-    return torch.from_numpy(np.array(dataset[()], dtype=dtype.newbyteorder("=")))
-
-
-def _attribute(holder: Any, name: str) -> Any:
-    """Return an attribute, text as str and arrays as lists; None if there is none."""
-    if name not in holder.attrs:
-        return None
-    found = holder.attrs.get_id(name)
-    if math.prod(found.shape) * found.dtype.itemsize > LARGEST_ATTRIBUTE:
-        raise ValueError(f"its attribute {name!r} is absurdly large")
-    value = holder.attrs[name]
-    value = value.tolist() if isinstance(value, np.ndarray | np.generic) else value
-    return [_text(item) for item in value] if isinstance(value, list) else _text(value)
-
-
-def _text(value: Any) -> Any:
-    return value.decode("utf-8") if isinstance(value, bytes) else value
-
-
-def _names(holder: Any, name: str) -> list[str] | None:
-    """Return a list of names, which Keras cuts into numbered attributes where it is long."""
-    found = _attribute(holder, name)
-    if found is None:
-        parts = []
-        while (part := _attribute(holder, f"{name}{len(parts)}")) is not None:
-            parts.append(part)
-        found = [item for part in parts for item in part] if parts else None
-    if found is not None and not (isinstance(found, list) and all(isinstance(item, str) for item in found)):
-        raise ValueError(f"its attribute {name!r} is no list of names")
-    return found
 
 
 def _json(name: str, text: str | bytes) -> dict[str, Any]:

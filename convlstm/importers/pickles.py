@@ -8,6 +8,8 @@ from convlstm.importers.inert import STORAGE_TYPES, Name, StorageRef, Stub, key_
 
 MOST_STEPS = 1_000_000  # of the interpreter: a state dict of 1,000 tensors and its Adam state take 140,000
 LONGEST_INTEGER = 64  # bytes
+LONGEST_LINE = 10_000  # bytes
+LONGEST_NAME = 1000  # characters
 
 # Opcodes followed by one number of fixed width, which is the value.
 _NUMBERS = {b"K": "<B", b"M": "<H", b"J": "<i", b"G": ">d"}
@@ -77,7 +79,7 @@ class Unpickling:
 
     def line(self) -> str:
         """Return the text up to the end of the line."""
-        end = self.data.find(b"\n", self.position, self.position + 10_000)
+        end = self.data.find(b"\n", self.position, self.position + LONGEST_LINE)
         if end < 0:
             raise ValueError("its pickle ends early, or has a line without end")
         line = self.take(end - self.position)
@@ -178,6 +180,8 @@ class Unpickling:
         name, module = self.pop(), self.pop()
         if not isinstance(name, str) or not isinstance(module, str):
             raise ValueError("its pickle is damaged: a name that is not text")
+        if len(module) + len(name) > LONGEST_NAME:  # a long text, remembered, would be copied again and again
+            raise ValueError(f"its pickle has a name of {len(module) + len(name)} characters")
         self.push(Name(f"{module}.{name}"))
 
     def storage(self) -> None:

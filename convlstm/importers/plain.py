@@ -58,7 +58,7 @@ class Plain:
                 return LEFT_OUT
 
     def dict(self, value: dict[Any, Any], level: int) -> dict[Any, Any]:
-        """Return a plain copy of a dict: keys that are not plain as text, no state of an optimizer."""
+        """Return a plain copy of a dict: no keys that are not plain, no state of an optimizer."""
         result = {}
         optimizer = "param_groups" in value
         for key, item in value.items():
@@ -66,8 +66,9 @@ class Plain:
                 break
             if optimizer and key == "state":
                 continue
-            plain = key if isinstance(key, str | int | float | bool | None) else self.value(key, level + 1)
-            result[str(plain) if isinstance(plain, list | dict) else plain] = self.value(item, level + 1)
+            name = key.text if isinstance(key, Name) else key
+            name = name if isinstance(name, str | int | float | None) else LEFT_OUT
+            result[name] = self.value(item, level + 1)
         return result
 
     def stub(self, stub: Stub, level: int) -> Any:
@@ -79,6 +80,7 @@ class Plain:
         if is_module(stub):
             return {"class": stub.name}
         state = [part for part in _parts(stub.state) if isinstance(part, dict)]
+        self.values += sum(len(part) for part in state)  # which other objects may share
         attributes = {key: item for part in state for key, item in part.items() if item is not None}
         if stub.entries is not None:
             return self.dict(stub.entries, level)

@@ -7,12 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from convlstm.importers.archives import LARGEST_PART, Archive
+from convlstm.importers.archives import Archive
 from convlstm.importers.inert import StorageRef
 from convlstm.importers.pickles import Unpickling
 
 MAGIC = 0x1950A86A20F9469CFC6C  # the first pickle of the old format
 PROTOCOL = 1001
+MOST_PICKLES = 64 * 2**20  # bytes, of the pickles that the old format begins with
 
 
 class ZipStorages:
@@ -106,7 +107,7 @@ def read_row(file: BufferedReader) -> tuple[Any, RowOfStorages]:
         ValueError: a pickle of another kind, or a damaged one.
     """
     file.seek(0)
-    start = file.read(LARGEST_PART)
+    start = file.read(MOST_PICKLES)
     first = Unpickling(start)
     if first.read() != MAGIC:
         raise ValueError(

@@ -78,27 +78,24 @@ def unwrap(value: Any) -> Found:
             what = {TensorRef: "a single tensor", list: "a list", tuple: "a tuple"}.get(type(value))
             what = what or (f"a {value.name}" if isinstance(value, Stub) else f"a {type(value).__name__}")
             raise ValueError(f"it holds {what:.80}; it needs a state_dict, or what has one")
-        rest = [key for key, item in items.items() if _is_optimizer(item)]
-        holders = [key for key in items if key not in rest and _holds_tensors(found, items[key])]
-        wrappers = [key for key in holders if key in WRAPPERS]
+        rest = {key for key, item in items.items() if _is_optimizer(item)}
+        holders = {key for key in items if key not in rest and _holds_tensors(found, items[key])}
+        wrappers = [key for key in items if key in holders and key in WRAPPERS]
         if len(wrappers) > 1:
             raise ValueError(
                 f"it holds several models, {', '.join(wrappers)}; it needs one: save the one you mean alone"
             )
         if not wrappers:
             _add_nested(found, {key: item for key, item in items.items() if key not in rest}, "", 0)
-            holders += [key for key, item in items.items() if isinstance(item, TensorRef)]
-            _note(found, items, holders)
+            _note(found, items, holders | {key for key, item in items.items() if isinstance(item, TensorRef)})
             break
-        _note(found, items, wrappers)
+        _note(found, items, {wrappers[0]})
         found.wrapper += (wrappers[0],)
         value = items[wrappers[0]]
     else:
         raise ValueError("its weights are wrapped too deep")
     if not found.tensors:
-        raise ValueError(
-            "it holds no tensors by name; it needs a state_dict, or a dict or module that has one"
-        )
+        raise ValueError("it holds no tensors by name; it needs a state_dict, or what has one")
     return found
 
 
@@ -106,12 +103,14 @@ def _items(value: Any) -> dict[Any, Any] | None:
     return value.entries if isinstance(value, Stub) else value if isinstance(value, dict) else None
 
 
-def _note(found: Found, items: dict[Any, Any], weights: list[Any]) -> None:
+def _note(found: Found, items: dict[Any, Any], weights: set[Any]) -> None:
     """Keep what stood beside the weights."""
     for key, item in items.items():
         if key in weights:
             continue
-        found.beside.setdefault(key if isinstance(key, str) else f"{key!r:.40}", item)
+        found.beside.setdefault(
+            key if isinstance(key, str) else str(key) if isinstance(key, int | float) else "...", item
+        )
 
 
 def _holds_tensors(found: Found, value: Any) -> bool:
@@ -178,12 +177,14 @@ def _add_module(found: Found, module: Stub, prefix: str, level: int) -> None:
         for key, item in state.items()
         if isinstance(key, str) and not key.startswith("_") and not isinstance(item, TensorRef)
     }
-    transient = state.get("_non_persistent_buffers_set")
-    buffers = state.get("_buffers")
+    transient, buffers = state.get("_non_persistent_buffers_set"), state.get("_buffers")
+    transient = {key for key in transient if isinstance(key, str)} if isinstance(transient, list) else ()
+    places = (state["_parameters"], buffers if isinstance(buffers, dict) else {}, state)
+    found.search(len(transient) + sum(len(named) for named in places))
     # Attributes too: tensors that the author meant to register, as peepholes made on a GPU.
-    for named in (state["_parameters"], buffers if isinstance(buffers, dict) else {}, state):
+    for named in places:
         for key, item in named.items():
-            if isinstance(item, TensorRef) and not (isinstance(transient, list) and key in transient):
+            if isinstance(item, TensorRef) and key not in transient:
                 found.add(_join(prefix, key), item)
     for key, child in state["_modules"].items():
         if is_module(child):

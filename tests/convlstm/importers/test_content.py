@@ -142,6 +142,7 @@ def test_wrapped_weights_and_what_stands_beside_them(
     assert notes["optimizer_states"][0].keys() == {"param_groups"}
     assert notes["large"] == "a tensor of size [40, 40]"
     assert notes["rng"] == "5000 bytes"
+    assert notes["..."] == [3, 4]
     assert_plain(notes)
 
 
@@ -261,6 +262,7 @@ BAD = {
     "script": (rezipped(set_to("constants.pkl", b"N.")), "TorchScript"),
     "safetensors": (struct.pack("<Q", 2**40) + b'{"a":', "header claims 1099511627776 bytes"),
     "safetensors_2": (save({"a": torch.ones(3)})[:-4], "safetensors are damaged"),
+    "safetensors_3": (save({"a\x1b[2J": torch.ones(3)}), "not printable"),
     "tensor": (torch_bytes(torch.ones(3)), "a single tensor"),
     "list": (torch_bytes([torch.ones(3)]), "a list"),
     "nothing": (torch_bytes({"epoch": 3}), "no tensors by name"),
@@ -395,6 +397,22 @@ def doubled(levels: int, leaf: Any, double: Callable[[Any], Any]) -> Any:
 def test_notes_that_unfold_without_end_are_cut(tmp_path: Path, value: Any) -> None:
     content = read_content(saved(tmp_path, value))
     assert_equal(content, {"weight": torch.ones(1)})
+
+
+class Bag:
+    """An object of many attributes, which a pickle may give to many others."""
+
+    def __init__(self, state: dict[str, Any]) -> None:
+        self.__dict__ = state
+
+
+def test_attributes_that_many_objects_share_count_for_each(tmp_path: Path) -> None:
+    """Without that count, this takes a thousand million steps."""
+    state = dict.fromkeys(map(str, range(20_000)))
+    content = read_content(
+        saved(tmp_path, {"weight": torch.ones(1), "note": [Bag(state) for _ in range(50_000)]})
+    )
+    assert content.notes["note"][-1] == "..."
 
 
 def test_weights_that_unfold_without_end_are_refused(tmp_path: Path) -> None:

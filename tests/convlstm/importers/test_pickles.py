@@ -235,6 +235,11 @@ def test_copies_count_as_work() -> None:
         reader.read()
 
 
+def test_long_names_are_not_copied_again_and_again() -> None:
+    with pytest.raises(ValueError, match="name of 2000000 characters"):
+        read(text("x" * 10**6) + b"q\x00" + b"h\x00h\x00\x93" * 100_000 + b".")
+
+
 def test_a_memo_of_any_number_takes_no_memory() -> None:
     assert read(b"K\x05r\xff\xff\xff\xff0j\xff\xff\xff\xff.") == 5
 
