@@ -9,15 +9,17 @@ ROOT = Path(__file__).parents[1]
 
 # Each module may import those on the lines before its own, and none on its own line.
 ORDER = """
-arguments  card  files  functional  hashing  importers.archives  importers.hdf5_reader \
-    importers.inert  metrics  ops.checks  ops.convolution  ops.kernels  ops.kernels.cpu_language \
-    ops.kernels.cuda_language  ops.kernels.plain_gru  ops.kernels.plain_lstm  pictures  staged.functions
-evaluation  importers.foreign  importers.keras_config  importers.keras_files  importers.pickles \
-    importers.plain  ops.choice  ops.kernels.cpu_gru  ops.kernels.cpu_gru_before  ops.kernels.cpu_lstm \
-    ops.kernels.cuda_lstm  ops.kernels.plain  ops.reference  sampling  saving  staged.stages  video
-hub  importers.checking  importers.keras_weights  importers.torch_files  importers.unwrapping \
-    ops.kernels.cpu  ops.kernels.cuda  ops.lstm_tape
-importers.content  ops.gru_tape  ops.head
+arguments  card  files  functional  hashing  importers.reading  importers.reading.archives \
+    importers.reading.hdf5_reader  importers.reading.inert  metrics  ops.checks  ops.convolution \
+    ops.kernels  ops.kernels.cpu_language  ops.kernels.cuda_language  ops.kernels.plain_gru \
+    ops.kernels.plain_lstm  pictures  staged.functions
+evaluation  importers.foreign  importers.keras_config  importers.reading.keras_files \
+    importers.reading.pickles  importers.reading.plain  ops.choice  ops.kernels.cpu_gru \
+    ops.kernels.cpu_gru_before  ops.kernels.cpu_lstm  ops.kernels.cuda_lstm  ops.kernels.plain \
+    ops.reference  sampling  saving  staged.stages  video
+hub  importers.checking  importers.keras_weights  importers.reading.torch_files \
+    importers.reading.unwrapping  ops.kernels.cpu  ops.kernels.cuda  ops.lstm_tape
+importers.reading.content  ops.gru_tape  ops.head
 ops.gru_before_tape
 ops.passes
 ops.fused

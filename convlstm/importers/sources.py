@@ -18,8 +18,8 @@ from convlstm.importers import (
     torch_rnn,
     vpsuite,
 )
-from convlstm.importers.content import Content, read_content
 from convlstm.importers.foreign import Foreign, Imported, Source
+from convlstm.importers.reading.content import Content, read_content
 
 SOURCES: dict[str, Source] = {
     module.SOURCE.name: module.SOURCE

@@ -8,8 +8,8 @@ import keras
 import torch
 from einops import rearrange
 
-from convlstm.importers.content import read_content
 from convlstm.importers.foreign import Foreign, Imported
+from convlstm.importers.reading.content import read_content
 
 B, T = 2, 4
 FRAMES = {1: (7,), 2: (7, 6), 3: (3, 4, 5)}

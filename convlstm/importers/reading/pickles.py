@@ -4,7 +4,7 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
-from convlstm.importers.inert import STORAGE_TYPES, Name, StorageRef, Stub, key_of, make
+from convlstm.importers.reading.inert import STORAGE_TYPES, Name, StorageRef, Stub, key_of, make
 
 MOST_STEPS = 1_000_000  # of the interpreter: a state dict of 1,000 tensors and its Adam state take 140,000
 LONGEST_INTEGER = 64  # bytes

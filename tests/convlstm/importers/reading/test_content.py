@@ -22,7 +22,7 @@ from safetensors.torch import save, save_file
 from torch import Tensor, nn
 
 from convlstm.importers import archives
-from convlstm.importers.content import Content, read_content
+from convlstm.importers.reading.content import Content, read_content
 from tests.convlstm.importers.fixtures import CHECKPOINTS
 
 ROOT = Path(__file__).parents[3]
@@ -442,7 +442,7 @@ def test_memory_stays_within_twice_the_file(tmp_path: Path) -> None:
         (tmp_path / f"bad_{number}").write_bytes(claim)
     code = """
 import pathlib, resource, sys
-from convlstm.importers.content import read_content
+from convlstm.importers.reading.content import read_content
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + 160 * 2**20,) * 2)
 for path in pathlib.Path(sys.argv[1]).glob("good_*"):

@@ -19,8 +19,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from convlstm.importers.inert import Name, StorageRef, Stub, TensorRef, build_tensor
-from convlstm.importers.pickles import MOST_STEPS, Unpickling
+from convlstm.importers.reading.inert import Name, StorageRef, Stub, TensorRef, build_tensor
+from convlstm.importers.reading.pickles import MOST_STEPS, Unpickling
 
 EXTENSION = 240  # a number that no one has registered with copyreg
 PLAIN = {

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from convlstm.importers.archives import Archive
+from convlstm.importers.reading.archives import Archive
 
 CONFIG, METADATA, WEIGHTS = "config.json", "metadata.json", "model.weights.h5"  # in a .keras file
 SECONDS = 60  # for a file of no size, where the reader's own limit does not hold; a busy machine is slow

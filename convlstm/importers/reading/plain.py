@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from convlstm.importers.inert import Name, Storages, Stub, TensorRef, build_tensor
+from convlstm.importers.reading.inert import Name, Storages, Stub, TensorRef, build_tensor
 
 MOST_VALUES = 100_000  # of all notes of a file
 MOST_LEVELS = 32

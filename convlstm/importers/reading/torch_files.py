@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from convlstm.importers.archives import Archive
-from convlstm.importers.inert import StorageRef
-from convlstm.importers.pickles import Unpickling
+from convlstm.importers.reading.archives import Archive
+from convlstm.importers.reading.inert import StorageRef
+from convlstm.importers.reading.pickles import Unpickling
 
 MAGIC = 0x1950A86A20F9469CFC6C  # the first pickle of the old format
 PROTOCOL = 1001

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from convlstm.importers import hdf5_reader
-from convlstm.importers.content import read_content
+from convlstm.importers.reading.content import read_content
 
 
 @pytest.fixture(scope="module")

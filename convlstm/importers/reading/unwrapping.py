@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from convlstm.importers.inert import Stub, TensorRef
-from convlstm.importers.plain import is_module
+from convlstm.importers.reading.inert import Stub, TensorRef
+from convlstm.importers.reading.plain import is_module
 
 # The usual keys of a checkpoint's weights.
 WRAPPERS = (

@@ -8,12 +8,12 @@ from typing import Any, Literal
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from convlstm.importers.archives import Archive
-from convlstm.importers.inert import Storages, build_tensor
-from convlstm.importers.keras_files import CONFIG, WEIGHTS, Tree, read_hdf5, read_keras
-from convlstm.importers.plain import Plain
-from convlstm.importers.torch_files import read_row, read_zip
-from convlstm.importers.unwrapping import unwrap
+from convlstm.importers.reading.archives import Archive
+from convlstm.importers.reading.inert import Storages, build_tensor
+from convlstm.importers.reading.keras_files import CONFIG, WEIGHTS, Tree, read_hdf5, read_keras
+from convlstm.importers.reading.plain import Plain
+from convlstm.importers.reading.torch_files import read_row, read_zip
+from convlstm.importers.reading.unwrapping import unwrap
 
 HDF5 = b"\x89HDF\r\n\x1a\n"
 

@@ -1,0 +1,1 @@
+"""Foreign checkpoint files, read without trust and without executing anything in them."""
