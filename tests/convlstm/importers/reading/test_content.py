@@ -21,11 +21,11 @@ from hypothesis import strategies as st
 from safetensors.torch import save, save_file
 from torch import Tensor, nn
 
-from convlstm.importers import archives
+from convlstm.importers.reading import archives
 from convlstm.importers.reading.content import Content, read_content
 from tests.convlstm.importers.fixtures import CHECKPOINTS
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 DTYPES = [
     torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.complex64, torch.int64, torch.int32,
     torch.int16, torch.int8, torch.uint8, torch.uint16, torch.uint32, torch.bool, torch.float8_e4m3fn,

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from convlstm.importers import hdf5_reader
+from convlstm.importers.reading import hdf5_reader
 from convlstm.importers.reading.content import read_content
 
 
