@@ -8,11 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import train
 from convlstm.__main__ import main as convlstm_main
 from datasets import CanonicalMovingMNIST
 from datasets.__main__ import main as datasets_main
+from tests.convlstm.importers.foreign_models import OpenSTL
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text()
@@ -27,6 +29,12 @@ def in_a_folder_with_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
             config, name="NAME", steps=1, validation_sequences=2, test_sequences=2, validations=1
         )
     )
+    openstl = OpenSTL(1, [3], 4, None, old=False)
+    frames = torch.rand(1, 3, 1, 16, 16)
+    np.save("input.npy", frames.numpy())
+    np.save("output.npy", openstl(frames, 2).detach().numpy())
+    tensors = {f"model.{name}": tensor for name, tensor in openstl.state_dict().items()}
+    torch.save({"state_dict": tensors, "hyper_parameters": {"patch_size": 4}}, "best.ckpt")
 
 
 def blocks(language: str) -> list[str]:
