@@ -86,7 +86,7 @@ def assert_same(actual: Any, expected: Tensor) -> None:
 
 
 def test_a_rollout_in_onnxruntime(file_of: Callable[[str, Any], Path]) -> None:
-    name = "stacked lstm"
+    name = "stacked gru"
     run = session(file_of(name, "rollout")).run
     for batch, size in CASES:
         context = context_of(name, batch, size)
@@ -170,8 +170,8 @@ def test_what_a_file_says_of_itself(file_of: Callable[[str, Any], Path]) -> None
 def test_a_file_holds_the_weights_once_and_nothing_of_this_machine(
     file_of: Callable[[str, Any], Path],
 ) -> None:
-    path = file_of("stacked lstm", "rollout")
-    data, weights = path.read_bytes(), sum(p.numel() for p in network("stacked lstm").parameters())
+    path = file_of("stacked gru", "rollout")
+    data, weights = path.read_bytes(), sum(p.numel() for p in network("stacked gru").parameters())
     model = onnx.load(path)
     stored = sum(int(np.prod(tensor.dims)) for tensor in model.graph.initializer if len(tensor.dims) > 0)
     assert weights <= stored < weights + 100
@@ -204,7 +204,7 @@ def test_a_program_is_made_of_torchs_operators_and_leaves_the_model_alone(monkey
     monkeypatch.setenv("CONVLSTM_OPS", "fused")
     model = StackedForecaster(NETWORKS["stacked lstm"]).train()  # type: ignore[arg-type]
     before = {name: parameter.clone() for name, parameter in model.state_dict().items()}
-    program = export_program(model, form="step", size=(2, 2))  # of a single patch
+    program = export_program(model, form="step", size=(4, 4))
     sizes = [node.meta["val"].shape for node in program.graph.nodes if node.name.startswith("inputs_")]
     assert all(isinstance(shape[axis], torch.SymInt) for shape in sizes for axis in (0, 2, 3))
     assert {str(node.target).split(".")[0] for node in program.graph.nodes if node.op == "call_function"} <= {
@@ -242,10 +242,25 @@ def test_a_size_that_cannot_be_free_is_said(
     assert frames.shape == (5, 1, 8, 12)
 
 
+class _LooksAtValues(StackedForecaster):
+    def _to_patches(self, frames: Tensor) -> Tensor:
+        return super()._to_patches(frames / max(float(frames.max()), 1))
+
+
+def test_a_network_that_cannot_be_traced_is_said() -> None:
+    model = _LooksAtValues(StackedForecasterConfig(**SMALL, cell="rnn"))
+    with pytest.raises(ValueError, match=r"torch\.export cannot trace this _LooksAtValues: "):
+        export_program(model, form="step", size=SIZE)
+
+
 def test_the_command_says_what_it_wrote(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "torchvision", None)  # as if it were not installed
     save_checkpoint("run", network("encoder rnn"))
     assert main(["export", "run", "-o", "step.onnx", "--form", "step", "--size", "8", "8"]) == 0
     out = capsys.readouterr().out
@@ -261,6 +276,7 @@ def test_the_command_says_what_it_wrote(
         r"onnxruntime [\d.]+ ms, torch [\d.]+ ms for a batch of 1 of 8 x 8 pixels, on this machine", out
     )
     assert sorted(os.listdir()) == ["run", "step.onnx"]
+    assert not [record for record in caplog.records if record.name.startswith("torch.onnx")]
 
 
 @pytest.mark.parametrize(
