@@ -1,4 +1,4 @@
-"""The command line: python -m convlstm rollout CHECKPOINT CLIPS -o out.gif, and export."""
+"""The command line: python -m convlstm rollout CHECKPOINT CLIPS -o out.gif."""
 
 import argparse
 import signal
