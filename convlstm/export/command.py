@@ -103,18 +103,18 @@ def _latencies(graph: Graph, path: Path) -> str:
         name, session = "onnxruntime", open_session(str(path))
         exported = _median(lambda: run_session(session, inputs))
     else:
-        module = torch.export.load(path).module()
-        name, exported = "exported", _median(lambda: module(*inputs))
+        name, module = "the exported program", torch.export.load(path).module()
+        exported = _median(lambda: module(*inputs))
     network = _median(lambda: graph.module(*inputs))
-    threads = torch.get_num_threads()
+    (H, W), threads = graph.size, torch.get_num_threads()
     return (
-        f"{name} {exported:.3g} ms, torch {network:.3g} ms for a batch of 1 of {graph.size[0]} x "
-        f"{graph.size[1]} pixels, on this machine with {threads} thread{'s' if threads > 1 else ''} (median)"
+        f"on this machine, a batch of 1 of {H} x {W} pixels takes {exported} in {name}, {network} in torch "
+        f"(medians, {threads} thread{'s' if threads > 1 else ''})"
     )
 
 
-def _median(call: Callable[[], object]) -> float:
-    """The median time of a call, in milliseconds, of 20 runs or as many as 3 seconds allow."""
+def _median(call: Callable[[], object]) -> str:
+    """The median time of a call, of 20 runs or as many as 3 seconds allow."""
     times: list[float] = []
     with torch.no_grad():
         call()  # the first one compiles and allocates
@@ -122,4 +122,5 @@ def _median(call: Callable[[], object]) -> float:
             start = time.perf_counter()
             call()
             times.append(time.perf_counter() - start)
-    return 1e3 * statistics.median(times)
+    milliseconds = 1e3 * statistics.median(times)
+    return f"{milliseconds:.0f} ms" if milliseconds >= 100 else f"{milliseconds:.3g} ms"

@@ -139,7 +139,7 @@ class _Step(nn.Module):
         """Frame (B, C, H, W) if it is read, states (B, hidden, h, w) -> the next frame, the new states."""
         tensors = iter(inputs)
         frame = next(tensors) if self.reads_frames else None
-        cells = tuple(tuple(islice(tensors, count)) for count in self.counts)
+        cells = tuple(tuple(islice(tensors, count)) or None for count in self.counts)
         prediction, state = self.network.step(None, ForecasterState(cells, frame))
         return prediction, *_cell_states(state)
 

@@ -1,6 +1,9 @@
 """ONNX files: a graph traced by torch.export, translated, stripped to what a reader needs, and checked."""
 
 import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +34,14 @@ def save_onnx(graph: Graph, path: Path) -> Exported:
         raise ValueError(f"model has more weights than the 2 GB that {path.name} can hold; write a .pt2 file")
     graph.module.cpu()
     traced = trace(graph)
-    exported = torch.onnx.export(
-        traced.program,
-        input_names=graph.inputs,
-        output_names=graph.outputs,
-        opset_version=OPSET,
-        verbose=False,
-    )
+    with _quiet("torch.onnx"):
+        exported = torch.onnx.export(
+            traced.program,
+            input_names=graph.inputs,
+            output_names=graph.outputs,
+            opset_version=OPSET,
+            verbose=False,
+        )
     assert exported is not None
     proto = exported.model_proto
     _strip(proto)
@@ -84,6 +88,18 @@ def run_session(session: Any, inputs: tuple[Tensor, ...]) -> list[Tensor]:
     names = [value.name for value in session.get_inputs()]
     arrays = {name: tensor.numpy() for name, tensor in zip(names, inputs, strict=True)}
     return [torch.from_numpy(output) for output in session.run(None, arrays)]
+
+
+@contextmanager
+def _quiet(name: str) -> Iterator[None]:
+    """Within, a logger tells errors alone: it warns of each operator of torchvision where that is missing."""
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _strip(proto: Any) -> None:

@@ -20,7 +20,7 @@ from convlstm.registry import config_to_dict
 Shape = tuple[int | str, ...]
 """Sizes: numbers where they are fixed, else names, as "batch" or "4*rows"."""
 
-AXES = {0: "batch", -2: "rows", -1: "columns"}  # of frames, of contexts and of states
+AXES: dict[int, str] = {0: "batch", -2: "rows", -1: "columns"}  # of frames, of contexts and of states
 LADDER = (("batch", "rows", "columns"), ("batch",), ())  # what is left free, at first and where that fails
 TOLERANCE = 1e-4
 NOTES = "convlstm.json"
@@ -63,20 +63,23 @@ class Exported(NamedTuple):
 
 
 def trace(graph: Graph) -> Traced:
-    """Trace a graph with as many free sizes as torch.export allows."""
+    """Trace a graph with as many free sizes as torch.export allows.
+
+    Raises:
+        ValueError: a network that it cannot trace at all.
+    """
     for free in LADDER:
-        (H, W), (row, column) = graph.size, graph.unit
-        # A size of 1 would be taken for one that is always 1.
-        size = (max(H, 2 * row), max(W, 2 * column)) if "rows" in free else (H, W)
-        example = graph.example(2 if "batch" in free else 1, size)
-        shapes = _dynamic_shapes(graph, example, size, free)
+        # Of a batch of one it would be taken for granted that it is always one.
+        example = graph.example(2 if "batch" in free else 1, graph.size)
+        shapes = _dynamic_shapes(graph, example, free)
         try:
             with ops.reference_only():
                 program = torch.export.export(graph.module, example, dynamic_shapes=shapes)
-        except Exception:  # of many kinds, for a size that cannot be free
-            if not free:
-                raise
-            continue
+        except Exception as error:  # of many kinds, for a size that cannot be free
+            if free:
+                continue
+            network, reason = type(graph.network).__name__, str(error).strip().partition("\n")[0]
+            raise ValueError(f"torch.export cannot trace this {network}: {reason}") from error
         # Traces are lines of this library's files, by far the most of what a program takes on disk.
         for node in program.graph.nodes:
             node.meta.pop("stack_trace", None)
@@ -161,13 +164,11 @@ def as_tuple(outputs: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     return outputs if isinstance(outputs, tuple) else (outputs,)
 
 
-def _dynamic_shapes(
-    graph: Graph, example: tuple[Tensor, ...], size: tuple[int, int], free: tuple[str, ...]
-) -> dict[str, Any]:
-    """The free axes of each input of an example for frames of `size`, as torch.export takes them."""
+def _dynamic_shapes(graph: Graph, example: tuple[Tensor, ...], free: tuple[str, ...]) -> dict[str, Any]:
+    """The free axes of each input of an example, as torch.export takes them."""
     roots = {name: Dim(name, min=1) for name in free}
     # How often each is there in the example: an axis of more is a multiple of it.
-    rows, columns = (pixels // unit for pixels, unit in zip(size, graph.unit, strict=True))
+    rows, columns = (pixels // unit for pixels, unit in zip(graph.size, graph.unit, strict=True))
     counts = {"batch": len(example[0]), "rows": rows, "columns": columns}
 
     def axis(name: str, size: int) -> Any:
