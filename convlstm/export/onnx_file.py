@@ -34,7 +34,8 @@ def save_onnx(graph: Graph, path: Path) -> Exported:
         raise ValueError(f"model has more weights than the 2 GB that {path.name} can hold; write a .pt2 file")
     graph.module.cpu()
     traced = trace(graph)
-    with _quiet("torch.onnx"):
+    # They warn of each operator of torchvision where that is missing, and of what they do not fold.
+    with _quiet("torch.onnx"), _quiet("onnxscript"), _quiet("onnx_ir"):
         exported = torch.onnx.export(
             traced.program,
             input_names=graph.inputs,
@@ -92,7 +93,7 @@ def run_session(session: Any, inputs: tuple[Tensor, ...]) -> list[Tensor]:
 
 @contextmanager
 def _quiet(name: str) -> Iterator[None]:
-    """Within, a logger tells errors alone: it warns of each operator of torchvision where that is missing."""
+    """Within, a logger tells errors alone."""
     logger = logging.getLogger(name)
     level = logger.level
     logger.setLevel(logging.ERROR)
