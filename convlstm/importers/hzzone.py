@@ -11,6 +11,7 @@ from convlstm.importers.encoder_forecaster import STRIDES, encoder_forecaster
 from convlstm.importers.foreign import Foreign, Imported, Source
 
 PEEPHOLES = ("Wci", "Wcf", "Wco")
+CELL = ("_conv.weight", "_conv.bias", *PEEPHOLES)
 OPTIONS = {"strides": STRIDES}
 
 
@@ -29,12 +30,12 @@ def imported(foreign: Foreign, source: str, layout: str) -> Imported:
     """Return the network under the name of a project that has it."""
     if "_conv.weight" in foreign.tensors:
         cell = _cell(foreign, "")
-        used = ["_conv.weight", "_conv.bias", *PEEPHOLES]
-        lines, dropped = (str(cell.stage),), unused(foreign, used)
+        lines, dropped = (str(cell.stage),), unused(foreign, CELL, own=("_conv.",))
         model, guesses, forecasts = stack([cell]), [], False
     else:
-        model, lines, guesses = encoder_forecaster(foreign, "forecaster", partial(_cell_of, foreign))
-        dropped, forecasts = {}, True
+        make_cell = partial(_cell_of, foreign)
+        model, lines, guesses, dropped = encoder_forecaster(foreign, "forecaster", make_cell, CELL)
+        forecasts = True
     return Imported(
         model,
         source=source,
@@ -53,7 +54,6 @@ def _cell_of(foreign: Foreign, name: str, **fields: int) -> Part:
 
 
 def _cell(foreign: Foreign, before: str, **fields: int) -> Part:
-    foreign.tensor(f"{before}_conv.weight")
     part = fused_cell(foreign, f"{before}_conv", "ifgo", **fields)
     return with_peepholes(part, foreign, [f"{before}{name}" for name in PEEPHOLES])
 

@@ -23,7 +23,9 @@ def convert(foreign: Foreign) -> Imported:
         names = ["conv"]
     if not names:
         raise ValueError("cell_list.0.conv.weight is missing, and conv.weight too: this is no file of ndrplz")
-    parts = [fused_cell(foreign, name, GATES) for name in names]
+    bias = any(f"{name}.bias" in foreign.tensors for name in names)
+    parts = [fused_cell(foreign, name, GATES, bias=bias) for name in names]
+    used = [f"{name}.{end}" for name in names for end in ("weight", "bias")]
     time_first = foreign.options.get("batch_first", True) is False
     return Imported(
         stack(parts),
@@ -31,7 +33,7 @@ def convert(foreign: Foreign) -> Imported:
         layers=tuple(str(part.stage) for part in parts),
         gates="i, f, o, g",
         input_layout="t b c h w" if time_first else "b t c h w",
-        dropped=unused(foreign, [f"{name}.{end}" for name in names for end in ("weight", "bias")]),
+        dropped=unused(foreign, used, own=("cell_list.", "conv.")),
         guesses=() if "batch_first" in foreign.options else ("the input has its batch first",),
     )
 

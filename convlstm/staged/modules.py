@@ -128,6 +128,11 @@ class Function(nn.Module):
             return ACTIVATIONS[stage.name](x)
         if isinstance(stage, stages.Patches):
             cut, whole = "... (p q c) h w", "... c (h p) (w q)"
+            if not stage.inverse and any(pixels % stage.size for pixels in x.shape[-2:]):
+                raise ValueError(
+                    f"frames of {tuple(x.shape[-2:])} pixels at a stage that cuts them into patches of "
+                    f"{stage.size}x{stage.size}; both sizes need to be multiples of {stage.size}"
+                )
             pattern = f"{cut} -> {whole}" if stage.inverse else f"{whole} -> {cut}"
             return rearrange(x, pattern, p=stage.size, q=stage.size)
         if isinstance(stage, stages.Repeat):
