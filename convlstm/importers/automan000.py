@@ -6,6 +6,7 @@ it `step` times and returns the outputs of the last layer at `effective_step`: n
 
 import torch
 
+from convlstm.arguments import positive
 from convlstm.importers.building import Part, network, numbered, odd_kernel, stack, unused, with_peepholes
 from convlstm.importers.foreign import Foreign, Imported, Source
 from convlstm.staged.stages import Pick, Recurrent, Repeat
@@ -32,9 +33,11 @@ def convert(foreign: Foreign) -> Imported:
         "dropped": unused(foreign, used, own=("cell", "W")),
     }
     if "step" not in foreign.options:
+        if "effective_step" in foreign.options:
+            raise ValueError("effective_step is given without step, how often the model reads its one frame")
         guess = "a sequence of frames is read; the project's model reads one frame `step` times (option step)"
         return Imported(stack(parts), **facts, guesses=(guess,))
-    step = foreign.wholes("step", least=1)[0]
+    step = positive("step", foreign.options["step"])
     kept = foreign.wholes("effective_step") if "effective_step" in foreign.options else (step - 1,)
     if max(kept) >= step:
         raise ValueError(f"effective_step is {kept}; it needs numbers below step, {step}")

@@ -4,6 +4,7 @@ One convolution over [x | h] per cell, gates i, f, g, o. Files of models that tr
 peepholes: they were never registered as parameters, and stayed zero. vp-suite has the same network.
 """
 
+import dataclasses
 from functools import partial
 
 from convlstm.importers.building import Part, fused_cell, stack, unused, with_peepholes
@@ -23,7 +24,9 @@ def recognises(foreign: Foreign) -> bool:
 
 def convert(foreign: Foreign) -> Imported:
     """Return a StagedNetwork, or of a lone cell a ConvLSTM."""
-    return imported(foreign, "Hzzone/Precipitation-Nowcasting", "t b c h w")
+    found = imported(foreign, "Hzzone/Precipitation-Nowcasting", "t b c h w")
+    guess = "the input has its time first (in vp-suite, which has the same names, its batch: source vp-suite)"
+    return dataclasses.replace(found, guesses=(*found.guesses, guess)) if found.forecasts else found
 
 
 def imported(foreign: Foreign, source: str, layout: str) -> Imported:

@@ -26,7 +26,7 @@ def convert(foreign: Foreign) -> Imported:
     bias = any(f"{name}.bias" in foreign.tensors for name in names)
     parts = [fused_cell(foreign, name, GATES, bias=bias) for name in names]
     used = [f"{name}.{end}" for name in names for end in ("weight", "bias")]
-    time_first = foreign.options.get("batch_first", True) is False
+    time_first = not foreign.flag("batch_first", default=True)
     return Imported(
         stack(parts),
         source="ndrplz/ConvLSTM_pytorch, or conv-lstm of PyPI",

@@ -17,13 +17,14 @@ from convlstm.importers.foreign import Foreign, Imported, Source
 from convlstm.networks import StackedForecaster, StackedForecasterConfig
 from convlstm.staged.stages import Convolution, Patches, Recurrent
 
+FIRST = "cell_list.0.conv_x.0.weight"
 HEAD = "conv_last.weight"
 GENERATIONS: dict[str, Literal["candidate", "cell"]] = {"old": "candidate", "new": "cell"}
 
 
 def recognises(foreign: Foreign) -> bool:
     """Whether these are the project's tensors, by their names."""
-    return "cell_list.0.conv_x.0.weight" in foreign.tensors
+    return FIRST in foreign.tensors
 
 
 def convert(foreign: Foreign) -> Imported:
@@ -40,6 +41,7 @@ def convert(foreign: Foreign) -> Imported:
         f"this file looks {'new' if new else 'old'}"
     )
     generation = foreign.option("generation", tuple(GENERATIONS), why)
+    foreign.tensor(FIRST)
     cells = [f"cell_list.{n}." for n in numbered(foreign.tensors, "cell_list.", ".conv_x.0.weight")]
     parts = [_cell(foreign, cell, GENERATIONS[generation]) for cell in cells]
     head = foreign.tensor(HEAD)

@@ -39,6 +39,13 @@ class RecurrentModule(nn.Module):
     def forward(self, x: Tensor, states: States | None) -> tuple[Tensor, States]:
         """Run over a sequence from the given states (None: zeros); return outputs and last states."""
         stage, frames = self.stage, x.transpose(0, 1)  # (T, B, C, *S)
+        if states is not None and stage.padding == "same" and set(stage.stride) == {1}:
+            found, needed = x.shape[3:], states[0].shape[2:]
+            if found != needed:
+                raise ValueError(
+                    f"frames of {tuple(found)} come to a cell whose states are of {tuple(needed)}; give a "
+                    "context whose sizes are multiples of what the network shrinks them by"
+                )
         outputs, last = [], []
         for number, cell in enumerate(self.cells):
             assert isinstance(cell, ConvCell)

@@ -13,7 +13,7 @@ from convlstm import ops
 from convlstm.arguments import check_tensor, positive
 from convlstm.saving import Configured
 from convlstm.staged.modules import RecurrentModule, States, make_module
-from convlstm.staged.stages import Convolution, Patches, Pick, Recurrent, Repeat, Stage, stage_of
+from convlstm.staged.stages import BatchNorm, Convolution, Patches, Pick, Recurrent, Repeat, Stage, stage_of
 
 MOST_STAGES = 2000
 
@@ -50,6 +50,8 @@ class StagedConfig:
             _check_axes(name, getattr(self, name), self.spatial_dims)
         if not self.stages:
             raise ValueError("stages is empty; it needs one stage or more")
+        if not any(isinstance(stage, Recurrent | Convolution | BatchNorm) for stage in self.stages):
+            raise ValueError("stages has none with weights; it needs one")
         _check_sequences("stages", self.stages)
         if not _check_sequences("forecaster", self.forecaster):
             raise ValueError("forecaster gives its last step alone; it needs to give all")

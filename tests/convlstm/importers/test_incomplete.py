@@ -2,6 +2,7 @@
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -21,8 +22,7 @@ SHOWN = [name for name in CASES if name not in ("ndrplz, all layers alike", "ndr
 
 def convert(case: Case, tensors: dict[str, Tensor]) -> Imported:
     foreign = Foreign(tensors, {key: value for key, value in case.options.items() if key != "source"})
-    (found,) = [source for source in SOURCES.values() if source.recognises(foreign)]
-    return found.convert(foreign)
+    return SOURCES[case.source].convert(foreign)
 
 
 @pytest.mark.parametrize("name", SHOWN)
@@ -34,7 +34,9 @@ def test_no_tensor_may_be_missing(name: str) -> None:
     convert(case, tensors)
     whole = [n for n in tensors if not any(word in n for word in NEEDLESS) and ".conv_last." not in n]
     for missing in whole:
-        with pytest.raises(ValueError, match=r"missing|without|has no place|has cells|channels"):
+        with pytest.raises(
+            ValueError, match=r"missing|without|has no place|has cells|channels|does not turn states"
+        ):
             convert(case, {n: tensor for n, tensor in tensors.items() if n != missing})
 
 
@@ -83,3 +85,17 @@ def test_averaged_weights(prefix: str, tmp_path: Path) -> None:
     tensors = {f"{prefix}{name}": tensor for name, tensor in make().state_dict().items()}
     torch.save({"n_averaged": torch.tensor(7), **tensors}, tmp_path / "ema.pth")
     assert not import_foreign(tmp_path / "ema.pth", "auto", {}).dropped
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("ndrplz", {"batch_first": "no"}, "batch_first is 'no'; it needs one of True, False"),
+        ("automan000", {"effective_step": 1}, "effective_step is given without step"),
+        ("automan000", {"step": (5, 6)}, r"step is \(5, 6\); it needs a whole number"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(name: str, options: dict[str, Any], message: str) -> None:
+    case = CASES[name]._replace(options=options)
+    with pytest.raises(ValueError, match=message):
+        convert(case, case.make().state_dict())

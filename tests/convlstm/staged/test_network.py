@@ -178,6 +178,7 @@ NORM = {"norm": "layer"}
             {"channels": 1, "stages": (cell(1, 1),), "forecaster": (cell(1, 1, sequences=False),)},
             "forecaster gives its last step alone",
         ),
+        ({"channels": 1, "stages": (Pick(),)}, "stages has none with weights"),
         ({"channels": 1, "stages": [{}] * 2001}, "stages has 2001 stages; at most 2000"),
     ],
 )
@@ -188,6 +189,10 @@ def test_configs_that_do_not_fit_are_refused(fields: dict[str, Any], message: st
 
 def test_calls_that_do_not_fit_are_refused() -> None:
     forecaster, stack = StagedNetwork(CONFIGS["encoder, forecaster"]), StagedNetwork(CONFIGS["one frame"])
+    patches = StagedNetwork(StagedConfig(channels=1, stages=(Patches(size=2), cell(4, 1))))
+    down, up = CONFIGS["encoder, forecaster"].stages[0], CONFIGS["encoder, forecaster"].forecaster[1]
+    back = (cell(2, 3, starts_from=1), up, cell(1, 1, starts_from=0))
+    levels = StagedNetwork(StagedConfig(channels=1, stages=(cell(1, 1), down, cell(2, 3)), forecaster=back))
     with pytest.raises(ValueError, match="horizon is None; this network forecasts"):
         forecaster(torch.zeros(1, 2, 1, 6, 8))
     with pytest.raises(ValueError, match=r"context has shape \(1, 2, 3, 6, 8\); it needs \(B, T, 1, H, W\)"):
@@ -195,7 +200,9 @@ def test_calls_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match="context has 2 frames; this network repeats one"):
         stack(torch.zeros(1, 2, 1, 6, 8))
     with pytest.raises(ValueError, match=r"frames of \(5, 8\) pixels at a stage that cuts them into patches"):
-        StagedNetwork(StagedConfig(channels=1, stages=(Patches(size=2),)))(torch.zeros(1, 2, 1, 5, 8))
+        patches(torch.zeros(1, 2, 1, 5, 8))
+    with pytest.raises(ValueError, match=r"frames of \(6, 8\) come to a cell whose states are of \(5, 8\)"):
+        levels(torch.zeros(1, 2, 1, 5, 8), 2)
     with pytest.raises(ValueError, match="it cannot read its own output"):
         StagedNetwork(StagedConfig(channels=1, stages=(cell(1, 2),)))(torch.zeros(1, 2, 1, 6, 8), 2)
     with pytest.raises(ValueError, match=r"frames of \(5, 8\) at a cell whose peepholes are for \(6, 8\)"):
