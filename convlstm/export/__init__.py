@@ -10,8 +10,9 @@ Three forms of a graph, each in a file of its own, inputs -> outputs:
     step      frame (B, C, H, W), h0, c0, h1, c1, ...      -> next_frame, h0_out, c0_out, h1_out, c1_out, ...
     encode    context (B, T, C, H, W)                      -> h0_out, c0_out, h1_out, c1_out, ...
 
-The states are (B, hidden, h, w); only LSTMs have c. An output `h0_out` is the next call's input `h0`. T and
-the horizon of a file are fixed: the graph repeats the step for each frame.
+A `StagedNetwork`, as imports may give, has the form rollout alone. The states are (B, hidden, h, w); only
+LSTMs have c. An output `h0_out` is the next call's input `h0`. T and the horizon of a file are fixed: the
+graph repeats the step for each frame.
 
 A forecast of any length, frame by frame, as a program with nothing but onnxruntime runs it:
 
@@ -44,12 +45,13 @@ from convlstm.export.graphs import Form, make_graph
 from convlstm.export.onnx_file import save_onnx
 from convlstm.export.program import Exported, trace
 from convlstm.forecaster import Forecaster
+from convlstm.staged import StagedNetwork
 
 __all__ = ["Exported", "export_onnx", "export_program"]
 
 
 def export_program(
-    model: Forecaster,
+    model: Forecaster | StagedNetwork,
     *,
     form: Form = "rollout",
     context: int = 10,
@@ -62,7 +64,7 @@ def export_program(
     graph, called with the inputs in order, in a process that need not have this library.
 
     Args:
-        model: a forecaster; it is copied, and not changed.
+        model: a forecaster or StagedNetwork; it is copied, and not changed.
         form: "rollout" (default), "step" or "encode", see `convlstm.export`.
         context: T, context frames of a rollout or encode (default 10).
         horizon: forecast frames of a rollout (default 10).
@@ -80,7 +82,7 @@ def export_program(
 
 
 def export_onnx(
-    model: Forecaster,
+    model: Forecaster | StagedNetwork,
     path: str | Path,
     *,
     form: Form = "rollout",
@@ -93,7 +95,7 @@ def export_onnx(
     Needs onnx, onnxscript and onnxruntime: pip install "convlstm[export]".
 
     Args:
-        model: a forecaster with float32 weights; it is copied, and not changed.
+        model: a forecaster or StagedNetwork with float32 weights; it is copied, and not changed.
         path: of the file; one that stands there is replaced once the new one is whole and right.
         form: "rollout" (default), "step" or "encode", see `convlstm.export`.
         context: T, context frames of a rollout or encode (default 10).

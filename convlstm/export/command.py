@@ -14,6 +14,7 @@ from convlstm.export.graphs import FORMS, Graph, make_graph
 from convlstm.export.onnx_file import OPSET, open_session, packages, run_session, save_onnx
 from convlstm.export.program import Exported, save_program
 from convlstm.forecaster import as_forecaster
+from convlstm.staged import StagedNetwork
 
 RUNS, SECONDS = 20, 3.0  # of a latency, at most
 
@@ -65,7 +66,9 @@ def _export(options: argparse.Namespace) -> None:
             packages()
         except ImportError as error:
             raise ValueError(str(error)) from error
-    model = as_forecaster(pretrained.from_pretrained(options.checkpoint), str(options.checkpoint))
+    model = pretrained.from_pretrained(options.checkpoint)
+    if not isinstance(model, StagedNetwork):
+        model = as_forecaster(model, str(options.checkpoint))
     graph = make_graph(model, options.form, options.context, options.horizon, tuple(options.size))
     print(f"{options.checkpoint}: {type(model).__name__}, {_form_in_words(graph)}", flush=True)
     to_onnx = path.suffix == ".onnx"

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from convlstm.arguments import positive
 from convlstm.forecaster import Forecaster, ForecasterState
+from convlstm.staged import StagedNetwork
 
 Form = Literal["rollout", "step", "encode"]
 FORMS: tuple[Form, ...] = ("rollout", "step", "encode")
@@ -37,7 +38,7 @@ class Graph:
     """
 
     form: Form
-    network: Forecaster
+    network: Forecaster | StagedNetwork
     module: nn.Module
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
@@ -49,12 +50,13 @@ class Graph:
     def example(self, batch: int, size: tuple[int, int]) -> tuple[Tensor, ...]:
         """Return inputs for frames of H x W pixels: random ones, and the states that the network gives."""
         if self.form == "step":
+            assert isinstance(self.network, Forecaster)
             return _tensors(_state(self.network, batch, size))
         return (_frames(self.network, batch, self.context, size),)
 
 
 def make_graph(
-    model: Forecaster,
+    model: Forecaster | StagedNetwork,
     form: Form = "rollout",
     context: int = 10,
     horizon: int = 10,
@@ -62,7 +64,7 @@ def make_graph(
 ) -> Graph:
     """Make the graph of a network in a form; see `convlstm.export` for the forms and the errors."""
     network = getattr(model, "_orig_mod", model)  # of one in torch.compile's wrapper
-    if not isinstance(network, Forecaster):
+    if not isinstance(network, Forecaster | StagedNetwork):
         raise TypeError(
             f"model is a {type(network).__name__}; it needs a forecaster, such as StackedForecaster"
         )
@@ -73,6 +75,8 @@ def make_graph(
     H, W = positive("size", size[0]), positive("size", size[1])
     context, horizon = positive("context", context), positive("horizon", horizon)
     network = copy.deepcopy(network).eval().requires_grad_(False)
+    if isinstance(network, StagedNetwork):
+        return _staged_rollout(network, form, context, horizon, (H, W))
     state = _state(network, 1, (H, W))
     if form == "encode" and network.feedback and context == 1:
         raise ValueError(
@@ -109,8 +113,32 @@ def make_graph(
     )
 
 
+def _staged_rollout(
+    network: StagedNetwork, form: Form, context: int, horizon: int, size: tuple[int, int]
+) -> Graph:
+    """The graph of a network that was imported: it has no step, only its whole forecast."""
+    if form != "rollout":
+        raise ValueError(f"form is {form!r}; a StagedNetwork has no steps, only the form 'rollout'")
+    if network.config.spatial_dims != 2:
+        raise ValueError(f"model has {network.config.spatial_dims} spatial axes; a rollout needs 2")
+    with torch.no_grad():  # a network that makes no frames, or none of this size, says so here
+        network(_frames(network, 1, context, size), horizon)
+    down, across = network.unit()
+    return Graph(
+        form=form,
+        network=network,
+        module=_Rollout(network, horizon).eval(),
+        inputs=("context",),
+        outputs=("frames",),
+        context=context,
+        horizon=horizon,
+        size=size,
+        unit=(down, across),
+    )
+
+
 class _Rollout(nn.Module):
-    def __init__(self, network: Forecaster, horizon: int):
+    def __init__(self, network: Forecaster | StagedNetwork, horizon: int):
         super().__init__()
         self.network, self.horizon = network, horizon
 
@@ -159,7 +187,7 @@ def _state(network: Forecaster, batch: int, size: tuple[int, int]) -> Forecaster
         return network.encode(_frames(network, batch, 2, size))
 
 
-def _frames(network: Forecaster, batch: int, count: int, size: tuple[int, int]) -> Tensor:
+def _frames(network: Forecaster | StagedNetwork, batch: int, count: int, size: tuple[int, int]) -> Tensor:
     """Random frames (B, T, C, H, W), the same at each call."""
     like, generator = next(network.parameters()), torch.Generator().manual_seed(0)
     return torch.rand(batch, count, network.config.channels, *size, generator=generator).to(like)

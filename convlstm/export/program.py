@@ -15,7 +15,6 @@ from torch.export import Dim, ExportedProgram
 from convlstm import ops
 from convlstm.export.graphs import Graph
 from convlstm.files import write_atomically
-from convlstm.registry import config_to_dict
 
 Shape = tuple[int | str, ...]
 """Sizes: numbers where they are fixed, else names, as "batch" or "4*rows"."""
@@ -120,7 +119,7 @@ def notes(graph: Graph) -> dict[str, Any]:
     return {
         "form": graph.form,
         **lengths,
-        "network": config_to_dict(graph.network.config),
+        "network": graph.network.description(),
         "pixels": [0, 1],
         "inputs": graph.inputs,
         "outputs": graph.outputs,

@@ -92,7 +92,7 @@ class ForeignLSTMCell(ConvCell):
         stage = self.stage
         from_input = self._from_input(x)  # (B, 4C, *S)
         if h is None or c is None:
-            h = c = from_input.new_zeros(len(x), self.hidden_channels, *from_input.shape[2:])
+            h = c = from_input.new_zeros(x.shape[0], self.hidden_channels, *from_input.shape[2:])
         recurrent = conv_same(h, self.weight_hh)
         if stage.norm == "layer":
             gates = self._layer_norm(from_input, "ih") + self._layer_norm(recurrent, "hh")

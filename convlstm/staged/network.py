@@ -217,7 +217,7 @@ class StagedNetwork(Configured):
         else:
             stage = recurrent[0].stage
             like = first[0][0] if first[0] is not None else output[:, -1]  # (B, hidden, *S)
-            zeros = like.new_zeros(len(like), horizon, stage.input_channels, *like.shape[2:])
+            zeros = like.new_zeros(like.shape[0], horizon, stage.input_channels, *like.shape[2:])
             result, _ = _run(self.forecaster, zeros, first)
         return _run(self.head, result, None)[0]
 
@@ -237,6 +237,20 @@ class StagedNetwork(Configured):
                 )
             frames = torch.cat([frames, frame.unsqueeze(1).to(frames.dtype)], dim=1)
         return frames[:, context.shape[1] :]
+
+    def unit(self) -> tuple[int, ...]:
+        """Return the pixels per axis whose multiples frames must be: patches and strides, multiplied."""
+        unit = [1] * self.config.spatial_dims
+        for stage in self.config.stages:
+            factors = (1,) * len(unit)
+            if isinstance(stage, Patches) and not stage.inverse:
+                factors = (stage.size,) * len(unit)
+            elif isinstance(stage, Convolution) and not stage.transposed:
+                factors = stage.stride[-len(unit) :]
+            elif isinstance(stage, Recurrent):
+                factors = stage.stride
+            unit = [a * b for a, b in zip(unit, factors, strict=True)]
+        return tuple(unit)
 
     @property
     def _causal(self) -> bool:

@@ -29,6 +29,8 @@ from convlstm import (
 )
 from convlstm.__main__ import main
 from convlstm.registry import build
+from convlstm.staged import StagedConfig, StagedNetwork
+from convlstm.staged.stages import Convolution, Recurrent
 
 CONTEXT, HORIZON, SIZE = 2, 2, (12, 8)
 needs_free_sizes = pytest.mark.skipif(
@@ -223,6 +225,35 @@ def test_a_program_is_made_of_torchs_operators_and_leaves_the_model_alone(monkey
     assert all(module.training for module in model.modules())
     assert all(parameter.requires_grad for parameter in model.parameters())
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+
+
+@needs_free_sizes
+def test_an_imported_network_forecasts_in_onnxruntime(tmp_path: Path) -> None:
+    model = StagedNetwork(
+        StagedConfig(
+            channels=1,
+            stages=(
+                Convolution(input_channels=1, output_channels=2, kernel_size=(3, 3), stride=(2, 2)),
+                Recurrent(input_channels=2, hidden_channels=3, kernel_size=(3, 3), norm="group"),
+            ),
+            forecaster=(
+                Recurrent(input_channels=2, hidden_channels=3, kernel_size=(3, 3), starts_from=0),
+                Convolution(
+                    input_channels=3,
+                    output_channels=1,
+                    kernel_size=(2, 2),
+                    stride=(2, 2),
+                    padding=(0, 0),
+                    transposed=True,
+                ),
+            ),
+        )
+    ).eval()
+    assert export_onnx(model, tmp_path / "model.onnx", context=2, horizon=2, size=(8, 12)).free
+    context = torch.rand(3, 2, 1, 12, 4)
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+    frames = session.run(None, {"context": context.numpy()})[0]
+    assert_same(frames, rollout(model, context, 2))
 
 
 class _LooksAtValues(StackedForecaster):

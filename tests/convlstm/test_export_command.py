@@ -19,6 +19,7 @@ from convlstm import (
     save_checkpoint,
 )
 from convlstm.__main__ import main
+from tests.convlstm.test_export import needs_free_sizes
 
 SMALL: Any = {"cell": "rnn", "hidden_channels": (3,), "kernel_size": 3, "patch_size": 2}
 
@@ -34,6 +35,7 @@ class _OneSize(StackedForecaster):
         return super()._to_patches(frames * self.mask)
 
 
+@needs_free_sizes
 def test_a_size_that_cannot_be_free_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -48,6 +50,7 @@ def test_a_size_that_cannot_be_free_is_said(
     assert frames.shape == (5, 1, 8, 12)
 
 
+@needs_free_sizes
 def test_the_command_says_what_it_wrote(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
