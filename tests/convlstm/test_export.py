@@ -40,7 +40,6 @@ NETWORKS = {
     "stacked gru": StackedForecasterConfig(**SMALL | {"kernel_size": 4, "patch_size": 1}, cell="gru"),
     "stacked rnn": StackedForecasterConfig(**SMALL | {"patch_size": 4}, cell="rnn"),
     "encoder lstm": EncoderForecasterConfig(**TWO),
-    "encoder gru": EncoderForecasterConfig(**SMALL, cell="gru", peephole=None, output="sigmoid"),
     "encoder rnn": EncoderForecasterConfig(**SMALL | {"patch_size": 1}, cell="rnn", peephole=None),
 }
 # A batch of one, the sizes that were traced, and sizes that were not.
@@ -86,7 +85,7 @@ def assert_same(actual: Any, expected: Tensor) -> None:
 
 
 def test_a_rollout_in_onnxruntime(file_of: Callable[[str, Any], Path]) -> None:
-    name = "stacked lstm"
+    name = "stacked gru"
     run = session(file_of(name, "rollout")).run
     for batch, size in CASES:
         context = context_of(name, batch, size)
@@ -170,8 +169,8 @@ def test_what_a_file_says_of_itself(file_of: Callable[[str, Any], Path]) -> None
 def test_a_file_holds_the_weights_once_and_nothing_of_this_machine(
     file_of: Callable[[str, Any], Path],
 ) -> None:
-    path = file_of("stacked lstm", "rollout")
-    data, weights = path.read_bytes(), sum(p.numel() for p in network("stacked lstm").parameters())
+    path = file_of("stacked gru", "rollout")
+    data, weights = path.read_bytes(), sum(p.numel() for p in network("stacked gru").parameters())
     model = onnx.load(path)
     stored = sum(int(np.prod(tensor.dims)) for tensor in model.graph.initializer if len(tensor.dims) > 0)
     assert weights <= stored < weights + 100
@@ -180,7 +179,7 @@ def test_a_file_holds_the_weights_once_and_nothing_of_this_machine(
 
 
 def test_a_program_runs_in_a_process_without_this_library(tmp_path: Path) -> None:
-    name = "encoder gru"
+    name = "encoder rnn"
     context = context_of(name, 3, (8, 16))
     save_checkpoint(tmp_path / "run", network(name))
     command = ["export", str(tmp_path / "run"), "-o", str(tmp_path / "model.pt2")]
@@ -232,7 +231,7 @@ def test_a_size_that_cannot_be_free_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model = _OneSize(StackedForecasterConfig(**SMALL, cell="rnn"))
-    monkeypatch.setattr("convlstm.checkpoint.load_checkpoint", lambda _: model)
+    monkeypatch.setattr("convlstm.pretrained.from_pretrained", lambda _: model)
     path = str(tmp_path / "model.pt2")
     assert main(["export", "any", "-o", path, "--form", "step", "--size", "8", "12"]) == 0
     out = capsys.readouterr().out
@@ -301,7 +300,7 @@ def test_a_package_that_is_missing_is_named(
     monkeypatch.chdir(tmp_path)
     assert main(["export", "run"]) == 2
     assert capsys.readouterr().err.endswith(
-        'error: ONNX export needs onnxruntime; pip install "convlstm[export]"\n'
+        'error: ONNX export needs onnxruntime, which is not installed: pip install "convlstm[export]"\n'
     )
     with pytest.raises(ImportError, match="ONNX export needs onnxruntime"):
         export_onnx(network("stacked lstm"), "model.onnx")
