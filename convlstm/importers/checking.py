@@ -48,7 +48,7 @@ def check(imported: Imported, input: np.ndarray, output: np.ndarray) -> float:
 
 
 def _to_ours(name: str, array: np.ndarray, layout: str, cell: ConvCell) -> Tensor:
-    """Return an array of a layout in our order of the axes, in a cell's type; vectors as frames of one pixel."""
+    """Return an array in our order of the axes and a cell's type; vectors as frames of one pixel."""
     if array.ndim != len(layout.split()):
         raise ValueError(f"{name} has shape {array.shape}; the foreign model's has axes {layout}")
     if array.dtype == np.uint8:
