@@ -6,6 +6,7 @@ it `step` times and returns the outputs of the last layer at `effective_step`: n
 
 import torch
 
+from convlstm.arguments import positive
 from convlstm.importers.building import Part, network, numbered, odd_kernel, stack, unused, with_peepholes
 from convlstm.importers.foreign import Foreign, Imported, Source
 from convlstm.staged.stages import Pick, Recurrent, Repeat
@@ -29,12 +30,14 @@ def convert(foreign: Foreign) -> Imported:
         "source": "automan000/Convolutional_LSTM_PyTorch",
         "layers": tuple(str(part.stage) for part in parts),
         "gates": "apart",
-        "dropped": unused(foreign, used),
+        "dropped": unused(foreign, used, own=("cell", "W")),
     }
     if "step" not in foreign.options:
+        if "effective_step" in foreign.options:
+            raise ValueError("effective_step is given without step, how often the model reads its one frame")
         guess = "a sequence of frames is read; the project's model reads one frame `step` times (option step)"
         return Imported(stack(parts), **facts, guesses=(guess,))
-    step = foreign.wholes("step", least=1)[0]
+    step = positive("step", foreign.options["step"])
     kept = foreign.wholes("effective_step") if "effective_step" in foreign.options else (step - 1,)
     if max(kept) >= step:
         raise ValueError(f"effective_step is {kept}; it needs numbers below step, {step}")
@@ -48,20 +51,18 @@ _ENDS = ("weight", "bias")
 def _cell(foreign: Foreign, cell: str) -> Part:
     tensors = foreign.tensors
     needed = [f"{cell}W{x}{gate}.weight" for x in "xh" for gate in GATES]
+    needed += [f"{cell}Wx{gate}.bias" for gate in GATES]
     if missing := [name for name in needed if name not in tensors]:
         raise ValueError(f"{missing[0]} is missing: this cell is not whole")
     weights = {
         part: torch.cat([tensors[f"{cell}W{x}{gate}.weight"] for gate in GATES])
         for part, x in (("weight_ih", "x"), ("weight_hh", "h"))
     }
-    biases = [tensors[name] for gate in GATES if (name := f"{cell}Wx{gate}.bias") in tensors]
-    if biases:
-        weights["bias"] = torch.cat(biases)
+    weights["bias"] = torch.cat([tensors[f"{cell}Wx{gate}.bias"] for gate in GATES])
     stage = Recurrent(
         input_channels=weights["weight_ih"].shape[1],
         hidden_channels=weights["weight_hh"].shape[1],
         kernel_size=odd_kernel(f"{cell}Wxi.weight", weights["weight_ih"]),
-        bias=bool(biases),
     )
     return with_peepholes(Part(stage, (weights,)), foreign, [f"{cell}{name}" for name in PEEPHOLES])
 

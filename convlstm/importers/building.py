@@ -42,16 +42,17 @@ def permute_gates(tensor: Tensor, order: str, axis: int = 0) -> Tensor:
     return torch.cat([blocks[gate] for gate in OURS], axis)
 
 
-def fused_cell(foreign: Foreign, conv: str, order: str, **fields: Any) -> Part:
+def fused_cell(foreign: Foreign, conv: str, order: str, *, bias: bool = True, **fields: Any) -> Part:
     """Return the recurrent stage of a cell with one convolution over the input and hidden channels together.
 
     Args:
-        foreign: with `conv`.weight (4C, I + C, *K) and maybe `conv`.bias (4C,).
+        foreign: with `conv`.weight (4C, I + C, *K) and `conv`.bias (4C,).
         conv: name of the convolution.
         order: of the gates.
+        bias: whether the cell has one (default True).
         fields: other fields of the stage.
     """
-    weight = foreign.tensors[f"{conv}.weight"]
+    weight = foreign.tensor(f"{conv}.weight")
     hidden, rest = divmod(len(weight), 4)
     inputs = weight.shape[1] - hidden if weight.dim() > 2 else 0
     if rest or inputs < 1:
@@ -61,11 +62,9 @@ def fused_cell(foreign: Foreign, conv: str, order: str, **fields: Any) -> Part:
     kernel = odd_kernel(f"{conv}.weight", weight)
     weight = permute_gates(weight, order)
     cell = {"weight_ih": weight[:, :inputs], "weight_hh": weight[:, inputs:]}
-    if (bias := foreign.tensors.get(f"{conv}.bias")) is not None:
-        cell["bias"] = permute_gates(bias, order)
-    stage = Recurrent(
-        input_channels=inputs, hidden_channels=hidden, kernel_size=kernel, bias="bias" in cell, **fields
-    )
+    if bias:
+        cell["bias"] = permute_gates(foreign.tensor(f"{conv}.bias"), order)
+    stage = Recurrent(input_channels=inputs, hidden_channels=hidden, kernel_size=kernel, bias=bias, **fields)
     return Part(stage, (cell,))
 
 
@@ -205,8 +204,24 @@ def numbered(tensors: Mapping[str, Any], before: str, after: str) -> list[int]:
     return list(range(count))
 
 
-def unused(
-    foreign: Foreign, used: Iterable[str], why: str = "the project's model has no such part"
-) -> dict[str, str]:
-    """Return the names that an importer has no use for, each with the reason."""
-    return dict.fromkeys(sorted(foreign.tensors.keys() - set(used)), why)
+NO_SUCH_PART = "the project's model has no such part"
+
+
+def unused(foreign: Foreign, used: Iterable[str], own: tuple[str, ...]) -> dict[str, str]:
+    """Return the names that an importer has no use for, each with the reason.
+
+    Args:
+        foreign: the file.
+        used: names that are in the model.
+        own: what the names of the project's cells and layers begin with.
+
+    Raises:
+        ValueError: one of the project's own tensors has no place: others of its part are missing, or it has
+            parts that the project's have not.
+    """
+    rest = sorted(foreign.tensors.keys() - set(used))
+    if lost := next((name for name in rest if name.startswith(own)), None):
+        raise ValueError(
+            f"{lost} has no place in the project's model: what goes with it is missing, or it is of a variant"
+        )
+    return dict.fromkeys(rest, NO_SUCH_PART)

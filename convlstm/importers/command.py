@@ -88,12 +88,12 @@ def _notes(path: Path, imported: Imported, chosen: Mapping[str, Any]) -> dict[st
 
 
 def _option(text: str) -> tuple[str, Any]:
-    """Return the name and value of NAME=VALUE: numbers, True and False and lists of them, else words."""
+    """Return the name and value of NAME=VALUE: numbers, true and false and lists of them, else words."""
     name, equals, value = text.partition("=")
     if not equals or not name:
         raise ValueError(f"--option is {text!r}; it needs NAME=VALUE")
     try:
-        parsed = ast.literal_eval(value)
+        parsed = ast.literal_eval({"true": "True", "false": "False"}.get(value, value))
     except (ValueError, SyntaxError, MemoryError, RecursionError):
         return name, value
     return name, parsed if isinstance(parsed, bool | int | float | tuple | list) else value

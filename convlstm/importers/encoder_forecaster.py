@@ -5,11 +5,13 @@ rnn3, stage3, rnn2, ..., each cell from the state of the encoder's of its number
 are convolutions, "deconv" transposed, with a LeakyReLU of slope 0.2 after those named "leaky".
 """
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 from torch import nn
 
-from convlstm.importers.building import Part, network
+from convlstm.importers.building import Part, network, unused
 from convlstm.importers.foreign import Foreign
 from convlstm.staged.stages import Activation, Convolution
 
@@ -20,14 +22,15 @@ MakeCell = Callable[..., Part]
 
 
 def encoder_forecaster(
-    foreign: Foreign, second: str, make_cell: MakeCell
-) -> tuple[nn.Module, tuple[str, ...], list[str]]:
-    """Return the network, its stages in words, and the guesses that were made.
+    foreign: Foreign, second: str, make_cell: MakeCell, in_cell: Sequence[str]
+) -> tuple[nn.Module, tuple[str, ...], list[str], dict[str, str]]:
+    """Return the network, its stages in words, the guesses that were made, and what was dropped and why.
 
     Args:
         foreign: the file.
         second: name of the second half, "decoder" or "forecaster".
         make_cell: makes a cell's part, of its name and fields of its stage.
+        in_cell: names of the tensors that a cell may have.
     """
     levels = _levels(foreign, second)
     up = {n: _transposed_strides(foreign, f"{second}.stage{n}.") for n in levels}
@@ -49,7 +52,13 @@ def encoder_forecaster(
         words = ", ".join(str(down[n]) for n in levels)
         guesses.append(f"strides of the stages {words}, from the kernels of the forecaster (option strides)")
     lines = tuple(str(part.stage) for part in (*parts, *forecaster))
-    return network(parts, forecaster), lines, guesses
+    halves = [f"{half}." for half in ("encoder", second)]
+    used = [f"{half}rnn{n}.{name}" for half in halves for n in levels for name in in_cell]
+    for half in halves:
+        for n in levels:
+            layers = _layers(foreign, f"{half}stage{n}.")
+            used += [f"{layer}.{end}" for layer in layers for end in ("weight", "bias")]
+    return network(parts, forecaster), lines, guesses, unused(foreign, used, own=tuple(halves))
 
 
 def _levels(foreign: Foreign, second: str) -> list[int]:
@@ -69,12 +78,26 @@ def _levels(foreign: Foreign, second: str) -> list[int]:
 
 
 def _layers(foreign: Foreign, stage: str) -> list[str]:
-    """Return the names of the layers of a stage, in the order of the file."""
-    return [
+    """Return the names of the layers of a stage, in their order.
+
+    That is the order of the file; or where this has been lost, as safetensors sorts all names, that of the
+    numbers in the layers' names, which the projects count up: deconv3_leaky_1, conv3_leaky_2, conv3_3.
+    """
+    layers = [
         name.removesuffix(".weight")
         for name in foreign.tensors
         if name.startswith(stage) and name.endswith(".weight")
     ]
+    if list(foreign.tensors) != sorted(foreign.tensors):
+        return layers
+    numbers = {layer: [int(n) for n in re.findall("[0-9]+", layer)] for layer in layers}
+    layers.sort(key=numbers.__getitem__)
+    if same := next((pair for pair in pairwise(layers) if numbers[pair[0]] == numbers[pair[1]]), None):
+        raise ValueError(
+            f"{same[0]} and {same[1]} may stand in either order: the file's names are sorted, as those of "
+            "safetensors are; give what torch.save wrote"
+        )
+    return layers
 
 
 def _transposed_strides(foreign: Foreign, stage: str) -> int:
@@ -106,7 +129,6 @@ def _stage(foreign: Foreign, stage: str, stride: int) -> list[Part]:
         else:
             strides, padding = (down, down), tuple(_padding(layer, k, down, transposed) for k in kernel)
         ends = weight.shape[:2] if transposed else (weight.shape[1], weight.shape[0])
-        bias = foreign.tensors.get(f"{layer}.bias")
         convolution = Convolution(
             input_channels=ends[0],
             output_channels=ends[1],
@@ -114,9 +136,8 @@ def _stage(foreign: Foreign, stage: str, stride: int) -> list[Part]:
             stride=strides,
             padding=padding,
             transposed=transposed,
-            bias=bias is not None,
         )
-        parts.append(Part(convolution, ({"weight": weight} | ({} if bias is None else {"bias": bias}),)))
+        parts.append(Part(convolution, ({"weight": weight, "bias": foreign.tensor(f"{layer}.bias")},)))
         if "leaky" in layer:
             parts.append(Part(Activation(name="leaky_relu", slope=0.2)))
         elif "relu" in layer:

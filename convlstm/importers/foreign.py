@@ -41,6 +41,10 @@ class Foreign:
         numbers = value if isinstance(value, tuple | list) else (value,)
         return tuple(positive(name, number, least) for number in numbers)
 
+    def flag(self, name: str, default: bool) -> bool:
+        """Return an option that is true or false."""
+        return self.option(name, (True, False), "") if name in self.options else default
+
     def option(self, name: str, choices: Sequence[Any], why: str) -> Any:
         """Return what the user chose; where nothing was, an error that lists the choices."""
         if name not in self.options:

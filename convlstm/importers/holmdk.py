@@ -39,7 +39,7 @@ def convert(foreign: Foreign) -> Imported:
         gates="i, f, o, g",
         output_layout="b c t h w",
         forecasts=True,
-        dropped=unused(foreign, [*used, HEAD, "decoder_CNN.bias"]),
+        dropped=unused(foreign, [*used, HEAD, "decoder_CNN.bias"], own=("encoder_", "decoder_")),
     )
 
 

@@ -4,6 +4,7 @@ One convolution over [x | h] per cell, gates i, f, g, o. Files of models that tr
 peepholes: they were never registered as parameters, and stayed zero. vp-suite has the same network.
 """
 
+import dataclasses
 from functools import partial
 
 from convlstm.importers.building import Part, fused_cell, stack, unused, with_peepholes
@@ -11,6 +12,7 @@ from convlstm.importers.encoder_forecaster import STRIDES, encoder_forecaster
 from convlstm.importers.foreign import Foreign, Imported, Source
 
 PEEPHOLES = ("Wci", "Wcf", "Wco")
+CELL = ("_conv.weight", "_conv.bias", *PEEPHOLES)
 OPTIONS = {"strides": STRIDES}
 
 
@@ -22,19 +24,21 @@ def recognises(foreign: Foreign) -> bool:
 
 def convert(foreign: Foreign) -> Imported:
     """Return a StagedNetwork, or of a lone cell a ConvLSTM."""
-    return imported(foreign, "Hzzone/Precipitation-Nowcasting", "t b c h w")
+    found = imported(foreign, "Hzzone/Precipitation-Nowcasting", "t b c h w")
+    guess = "the input has its time first (in vp-suite, which has the same names, its batch: source vp-suite)"
+    return dataclasses.replace(found, guesses=(*found.guesses, guess)) if found.forecasts else found
 
 
 def imported(foreign: Foreign, source: str, layout: str) -> Imported:
     """Return the network under the name of a project that has it."""
     if "_conv.weight" in foreign.tensors:
         cell = _cell(foreign, "")
-        used = ["_conv.weight", "_conv.bias", *PEEPHOLES]
-        lines, dropped = (str(cell.stage),), unused(foreign, used)
+        lines, dropped = (str(cell.stage),), unused(foreign, CELL, own=("_conv.",))
         model, guesses, forecasts = stack([cell]), [], False
     else:
-        model, lines, guesses = encoder_forecaster(foreign, "forecaster", partial(_cell_of, foreign))
-        dropped, forecasts = {}, True
+        make_cell = partial(_cell_of, foreign)
+        model, lines, guesses, dropped = encoder_forecaster(foreign, "forecaster", make_cell, CELL)
+        forecasts = True
     return Imported(
         model,
         source=source,
@@ -53,7 +57,6 @@ def _cell_of(foreign: Foreign, name: str, **fields: int) -> Part:
 
 
 def _cell(foreign: Foreign, before: str, **fields: int) -> Part:
-    foreign.tensor(f"{before}_conv.weight")
     part = fused_cell(foreign, f"{before}_conv", "ifgo", **fields)
     return with_peepholes(part, foreign, [f"{before}{name}" for name in PEEPHOLES])
 

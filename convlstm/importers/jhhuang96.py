@@ -6,17 +6,18 @@ project's other files hold a ConvGRU (its flag for the ConvLSTM trained that too
 
 from functools import partial
 
-from convlstm.importers.building import Part, fused_cell, stack
+from convlstm.importers.building import Part, fused_cell, stack, unused
 from convlstm.importers.encoder_forecaster import STRIDES, encoder_forecaster
 from convlstm.importers.foreign import Foreign, Imported, Source
 
 GROUP = 32  # channels a group
+CELL = tuple(f"conv.{n}.{end}" for n in (0, 1) for end in ("weight", "bias"))
 
 
 def recognises(foreign: Foreign) -> bool:
     """Whether these are the project's tensors, by their names."""
     names = foreign.tensors.keys()
-    lone = names == {f"conv.{n}.{end}" for n in (0, 1) for end in ("weight", "bias")}
+    lone = names == set(CELL)
     return lone or "encoder.rnn1.conv.0.weight" in names or _is_gru(foreign)
 
 
@@ -30,8 +31,10 @@ def convert(foreign: Foreign) -> Imported:
     if "conv.0.weight" in foreign.tensors:
         cell = _cell(foreign, "")
         model, lines, guesses, layout = stack([cell]), (str(cell.stage),), [], "t b c h w"
+        dropped = unused(foreign, CELL, own=("conv.",))
     else:
-        model, lines, guesses = encoder_forecaster(foreign, "decoder", partial(_cell_of, foreign))
+        make_cell = partial(_cell_of, foreign)
+        model, lines, guesses, dropped = encoder_forecaster(foreign, "decoder", make_cell, CELL)
         layout = "b t c h w"
     return Imported(
         model,
@@ -42,6 +45,7 @@ def convert(foreign: Foreign) -> Imported:
         output_layout=layout,
         forecasts="conv.0.weight" not in foreign.tensors,
         guesses=tuple(guesses),
+        dropped=dropped,
     )
 
 

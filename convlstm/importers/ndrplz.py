@@ -23,15 +23,17 @@ def convert(foreign: Foreign) -> Imported:
         names = ["conv"]
     if not names:
         raise ValueError("cell_list.0.conv.weight is missing, and conv.weight too: this is no file of ndrplz")
-    parts = [fused_cell(foreign, name, GATES) for name in names]
-    time_first = foreign.options.get("batch_first", True) is False
+    bias = any(f"{name}.bias" in foreign.tensors for name in names)
+    parts = [fused_cell(foreign, name, GATES, bias=bias) for name in names]
+    used = [f"{name}.{end}" for name in names for end in ("weight", "bias")]
+    time_first = not foreign.flag("batch_first", default=True)
     return Imported(
         stack(parts),
         source="ndrplz/ConvLSTM_pytorch, or conv-lstm of PyPI",
         layers=tuple(str(part.stage) for part in parts),
         gates="i, f, o, g",
         input_layout="t b c h w" if time_first else "b t c h w",
-        dropped=unused(foreign, [f"{name}.{end}" for name in names for end in ("weight", "bias")]),
+        dropped=unused(foreign, used, own=("cell_list.", "conv.")),
         guesses=() if "batch_first" in foreign.options else ("the input has its batch first",),
     )
 

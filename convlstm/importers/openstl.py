@@ -6,6 +6,7 @@ h = o * tanh(c), under the same names: the user says which. With layer norms, of
 two convolutions.
 """
 
+import re
 from typing import Literal
 
 import torch
@@ -16,13 +17,14 @@ from convlstm.importers.foreign import Foreign, Imported, Source
 from convlstm.networks import StackedForecaster, StackedForecasterConfig
 from convlstm.staged.stages import Convolution, Patches, Recurrent
 
+FIRST = "cell_list.0.conv_x.0.weight"
 HEAD = "conv_last.weight"
 GENERATIONS: dict[str, Literal["candidate", "cell"]] = {"old": "candidate", "new": "cell"}
 
 
 def recognises(foreign: Foreign) -> bool:
     """Whether these are the project's tensors, by their names."""
-    return "cell_list.0.conv_x.0.weight" in foreign.tensors
+    return FIRST in foreign.tensors
 
 
 def convert(foreign: Foreign) -> Imported:
@@ -39,6 +41,7 @@ def convert(foreign: Foreign) -> Imported:
         f"this file looks {'new' if new else 'old'}"
     )
     generation = foreign.option("generation", tuple(GENERATIONS), why)
+    foreign.tensor(FIRST)
     cells = [f"cell_list.{n}." for n in numbered(foreign.tensors, "cell_list.", ".conv_x.0.weight")]
     parts = [_cell(foreign, cell, GENERATIONS[generation]) for cell in cells]
     head = foreign.tensor(HEAD)
@@ -47,8 +50,13 @@ def convert(foreign: Foreign) -> Imported:
         raise ValueError(f"{HEAD} has shape {tuple(head.shape)}, which does not turn states into patches")
     patch = _patch_size(foreign, settings, len(head))
     model = (_forecaster if _ours(parts) else _staged)(parts, head, patch)
-    dead = "the project's cells never run it"
-    used = [f"{cell}conv_{x}.{n}.{end}" for cell in cells for x in "xh" for n in (0, 1) for end in _ENDS]
+    used = [HEAD]
+    for cell, stage in zip(cells, stages, strict=True):
+        used += [f"{cell}conv_{x}.0.weight" for x in "xh"]
+        if stage.norm is not None:
+            used += [f"{cell}conv_{x}.1.{end}" for x in "xh" for end in _ENDS]
+    dead = {name for name in foreign.tensors if _DEAD.match(name)}
+    dropped = unused(foreign, {*used, *dead}, own=("cell_list.", "conv_last."))
     return Imported(
         model,
         source=f"OpenSTL, ConvLSTM of the {generation} code",
@@ -59,11 +67,12 @@ def convert(foreign: Foreign) -> Imported:
         ),
         gates="i, f, g, o",
         forecasts=True,
-        dropped=unused(foreign, [*used, HEAD], dead),
+        dropped=dropped | dict.fromkeys(sorted(dead), "the project's cells never run it"),
     )
 
 
 _ENDS = ("weight", "bias")
+_DEAD = re.compile(r"cell_list\.\d+\.conv_(o|last)\.")
 
 
 def _cell(foreign: Foreign, cell: str, output: Literal["candidate", "cell"]) -> Part:

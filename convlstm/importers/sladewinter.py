@@ -51,7 +51,7 @@ def convert(foreign: Foreign) -> Imported:
         gates="i, f, g, o",
         input_layout="b c t h w",
         output_layout="b c h w",
-        dropped=unused(foreign, [*used, "conv.weight", "conv.bias"]),
+        dropped=unused(foreign, [*used, "conv.weight", "conv.bias"], own=("sequential.", "conv.")),
     )
 
 

@@ -1,5 +1,6 @@
 """import_checkpoint: a file of another project as a model of ours; which project's it is, by its names."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from convlstm.importers import (
     torch_rnn,
     vpsuite,
 )
+from convlstm.importers.building import NO_SUCH_PART
 from convlstm.importers.foreign import Foreign, Imported, Source
 from convlstm.importers.reading.content import Content, read_content
 
@@ -38,6 +40,7 @@ SOURCES: dict[str, Source] = {
 }
 WRAPPERS = ("module.", "_orig_mod.", "model.", "net.", "network.")
 """What wrappers put before all names: DataParallel, torch.compile, Lightning and their like."""
+COUNTER = "n_averaged"  # what torch's AveragedModel has beside its "module."
 
 
 def import_checkpoint(path: str | Path, source: str = "auto", **options: Any) -> nn.Module:
@@ -59,13 +62,22 @@ def import_checkpoint(path: str | Path, source: str = "auto", **options: Any) ->
         foreign model is; else a StagedNetwork. Batch first, in evaluation mode, on the CPU. All can be saved
         with `save_checkpoint`.
 
+    Warns:
+        UserWarning: tensors beside the project's own were left out.
+
     Raises:
         FileNotFoundError: no such file.
         ImportError: a Keras file, without h5py.
         ValueError: a damaged file, one that is not recognised, cannot be expressed, or leaves something open
             that only the user knows; an option that the source does not have.
     """
-    return import_foreign(path, source, options).model
+    imported = import_foreign(path, source, options)
+    if lost := [name for name, why in imported.dropped.items() if why == NO_SUCH_PART]:
+        warnings.warn(
+            f"{path}: {_some(lost)} left out, as {NO_SUCH_PART}: the result is not the whole of the file",
+            stacklevel=2,
+        )
+    return imported.model
 
 
 def import_foreign(path: str | Path, source: str, options: Mapping[str, Any]) -> Imported:
@@ -93,7 +105,8 @@ def _foreign(content: Content, options: Mapping[str, Any]) -> Foreign:
         if not any(name.startswith(prefix) for name in names):
             raise ValueError(f"prefix is {prefix!r}, but {content.path} has {_some(names)}")
     elif content.config is None:
-        while found := [w for w in WRAPPERS if names and all(n.startswith(prefix + w) for n in names)]:
+        own = [name for name in names if name != COUNTER]
+        while found := [w for w in WRAPPERS if own and all(n.startswith(prefix + w) for n in own)]:
             prefix += found[0]
     return Foreign(
         tensors={name[len(prefix) :]: t for name, t in content.tensors.items() if name.startswith(prefix)},

@@ -142,7 +142,7 @@ def convert(foreign: Foreign) -> Imported:
     load(module, tensors)
     model = from_torch(module, spatial_dims=spatial_dims)
     assert isinstance(model, ConvRecurrent)
-    time_first = foreign.options.get("batch_first", True) is False
+    time_first = not foreign.flag("batch_first", default=True)
     layout = "t b c" if time_first else "b t c"
     return Imported(
         model,

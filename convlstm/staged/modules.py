@@ -39,6 +39,13 @@ class RecurrentModule(nn.Module):
     def forward(self, x: Tensor, states: States | None) -> tuple[Tensor, States]:
         """Run over a sequence from the given states (None: zeros); return outputs and last states."""
         stage, frames = self.stage, x.transpose(0, 1)  # (T, B, C, *S)
+        if states is not None and stage.padding == "same" and set(stage.stride) == {1}:
+            found, needed = x.shape[3:], states[0].shape[2:]
+            if found != needed:
+                raise ValueError(
+                    f"frames of {tuple(found)} come to a cell whose states are of {tuple(needed)}; give a "
+                    "context whose sizes are multiples of what the network shrinks them by"
+                )
         outputs, last = [], []
         for number, cell in enumerate(self.cells):
             assert isinstance(cell, ConvCell)
@@ -128,6 +135,11 @@ class Function(nn.Module):
             return ACTIVATIONS[stage.name](x)
         if isinstance(stage, stages.Patches):
             cut, whole = "... (p q c) h w", "... c (h p) (w q)"
+            if not stage.inverse and any(pixels % stage.size for pixels in x.shape[-2:]):
+                raise ValueError(
+                    f"frames of {tuple(x.shape[-2:])} pixels at a stage that cuts them into patches of "
+                    f"{stage.size}x{stage.size}; both sizes need to be multiples of {stage.size}"
+                )
             pattern = f"{cut} -> {whole}" if stage.inverse else f"{whole} -> {cut}"
             return rearrange(x, pattern, p=stage.size, q=stage.size)
         if isinstance(stage, stages.Repeat):

@@ -13,7 +13,9 @@ from convlstm import ops
 from convlstm.arguments import check_tensor, positive
 from convlstm.saving import Configured
 from convlstm.staged.modules import RecurrentModule, States, make_module
-from convlstm.staged.stages import Convolution, Patches, Pick, Recurrent, Repeat, Stage, stage_of
+from convlstm.staged.stages import BatchNorm, Convolution, Patches, Pick, Recurrent, Repeat, Stage, stage_of
+
+MOST_STAGES = 2000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,9 +42,20 @@ class StagedConfig:
         if self.forecaster_reads not in ("zeros", "own"):
             raise ValueError(f"forecaster_reads is {self.forecaster_reads!r}; it needs 'zeros' or 'own'")
         for name in ("stages", "forecaster", "head"):
+            if len(getattr(self, name)) > MOST_STAGES:  # said before it takes as long as it is large
+                raise ValueError(
+                    f"{name} has {len(getattr(self, name))} stages; at most {MOST_STAGES} can be"
+                )
             object.__setattr__(self, name, tuple(stage_of(stage) for stage in getattr(self, name)))
+            _check_axes(name, getattr(self, name), self.spatial_dims)
         if not self.stages:
             raise ValueError("stages is empty; it needs one stage or more")
+        if not any(isinstance(stage, Recurrent | Convolution | BatchNorm) for stage in self.stages):
+            raise ValueError("stages has none with weights; it needs one")
+        _check_sequences("stages", self.stages)
+        if not _check_sequences("forecaster", self.forecaster):
+            raise ValueError("forecaster gives its last step alone; it needs to give all")
+        _check_sequences("head", self.head)
         encoders = sum(isinstance(stage, Recurrent) for stage in self.stages)
         for name, most in (("stages", 0), ("forecaster", encoders), ("head", 0)):
             for stage in getattr(self, name):
@@ -65,6 +78,38 @@ class StagedConfig:
             _channels("head", self.head, made)
         elif self.head:
             raise ValueError("head is given without a forecaster; put its stages into stages")
+
+
+def _check_axes(name: str, stages: tuple[Stage, ...], spatial_dims: int) -> None:
+    """Raise ValueError for a stage of other axes than the frames have."""
+    for number, stage in enumerate(stages):
+        axes = spatial_dims
+        if isinstance(stage, Recurrent | Convolution):
+            axes = len(stage.kernel_size) - (isinstance(stage, Convolution) and stage.over_time)
+        elif isinstance(stage, Patches):
+            axes = 2
+        if axes != spatial_dims:
+            raise ValueError(
+                f"stage {number} of {name} is for frames of {axes} axes; spatial_dims is {spatial_dims}"
+            )
+
+
+def _check_sequences(name: str, stages: tuple[Stage, ...]) -> bool:
+    """Return whether stages give a sequence; raise ValueError where one needs it that is given a frame."""
+    sequence = True
+    for number, stage in enumerate(stages):
+        over_time = isinstance(stage, Recurrent | Pick) or (
+            isinstance(stage, Convolution) and stage.over_time
+        )
+        if over_time and not sequence:
+            raise ValueError(f"stage {number} of {name} reads a sequence, but a frame comes to it")
+        if isinstance(stage, Repeat):
+            sequence = True
+        elif isinstance(stage, Pick):
+            sequence = bool(stage.steps)
+        elif isinstance(stage, Recurrent):
+            sequence = stage.sequences
+    return sequence
 
 
 def _channels(name: str, stages: tuple[Stage, ...], channels: int) -> int:

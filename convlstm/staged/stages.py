@@ -53,10 +53,12 @@ class Recurrent:
     """In a forecaster: number of the encoder's recurrent stage, from 0, whose last states it starts with."""
 
     def __post_init__(self) -> None:
-        ones = (1,) * len(self.kernel_size)
+        axes = len(self.kernel_size)
         _settle(self, "kernel_size", tuple(positive("kernel_size", k) for k in self.kernel_size))
         for name in ("stride", "dilation"):
-            _settle(self, name, tuple(positive(name, n) for n in getattr(self, name)) or ones)
+            _settle(self, name, tuple(positive(name, n) for n in getattr(self, name)) or (1,) * axes)
+            _as_many(self, name, axes)
+        _flags(self, "bias", "reverse", "sequences")
         for name in ("peephole", "frame"):
             if isinstance(getattr(self, name), list):
                 _settle(self, name, tuple(getattr(self, name)))
@@ -71,6 +73,13 @@ class Recurrent:
         if (self.norm == "layer") != (self.frame is not None):
             raise ValueError(
                 f"frame is {self.frame} with norm {self.norm!r}; norm 'layer' needs it, no other"
+            )
+        if self.frame is not None:
+            _settle(self, "frame", tuple(positive("frame", size) for size in self.frame))
+            _as_many(self, "frame", axes)
+        if 4 * self.hidden_channels % self.groups:
+            raise ValueError(
+                f"groups is {self.groups}; it needs to divide the {4 * self.hidden_channels} gate channels"
             )
 
     @property
@@ -141,6 +150,10 @@ class Convolution:
             "output_padding",
             tuple(positive("output_padding", n, 0) for n in self.output_padding) or zeros,
         )
+        for name in ("stride", "dilation", "padding", "output_padding"):
+            if not isinstance(getattr(self, name), str):
+                _as_many(self, name, axes)
+        _flags(self, "transposed", "over_time", "bias")
         for name in ("input_channels", "output_channels"):
             positive(name, getattr(self, name))
 
@@ -197,6 +210,7 @@ class Patches:
 
     def __post_init__(self) -> None:
         positive("size", self.size)
+        _flags(self, "inverse")
 
     def __str__(self) -> str:
         return f"patches of {self.size}x{self.size} {'back to frames' if self.inverse else 'to channels'}"
@@ -270,6 +284,18 @@ def _settle(stage: Any, name: str, value: Any) -> None:
 def _one_of(stage: Any, name: str, options: tuple[Any, ...]) -> None:
     if getattr(stage, name) not in options:
         raise ValueError(f"{name} is {getattr(stage, name)!r}; it needs one of {options}")
+
+
+def _flags(stage: Any, *names: str) -> None:
+    for name in names:
+        if not isinstance(getattr(stage, name), bool):
+            raise ValueError(f"{name} is {getattr(stage, name)!r}; it needs true or false")
+
+
+def _as_many(stage: Any, name: str, axes: int) -> None:
+    """Raise ValueError unless a field has one number per axis of the kernel."""
+    if len(getattr(stage, name)) != axes:
+        raise ValueError(f"{name} is {getattr(stage, name)}; it needs {axes} numbers, one per axis")
 
 
 def _times(sizes: tuple[int, ...]) -> str:

@@ -205,7 +205,7 @@ class EncoderForecaster(Model):
             )
             back.add_module(name, kind(width, out, stride + 2 if stride > 1 else 3, stride, 1))
             if n == 1:
-                back.add_module("conv_last", nn.Conv2d(out, 1, 1))
+                back.add_module("conv1_2", nn.Conv2d(out, 1, 1))
             forecaster.add_module(f"stage{n}", back)
             below = width
 

@@ -142,6 +142,10 @@ def test_gradients_reach_all_parameters() -> None:
             assert bool(parameter.grad.any()) != reads_zeros, name
 
 
+RECURRENT = {"stage": "recurrent", "input_channels": 1, "hidden_channels": 1, "kernel_size": [3, 3]}
+NORM = {"norm": "layer"}
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
@@ -159,6 +163,23 @@ def test_gradients_reach_all_parameters() -> None:
             {"channels": 1, "stages": (cell(1, 1),), "forecaster": (head(1, 1),)},
             "needs a recurrent stage first",
         ),
+        ({"channels": 1, "stages": (RECURRENT | {"bias": "no"},)}, "bias is 'no'; it needs true or false"),
+        ({"channels": 1, "stages": (RECURRENT | {"sequences": 0},)}, "sequences is 0; it needs true or"),
+        ({"channels": 1, "stages": (RECURRENT | {"stride": [2]},)}, r"stride is \(2,\); it needs 2 numbers"),
+        ({"channels": 1, "stages": (RECURRENT | {"dilation": [2] * 3},)}, "dilation .* it needs 2 numbers"),
+        ({"channels": 1, "stages": (RECURRENT | {"groups": 3},)}, "groups is 3; it needs to divide the 4"),
+        ({"channels": 1, "stages": (RECURRENT | NORM | {"frame": [-1, 4]},)}, "frame is -1"),
+        ({"channels": 1, "stages": (RECURRENT | NORM | {"frame": [4]},)}, "frame .* it needs 2 numbers"),
+        ({"channels": 1, "stages": (cell(1, 1),), "spatial_dims": 1}, "stage 0 of stages is for frames of 2"),
+        ({"channels": 1, "stages": ({"stage": "patches", "size": 2, "inverse": "no"},)}, "inverse is 'no'"),
+        ({"channels": 1, "stages": (Pick(), cell(1, 1))}, "stage 1 of stages reads a sequence, but a frame"),
+        ({"channels": 1, "stages": (cell(1, 1, sequences=False), Pick())}, "stage 1 of stages reads a seq"),
+        (
+            {"channels": 1, "stages": (cell(1, 1),), "forecaster": (cell(1, 1, sequences=False),)},
+            "forecaster gives its last step alone",
+        ),
+        ({"channels": 1, "stages": (Pick(),)}, "stages has none with weights"),
+        ({"channels": 1, "stages": [{}] * 2001}, "stages has 2001 stages; at most 2000"),
     ],
 )
 def test_configs_that_do_not_fit_are_refused(fields: dict[str, Any], message: str) -> None:
@@ -168,12 +189,20 @@ def test_configs_that_do_not_fit_are_refused(fields: dict[str, Any], message: st
 
 def test_calls_that_do_not_fit_are_refused() -> None:
     forecaster, stack = StagedNetwork(CONFIGS["encoder, forecaster"]), StagedNetwork(CONFIGS["one frame"])
+    patches = StagedNetwork(StagedConfig(channels=1, stages=(Patches(size=2), cell(4, 1))))
+    down, up = CONFIGS["encoder, forecaster"].stages[0], CONFIGS["encoder, forecaster"].forecaster[1]
+    back = (cell(2, 3, starts_from=1), up, cell(1, 1, starts_from=0))
+    levels = StagedNetwork(StagedConfig(channels=1, stages=(cell(1, 1), down, cell(2, 3)), forecaster=back))
     with pytest.raises(ValueError, match="horizon is None; this network forecasts"):
         forecaster(torch.zeros(1, 2, 1, 6, 8))
     with pytest.raises(ValueError, match=r"context has shape \(1, 2, 3, 6, 8\); it needs \(B, T, 1, H, W\)"):
         forecaster(torch.zeros(1, 2, 3, 6, 8), 2)
     with pytest.raises(ValueError, match="context has 2 frames; this network repeats one"):
         stack(torch.zeros(1, 2, 1, 6, 8))
+    with pytest.raises(ValueError, match=r"frames of \(5, 8\) pixels at a stage that cuts them into patches"):
+        patches(torch.zeros(1, 2, 1, 5, 8))
+    with pytest.raises(ValueError, match=r"frames of \(6, 8\) come to a cell whose states are of \(5, 8\)"):
+        levels(torch.zeros(1, 2, 1, 5, 8), 2)
     with pytest.raises(ValueError, match="it cannot read its own output"):
         StagedNetwork(StagedConfig(channels=1, stages=(cell(1, 2),)))(torch.zeros(1, 2, 1, 6, 8), 2)
     with pytest.raises(ValueError, match=r"frames of \(5, 8\) at a cell whose peepholes are for \(6, 8\)"):
