@@ -37,7 +37,12 @@ def permute_gates(tensor: Tensor, order: str, axis: int = 0) -> Tensor:
 
     Returns:
         The tensor, permuted.
+
+    Raises:
+        ValueError: no four blocks of the same size.
     """
+    if tensor.shape[axis] % len(order):
+        raise ValueError(f"a tensor of four gates has shape {tuple(tensor.shape)}; it needs four alike")
     blocks = dict(zip(order, tensor.chunk(4, axis), strict=True))
     return torch.cat([blocks[gate] for gate in OURS], axis)
 

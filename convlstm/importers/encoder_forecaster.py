@@ -109,8 +109,9 @@ def _transposed_strides(foreign: Foreign, stage: str) -> int:
     total = 1
     for layer in _layers(foreign, stage):
         if "deconv" in layer:
-            kernel = foreign.tensors[f"{layer}.weight"].shape[-1]
-            total *= foreign.modules[layer]["stride"][0] if layer in foreign.modules else max(kernel - 2, 1)
+            kernel = foreign.tensor(f"{layer}.weight").shape[-1]
+            stated = layer in foreign.modules
+            total *= _stated(foreign, layer, "stride")[0] if stated else max(kernel - 2, 1)
     return total
 
 
@@ -125,7 +126,7 @@ def _stage(foreign: Foreign, stage: str, stride: int) -> list[Part]:
         kernel = tuple(weight.shape[2:])
         down = stride if number == 0 and (transposed or stage.startswith("encoder")) else 1
         if layer in foreign.modules:
-            strides, padding = (tuple(foreign.modules[layer][name]) for name in ("stride", "padding"))
+            strides, padding = (_stated(foreign, layer, name) for name in ("stride", "padding"))
         else:
             strides, padding = (down, down), tuple(_padding(layer, k, down, transposed) for k in kernel)
         ends = weight.shape[:2] if transposed else (weight.shape[1], weight.shape[0])
@@ -143,6 +144,18 @@ def _stage(foreign: Foreign, stage: str, stride: int) -> list[Part]:
         elif "relu" in layer:
             parts.append(Part(Activation(name="relu")))
     return parts
+
+
+def _stated(foreign: Foreign, layer: str, name: str) -> tuple[int, int]:
+    """Return the stride or padding of a pickled convolution, one without what no stage has."""
+    module = foreign.modules[layer]
+    for other, usual in (("dilation", [1, 1]), ("groups", 1), ("output_padding", [0, 0])):
+        if module.get(other, usual) != usual:
+            raise ValueError(f"{layer} has {other} {module[other]!r:.40}; the project's layers have {usual}")
+    match module.get(name):
+        case [int(rows), int(columns)]:
+            return rows, columns
+    raise ValueError(f"{layer} has {name} {module.get(name)!r:.40}; it needs two whole numbers")
 
 
 def _padding(layer: str, kernel: int, stride: int, transposed: bool) -> int:
