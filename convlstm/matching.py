@@ -118,7 +118,11 @@ def _other_cell(ours: ConvCell, theirs: ConvCell) -> str:
     """What makes the numbers of two cells mean different things; empty if nothing does."""
     if type(ours) is not type(theirs):
         return _differs("the cell", type(theirs).__name__, type(ours).__name__)
-    return _first_difference(ours, theirs, "hidden_channels kernel_size nonlinearity reset_after")
+    # What a foreign cell computes is said by its stage.
+    of_stage = "activation recurrent_activation output norm groups padding stride dilation"
+    return _first_difference(
+        ours, theirs, "hidden_channels kernel_size nonlinearity reset_after"
+    ) or _first_difference(getattr(ours, "stage", None), getattr(theirs, "stage", None), of_stage)
 
 
 def _other_head(model: nn.Module, source: nn.Module) -> str:

@@ -77,8 +77,10 @@ def _layers(model: nn.Module) -> Layers:
             f"model is a {type(model).__name__}; Keras has layers for a ConvLSTM, or a StagedNetwork of "
             "recurrent stages alone"
         )
-    for stage, _ in layers:
+    for stage, cells in layers:
         _check(stage)
+        if any(parameter.is_meta for cell in cells for parameter in cell.parameters()):
+            raise ValueError("model is on the meta device and has no values; load weights first")
     return layers
 
 

@@ -39,10 +39,10 @@ def permute_gates(tensor: Tensor, order: str, axis: int = 0) -> Tensor:
         The tensor, permuted.
 
     Raises:
-        ValueError: no four blocks of the same size.
+        ValueError: a tensor that does not hold four gates.
     """
-    if tensor.shape[axis] % len(order):
-        raise ValueError(f"a tensor of four gates has shape {tuple(tensor.shape)}; it needs four alike")
+    if tensor.dim() <= axis or not tensor.shape[axis] or tensor.shape[axis] % 4:
+        raise ValueError(f"a tensor of gates has shape {tuple(tensor.shape)}, which four gates do not share")
     blocks = dict(zip(order, tensor.chunk(4, axis), strict=True))
     return torch.cat([blocks[gate] for gate in OURS], axis)
 
@@ -58,8 +58,8 @@ def fused_cell(foreign: Foreign, conv: str, order: str, *, bias: bool = True, **
         fields: other fields of the stage.
     """
     weight = foreign.tensor(f"{conv}.weight")
-    hidden, rest = divmod(len(weight), 4)
-    inputs = weight.shape[1] - hidden if weight.dim() > 2 else 0
+    hidden, rest = divmod(weight.shape[0], 4) if weight.dim() > 2 else (0, 0)
+    inputs = weight.shape[1] - hidden if hidden else 0
     if rest or inputs < 1:
         raise ValueError(
             f"{conv}.weight has shape {tuple(weight.shape)}; a cell's convolution needs (4 C, I + C, taps)"

@@ -38,6 +38,8 @@ def check(imported: Imported, input: np.ndarray, output: np.ndarray) -> float:
             f"the model gives {tuple(result.shape)} of this input, the output has {tuple(expected.shape)}, "
             f"in the axes {' '.join(_ours(imported.output_layout))}"
         )
+    if not expected.isfinite().all():
+        raise ValueError("output has values that are not finite; nothing can be compared with them")
     difference = float((result - expected).abs().max())
     if not difference <= ALLOWED * max(1.0, float(expected.abs().max())):
         raise ValueError(
@@ -53,9 +55,9 @@ def _to_ours(name: str, array: np.ndarray, layout: str, cell: ConvCell) -> Tenso
         raise ValueError(f"{name} has shape {array.shape}; the foreign model's has axes {layout}")
     if array.dtype == np.uint8:
         array = array / np.float32(255)
-    if array.dtype not in (np.float16, np.float32, np.float64):
+    if array.dtype.newbyteorder("=") not in (np.float16, np.float32, np.float64):
         raise ValueError(f"{name} has type {array.dtype}; it needs floating numbers, or 8 bits for pixels")
-    tensor = torch.from_numpy(np.array(array)).to(cell.weight_hh.dtype)
+    tensor = torch.from_numpy(np.array(array, array.dtype.newbyteorder("="))).to(cell.weight_hh.dtype)
     ours = rearrange(tensor, f"{layout} -> {' '.join(_ours(layout))}")
     return ours if set(layout) & set("dhw") else ours.reshape(*ours.shape, *(1,) * cell.spatial_dims)
 

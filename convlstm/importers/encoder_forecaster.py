@@ -6,8 +6,9 @@ are convolutions, "deconv" transposed, with a LeakyReLU of slope 0.2 after those
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
+from typing import Any
 
 from torch import nn
 
@@ -126,6 +127,7 @@ def _stage(foreign: Foreign, stage: str, stride: int) -> list[Part]:
         kernel = tuple(weight.shape[2:])
         down = stride if number == 0 and (transposed or stage.startswith("encoder")) else 1
         if layer in foreign.modules:
+            _check_module(layer, foreign.modules[layer])
             strides, padding = (_stated(foreign, layer, name) for name in ("stride", "padding"))
         else:
             strides, padding = (down, down), tuple(_padding(layer, k, down, transposed) for k in kernel)
@@ -146,16 +148,21 @@ def _stage(foreign: Foreign, stage: str, stride: int) -> list[Part]:
     return parts
 
 
+def _check_module(layer: str, module: Mapping[str, Any]) -> None:
+    """Raise ValueError for a convolution with settings that the projects' never have."""
+    usual = {"dilation": {1}, "output_padding": {0}, "groups": {1}, "padding_mode": {"zeros"}}
+    for name, value in usual.items():
+        found = module.get(name, ())
+        if not set(found if isinstance(found, list | tuple) else [found]) <= value:
+            raise ValueError(f"{layer} has {name} {found!r:.40}, which the project's layers never have")
+
+
 def _stated(foreign: Foreign, layer: str, name: str) -> tuple[int, int]:
-    """Return the stride or padding of a pickled convolution, one without what no stage has."""
-    module = foreign.modules[layer]
-    for other, usual in (("dilation", [1, 1]), ("groups", 1), ("output_padding", [0, 0])):
-        if module.get(other, usual) != usual:
-            raise ValueError(f"{layer} has {other} {module[other]!r:.40}; the project's layers have {usual}")
-    match module.get(name):
+    """Return the stride or padding of a pickled convolution."""
+    match value := foreign.modules[layer].get(name):
         case [int(rows), int(columns)]:
             return rows, columns
-    raise ValueError(f"{layer} has {name} {module.get(name)!r:.40}; it needs two whole numbers")
+    raise ValueError(f"{layer} has {name} {value!r:.40}; it needs two whole numbers")
 
 
 def _padding(layer: str, kernel: int, stride: int, transposed: bool) -> int:

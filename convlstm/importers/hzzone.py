@@ -6,6 +6,7 @@ peepholes: they were never registered as parameters, and stayed zero. vp-suite h
 
 import dataclasses
 from functools import partial
+from typing import Any
 
 from convlstm.importers.building import Part, fused_cell, stack, unused, with_peepholes
 from convlstm.importers.encoder_forecaster import STRIDES, encoder_forecaster
@@ -52,11 +53,11 @@ def imported(foreign: Foreign, source: str, layout: str) -> Imported:
     )
 
 
-def _cell_of(foreign: Foreign, name: str, **fields: int) -> Part:
+def _cell_of(foreign: Foreign, name: str, **fields: Any) -> Part:
     return _cell(foreign, f"{name}.", **fields)
 
 
-def _cell(foreign: Foreign, before: str, **fields: int) -> Part:
+def _cell(foreign: Foreign, before: str, **fields: Any) -> Part:
     part = fused_cell(foreign, f"{before}_conv", "ifgo", **fields)
     return with_peepholes(part, foreign, [f"{before}{name}" for name in PEEPHOLES])
 

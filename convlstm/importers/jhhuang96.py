@@ -5,6 +5,7 @@ project's other files hold a ConvGRU (its flag for the ConvLSTM trained that too
 """
 
 from functools import partial
+from typing import Any
 
 from convlstm.importers.building import Part, fused_cell, stack, unused
 from convlstm.importers.encoder_forecaster import STRIDES, encoder_forecaster
@@ -54,11 +55,11 @@ def _is_gru(foreign: Foreign) -> bool:
     return foreign.tensors.keys() == lone or "encoder.rnn1.conv1.0.weight" in foreign.tensors
 
 
-def _cell_of(foreign: Foreign, name: str, **fields: int) -> Part:
+def _cell_of(foreign: Foreign, name: str, **fields: Any) -> Part:
     return _cell(foreign, f"{name}.", **fields)
 
 
-def _cell(foreign: Foreign, before: str, **fields: int) -> Part:
+def _cell(foreign: Foreign, before: str, **fields: Any) -> Part:
     rows = len(foreign.tensor(f"{before}conv.0.weight"))
     groups = rows // GROUP
     if not groups or rows % groups:

@@ -92,6 +92,11 @@ def import_foreign(path: str | Path, source: str, options: Mapping[str, Any]) ->
         return found.convert(foreign)
     except ValueError as error:
         raise ValueError(f"{path} ({found.name}): {error}") from error
+    except (RuntimeError, IndexError, TypeError) as error:  # torch's, for shapes that no project's have
+        line = str(error).partition("\n")[0]
+        raise ValueError(
+            f"{path} ({found.name}): its tensors have shapes that make no model of the project: {line}"
+        ) from error
 
 
 def _foreign(content: Content, options: Mapping[str, Any]) -> Foreign:

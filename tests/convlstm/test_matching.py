@@ -19,6 +19,7 @@ from convlstm import (
     StackedForecasterConfig,
     load_weights,
 )
+from convlstm.staged import StagedConfig, StagedNetwork
 from convlstm.transfer import Transfer
 
 SMALL: dict[str, Any] = {"hidden_channels": (5, 3), "kernel_size": 3, "patch_size": 2}
@@ -223,5 +224,17 @@ def test_what_means_something_else_is_left_out(options: dict, skipped: dict) -> 
 def test_cells_that_differ_in_a_formula_are_left_out() -> None:
     with pytest.raises(ValueError, match="nonlinearity is relu, the network's is tanh"):
         load_weights(ConvRNN(1, 2, 3), ConvRNN(1, 2, 3, nonlinearity="relu"), strict=False)
+
+
+def test_foreign_cells_that_differ_in_a_formula_are_left_out() -> None:
+    def network(**options: Any) -> StagedNetwork:
+        stage = {"stage": "recurrent", "input_channels": 1, "hidden_channels": 2, "kernel_size": (3, 3)}
+        return StagedNetwork(StagedConfig(channels=1, stages=({**stage, **options},)))
+
+    with pytest.raises(ValueError, match="recurrent_activation is hard_sigmoid, the network's is hard_sigm"):
+        load_weights(
+            network(recurrent_activation="hard_sigmoid_keras2"), network(recurrent_activation="hard_sigmoid")
+        )
+    load_weights(network(activation="relu"), network(activation="relu"))
     with pytest.raises(ValueError, match="reset_after is False, the network's is True"):
         load_weights(ConvGRU(1, 2, 3), ConvGRU(1, 2, 3, reset_after=False), strict=False)

@@ -32,6 +32,11 @@ def test_arguments(name: str, target: str, options: dict[str, Any], message: str
     assert os.listdir(tmp_path) == ["folder.pt"]
 
 
+def test_a_model_without_values_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="model is on the meta device"):
+        export_checkpoint(ConvLSTM(1, 2, 3, device="meta"), tmp_path / "model.weights.h5", "keras")
+
+
 def test_a_file_that_stands_there_is_replaced_whole_or_kept(tmp_path: Path) -> None:
     path = tmp_path / "model.pt"
     path.write_text("old")

@@ -1,15 +1,18 @@
 """Files that do not hold the whole model, or more than it: nothing is imported in part without a word."""
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
 from convlstm import import_checkpoint
+from convlstm.importers.checking import check
 from convlstm.importers.foreign import Foreign, Imported
 from convlstm.importers.sources import SOURCES, import_foreign
 from tests.convlstm.importers.foreign_models import Ndrplz
@@ -99,3 +102,33 @@ def test_options_that_do_not_fit_are_refused(name: str, options: dict[str, Any],
     case = CASES[name]._replace(options=options)
     with pytest.raises(ValueError, match=message):
         convert(case, case.make().state_dict())
+
+
+@pytest.mark.parametrize("name", ["automan000", "sladewinter, tanh", "hzzone, from a GPU", "openstl, old"])
+@pytest.mark.parametrize(
+    "change", [lambda t: t.new_ones(()), torch.flatten, lambda t: t[None], lambda t: t[:0]]
+)
+def test_tensors_of_other_shapes_are_refused(
+    name: str, change: Callable[[Tensor], Tensor], tmp_path: Path
+) -> None:
+    case = CASES[name]
+    tensors = case.make().state_dict()
+    options = {"patch_size": 2} | case.options if case.source == "openstl" else case.options
+    read = [n for n in tensors if not any(word in n for word in (*NEEDLESS, ".conv_last."))]
+    for changed in (name for name in read if name.endswith("weight")):
+        save_file(tensors | {changed: change(tensors[changed])}, tmp_path / "model.safetensors")
+        if tensors[changed].shape != change(tensors[changed]).shape:
+            with pytest.raises(ValueError, match=r"model\.safetensors"):
+                import_foreign(tmp_path / "model.safetensors", case.source, options)
+
+
+@pytest.mark.parametrize("value", [torch.inf, torch.nan])
+def test_an_output_that_is_not_finite_checks_nothing(value: float, tmp_path: Path) -> None:
+    torch.save(Ndrplz(1, [2], [3]).state_dict(), tmp_path / "model.pth")
+    imported = import_foreign(tmp_path / "model.pth", "ndrplz", {})
+    frames = np.zeros((1, 2, 1, 4, 4), ">f4")  # as older files have them
+    output = imported.model(torch.zeros(1, 2, 1, 4, 4))[0].detach().numpy()
+    assert check(imported, frames, output) < 1e-5
+    output[0, 0, 0, 0, 0] = value
+    with pytest.raises(ValueError, match="output has values that are not finite"):
+        check(imported, frames, output)

@@ -33,7 +33,10 @@ def test_a_tensor_of_another_shape_is_refused(name: str) -> None:
     [
         ({"padding": [1, 1]}, "encoder.stage1.conv1_1 has stride None; it needs two whole numbers"),
         ({"stride": [1, 1], "padding": "same"}, "has padding 'same'; it needs two whole numbers"),
-        ({"stride": [1, 1], "padding": [1, 1], "groups": 2}, "has groups 2; the project's layers have 1"),
+        (
+            {"stride": [1, 1], "padding": [1, 1], "groups": 2},
+            "has groups 2, which the project's layers never have",
+        ),
     ],
 )
 def test_a_pickled_layer_of_another_kind_is_refused(attributes: dict, message: str) -> None:
