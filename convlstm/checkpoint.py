@@ -35,9 +35,9 @@ def save_checkpoint(directory: str | Path, model: nn.Module, notes: Mapping[str,
 
     Args:
         directory: made if it is missing.
-        model: a ConvRNN, ConvLSTM, ConvGRU or forecaster; of one in the wrapper of torch.compile,
-            DistributedDataParallel or AveragedModel, what is inside. Its tensors keep their type; tied ones
-            are written one by one.
+        model: a ConvRNN, ConvLSTM, ConvGRU, StagedNetwork or forecaster; of one in the wrapper of
+            torch.compile, DistributedDataParallel or AveragedModel, what is inside. Its tensors keep their
+            type; tied ones are written one by one.
         notes: anything else to keep in config.json beside the network (JSON values): data, metrics, command.
 
     Raises:
@@ -80,7 +80,7 @@ def load_checkpoint(directory: str | Path, device: torch.device | str = "cpu") -
         device: where the model goes (default the CPU).
 
     Returns:
-        What was saved: a ConvRNN, ConvLSTM, ConvGRU or forecaster.
+        What was saved: a ConvRNN, ConvLSTM, ConvGRU, StagedNetwork or forecaster.
 
     Raises:
         FileNotFoundError: no such directory, or a file of the two is missing.

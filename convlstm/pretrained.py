@@ -98,7 +98,7 @@ def from_pretrained(
         revision: on the Hub, a branch, tag or commit (default the main branch), as in hf://owner/name@revision.
 
     Returns:
-        What was saved: a ConvRNN, ConvLSTM, ConvGRU or forecaster.
+        What was saved: a ConvRNN, ConvLSTM, ConvGRU, StagedNetwork or forecaster.
 
     Raises:
         FileNotFoundError: no such directory or name, or nothing there for this user on the Hub.

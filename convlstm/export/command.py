@@ -61,23 +61,20 @@ def _export(options: argparse.Namespace) -> None:
         raise ValueError(
             f"--output {path} ends in neither .onnx (for onnxruntime) nor .pt2 (for torch.export)"
         )
-    if path.suffix == ".onnx":
-        try:
-            packages()
-        except ImportError as error:
-            raise ValueError(str(error)) from error
+    to_onnx = path.suffix == ".onnx"
+    if to_onnx:
+        packages()  # said before anything is read
     model = pretrained.from_pretrained(options.checkpoint)
     if not isinstance(model, StagedNetwork):
         model = as_forecaster(model, str(options.checkpoint))
     graph = make_graph(model, options.form, options.context, options.horizon, tuple(options.size))
     print(f"{options.checkpoint}: {type(model).__name__}, {_form_in_words(graph)}", flush=True)
-    to_onnx = path.suffix == ".onnx"
     exported = save_onnx(graph, path) if to_onnx else save_program(graph, path)
     kind = f"ONNX, opset {OPSET}" if to_onnx else "torch.export"
     print(f"{path}: {exported.size / 1e6:.2f} MB, {kind}")
     _print_shapes(exported)
     print(f"  differs from the network by {exported.difference:.1e} at most")
-    print(f"  {_latencies(graph, path)}")
+    print(f"  {_latencies(graph, path, to_onnx)}")
 
 
 def _form_in_words(graph: Graph) -> str:
@@ -99,10 +96,10 @@ def _print_shapes(exported: Exported) -> None:
         print("  for batches of this size only: the exporter could not leave it free")
 
 
-def _latencies(graph: Graph, path: Path) -> str:
+def _latencies(graph: Graph, path: Path, to_onnx: bool) -> str:
     """What one call takes in the exported file and in torch, on this machine."""
     inputs = graph.example(1, graph.size)
-    if path.suffix == ".onnx":
+    if to_onnx:
         name, session = "onnxruntime", open_session(str(path))
         exported = _median(lambda: run_session(session, inputs))
     else:

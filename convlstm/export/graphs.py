@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from convlstm.arguments import positive
 from convlstm.forecaster import Forecaster, ForecasterState
+from convlstm.saving import unwrap
 from convlstm.staged import StagedNetwork
 
 Form = Literal["rollout", "step", "encode"]
@@ -63,7 +64,7 @@ def make_graph(
     size: tuple[int, int] = (64, 64),
 ) -> Graph:
     """Make the graph of a network in a form; see `convlstm.export` for the forms and the errors."""
-    network = getattr(model, "_orig_mod", model)  # of one in torch.compile's wrapper
+    network = unwrap(model)
     if not isinstance(network, Forecaster | StagedNetwork):
         raise TypeError(
             f"model is a {type(network).__name__}; it needs a forecaster, such as StackedForecaster"

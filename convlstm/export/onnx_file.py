@@ -71,7 +71,9 @@ def packages() -> tuple[Any, Any]:
         import onnxruntime
         import onnxscript  # noqa: F401 (what torch translates with)
     except ImportError as error:
-        raise ImportError(f'ONNX export needs {error.name}; pip install "convlstm[export]"') from error
+        raise ImportError(
+            f'ONNX export needs {error.name}, which is not installed: pip install "convlstm[export]"'
+        ) from error
     return onnx, onnxruntime
 
 

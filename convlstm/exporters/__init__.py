@@ -7,6 +7,7 @@ from torch import nn
 from convlstm.exporters.keras import keras_file, weights_file
 from convlstm.exporters.torch_rnn import torch_file
 from convlstm.files import write_atomically
+from convlstm.saving import unwrap
 
 __all__ = ["export_checkpoint"]
 
@@ -35,7 +36,8 @@ def export_checkpoint(
     pip install "convlstm[import]".
 
     Args:
-        model: the stack; of one in torch.compile's wrapper, the stack.
+        model: the stack; of one in the wrapper of torch.compile, DistributedDataParallel or AveragedModel,
+            what is inside.
         path: ends in .keras or .weights.h5, or for torch in .pt or .pth; a file that stands there is replaced
             once the new one is whole.
         target: "keras" or "torch".
@@ -48,7 +50,7 @@ def export_checkpoint(
         ValueError: a model that the target has no layers for (peepholes in either, kernels above 1x1 in
             torch.nn, and whatever else: the reason is given), or another argument that does not fit.
     """
-    path, model = Path(path), getattr(model, "_orig_mod", model)
+    path, model = Path(path), unwrap(model)
     if target not in _SUFFIXES:
         raise ValueError(f"target is {target!r}; it needs 'keras' or 'torch'")
     suffix = next((suffix for suffix in _SUFFIXES[target] if path.name.endswith(suffix)), None)

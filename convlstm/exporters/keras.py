@@ -166,7 +166,9 @@ def _hdf5(layers: Layers) -> bytes:
     try:
         import h5py
     except ImportError as error:
-        raise ImportError('Keras files need h5py: pip install "convlstm[import]"') from error
+        raise ImportError(
+            'writing files of Keras needs h5py, which is not installed: pip install "convlstm[import]"'
+        ) from error
     dtype, buffer = _dtype(layers), io.BytesIO()
     with h5py.File(buffer, "w") as file:
         for name, (_, cells) in zip(_names(layers), layers, strict=True):

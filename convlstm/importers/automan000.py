@@ -5,6 +5,7 @@ it `step` times and returns the outputs of the last layer at `effective_step`: n
 """
 
 import torch
+from torch import Tensor
 
 from convlstm.arguments import positive
 from convlstm.importers.building import Part, network, numbered, odd_kernel, stack, unused, with_peepholes
@@ -49,22 +50,27 @@ _ENDS = ("weight", "bias")
 
 
 def _cell(foreign: Foreign, cell: str) -> Part:
-    tensors = foreign.tensors
-    needed = [f"{cell}W{x}{gate}.weight" for x in "xh" for gate in GATES]
-    needed += [f"{cell}Wx{gate}.bias" for gate in GATES]
-    if missing := [name for name in needed if name not in tensors]:
-        raise ValueError(f"{missing[0]} is missing: this cell is not whole")
     weights = {
-        part: torch.cat([tensors[f"{cell}W{x}{gate}.weight"] for gate in GATES])
-        for part, x in (("weight_ih", "x"), ("weight_hh", "h"))
+        "weight_ih": _of_all_gates(foreign, f"{cell}Wx", ".weight", least=3),
+        "weight_hh": _of_all_gates(foreign, f"{cell}Wh", ".weight", least=3),
+        "bias": _of_all_gates(foreign, f"{cell}Wx", ".bias"),
     }
-    weights["bias"] = torch.cat([tensors[f"{cell}Wx{gate}.bias"] for gate in GATES])
     stage = Recurrent(
         input_channels=weights["weight_ih"].shape[1],
         hidden_channels=weights["weight_hh"].shape[1],
         kernel_size=odd_kernel(f"{cell}Wxi.weight", weights["weight_ih"]),
     )
     return with_peepholes(Part(stage, (weights,)), foreign, [f"{cell}{name}" for name in PEEPHOLES])
+
+
+def _of_all_gates(foreign: Foreign, before: str, end: str, least: int = 1) -> Tensor:
+    """Return the four gates' tensors, one after the other."""
+    names = [f"{before}{gate}{end}" for gate in GATES]
+    tensors = [foreign.tensor(name, least) for name in names]
+    for name, tensor in zip(names, tensors, strict=True):
+        if tensor.shape != tensors[0].shape:
+            raise ValueError(f"{name} has shape {tuple(tensor.shape)}; it needs {tuple(tensors[0].shape)}")
+    return torch.cat(tensors)
 
 
 SOURCE = Source(

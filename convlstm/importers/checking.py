@@ -5,6 +5,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from convlstm.base import ConvCell
 from convlstm.importers.foreign import Imported
 
 AXES = "btcdhw"  # in our order: batch, time, channels, then space
@@ -23,8 +24,9 @@ def check(imported: Imported, input: np.ndarray, output: np.ndarray) -> float:
     Raises:
         ValueError: arrays of other axes, sizes or types; or a difference above what rounding explains.
     """
-    frames = _to_ours("input", input, imported.input_layout)
-    expected = _to_ours("output", output, imported.output_layout)
+    cell = next(module for module in imported.model.modules() if isinstance(module, ConvCell))
+    frames = _to_ours("input", input, imported.input_layout, cell)
+    expected = _to_ours("output", output, imported.output_layout, cell)
     if "t" not in imported.input_layout:
         frames = frames.unsqueeze(1)  # (B, 1, C, *S)
     with torch.no_grad():
@@ -47,16 +49,17 @@ def check(imported: Imported, input: np.ndarray, output: np.ndarray) -> float:
     return difference
 
 
-def _to_ours(name: str, array: np.ndarray, layout: str) -> Tensor:
-    """Return an array of a layout in our order of the axes; vectors as frames of one pixel."""
+def _to_ours(name: str, array: np.ndarray, layout: str, cell: ConvCell) -> Tensor:
+    """Return an array in our order of the axes and a cell's type; vectors as frames of one pixel."""
     if array.ndim != len(layout.split()):
         raise ValueError(f"{name} has shape {array.shape}; the foreign model's has axes {layout}")
     if array.dtype == np.uint8:
         array = array / np.float32(255)
     if array.dtype.newbyteorder("=") not in (np.float16, np.float32, np.float64):
         raise ValueError(f"{name} has type {array.dtype}; it needs floating numbers, or 8 bits for pixels")
-    ours = rearrange(torch.from_numpy(np.array(array, np.float32)), f"{layout} -> {' '.join(_ours(layout))}")
-    return ours if set(layout) & set("dhw") else ours[..., None, None]
+    tensor = torch.from_numpy(np.array(array, array.dtype.newbyteorder("="))).to(cell.weight_hh.dtype)
+    ours = rearrange(tensor, f"{layout} -> {' '.join(_ours(layout))}")
+    return ours if set(layout) & set("dhw") else ours.reshape(*ours.shape, *(1,) * cell.spatial_dims)
 
 
 def _ours(layout: str) -> list[str]:

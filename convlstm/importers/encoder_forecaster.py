@@ -110,8 +110,9 @@ def _transposed_strides(foreign: Foreign, stage: str) -> int:
     total = 1
     for layer in _layers(foreign, stage):
         if "deconv" in layer:
-            kernel = foreign.tensors[f"{layer}.weight"].shape[-1]
-            total *= foreign.modules[layer]["stride"][0] if layer in foreign.modules else max(kernel - 2, 1)
+            kernel = foreign.tensor(f"{layer}.weight").shape[-1]
+            stated = layer in foreign.modules
+            total *= _stated(foreign, layer, "stride")[0] if stated else max(kernel - 2, 1)
     return total
 
 
@@ -127,7 +128,7 @@ def _stage(foreign: Foreign, stage: str, stride: int) -> list[Part]:
         down = stride if number == 0 and (transposed or stage.startswith("encoder")) else 1
         if layer in foreign.modules:
             _check_module(layer, foreign.modules[layer])
-            strides, padding = (tuple(foreign.modules[layer][name]) for name in ("stride", "padding"))
+            strides, padding = (_stated(foreign, layer, name) for name in ("stride", "padding"))
         else:
             strides, padding = (down, down), tuple(_padding(layer, k, down, transposed) for k in kernel)
         ends = weight.shape[:2] if transposed else (weight.shape[1], weight.shape[0])
@@ -154,6 +155,14 @@ def _check_module(layer: str, module: Mapping[str, Any]) -> None:
         found = module.get(name, ())
         if not set(found if isinstance(found, list | tuple) else [found]) <= value:
             raise ValueError(f"{layer} has {name} {found!r:.40}, which the project's layers never have")
+
+
+def _stated(foreign: Foreign, layer: str, name: str) -> tuple[int, int]:
+    """Return the stride or padding of a pickled convolution."""
+    match value := foreign.modules[layer].get(name):
+        case [int(rows), int(columns)]:
+            return rows, columns
+    raise ValueError(f"{layer} has {name} {value!r:.40}; it needs two whole numbers")
 
 
 def _padding(layer: str, kernel: int, stride: int, transposed: bool) -> int:

@@ -29,11 +29,14 @@ class Foreign:
     """Of a Keras model."""
     keras_version: str | None = None
 
-    def tensor(self, name: str) -> Tensor:
-        """Return a tensor that the model cannot be without."""
+    def tensor(self, name: str, least: int = 1) -> Tensor:
+        """Return a tensor that the model cannot be without, which has so many axes at least."""
         if name not in self.tensors:
             raise ValueError(f"{name} is missing: the file does not hold the whole model")
-        return self.tensors[name]
+        tensor = self.tensors[name]
+        if tensor.dim() < least:
+            raise ValueError(f"{name} has shape {tuple(tensor.shape)}; it needs {least} axes or more")
+        return tensor
 
     def wholes(self, name: str, least: int = 0) -> tuple[int, ...]:
         """Return an option that is one whole number or more."""

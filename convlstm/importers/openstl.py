@@ -76,7 +76,7 @@ _DEAD = re.compile(r"cell_list\.\d+\.conv_(o|last)\.")
 
 
 def _cell(foreign: Foreign, cell: str, output: Literal["candidate", "cell"]) -> Part:
-    ih, hh = (foreign.tensor(f"{cell}conv_{x}.0.weight") for x in "xh")
+    ih, hh = (foreign.tensor(f"{cell}conv_{x}.0.weight", least=3) for x in "xh")
     weights = {"weight_ih": ih, "weight_hh": hh}
     fields = {}
     if f"{cell}conv_x.1.weight" in foreign.tensors:

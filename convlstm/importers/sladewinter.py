@@ -33,7 +33,7 @@ def convert(foreign: Foreign) -> Imported:
         used += [f"{cell}.conv.weight", f"{cell}.conv.bias", *peepholes]
         used += [f"{norm}.{name}" for name in (*NORM, "num_batches_tracked")]
         layer += 1
-    weight, bias = foreign.tensor("conv.weight"), foreign.tensor("conv.bias")
+    weight, bias = foreign.tensor("conv.weight", least=3), foreign.tensor("conv.bias")
     head = Convolution(
         input_channels=weight.shape[1],
         output_channels=len(weight),

@@ -44,9 +44,7 @@ NETWORKS = {
     "stacked gru": StackedForecasterConfig(**SMALL | {"kernel_size": 4, "patch_size": 1}, cell="gru"),
     "stacked rnn": StackedForecasterConfig(**SMALL | {"patch_size": 4}, cell="rnn"),
     "encoder lstm": EncoderForecasterConfig(**TWO),
-    "encoder gru": EncoderForecasterConfig(
-        **SMALL | {"patch_size": 1}, cell="gru", peephole=None, output="sigmoid"
-    ),
+    "encoder rnn": EncoderForecasterConfig(**SMALL | {"patch_size": 1}, cell="rnn", peephole=None),
 }
 # A batch of one, the sizes that were traced, and sizes that were not.
 CASES = [(1, SIZE), (2, SIZE), (3, (4, 20)), (1, (4, 4))]
@@ -189,7 +187,7 @@ def test_a_file_holds_the_weights_once_and_nothing_of_this_machine(
 
 @needs_free_sizes
 def test_a_program_runs_in_a_process_without_this_library(tmp_path: Path) -> None:
-    name = "encoder gru"
+    name = "encoder rnn"
     context = context_of(name, 3, (8, 16))
     save_checkpoint(tmp_path / "run", network(name))
     command = ["export", str(tmp_path / "run"), "-o", str(tmp_path / "model.pt2")]

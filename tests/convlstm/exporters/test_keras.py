@@ -133,6 +133,8 @@ def test_equal_models_make_equal_files(tmp_path: Path) -> None:
 
 def test_without_h5py(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "h5py", None)
-    with pytest.raises(ImportError, match=r'need h5py: pip install "convlstm\[import\]"'):
+    with pytest.raises(
+        ImportError, match=r'needs h5py, which is not installed: pip install "convlstm\[import\]"'
+    ):
         export_checkpoint(ConvLSTM(C_IN, C, 3), tmp_path / "model.weights.h5", "keras")
     assert list(tmp_path.iterdir()) == []
