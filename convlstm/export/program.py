@@ -119,7 +119,7 @@ def notes(graph: Graph) -> dict[str, Any]:
     return {
         "form": graph.form,
         **lengths,
-        "network": graph.network.description(),
+        "network": {"network": type(graph.network).__name__, **graph.network.arguments()},
         "pixels": [0, 1],
         "inputs": graph.inputs,
         "outputs": graph.outputs,

@@ -117,7 +117,7 @@ def test_a_package_that_is_missing_is_named(
     monkeypatch.chdir(tmp_path)
     assert main(["export", "run"]) == 2
     assert capsys.readouterr().err.endswith(
-        'error: ONNX export needs onnxruntime; pip install "convlstm[export]"\n'
+        'error: ONNX export needs onnxruntime, which is not installed: pip install "convlstm[export]"\n'
     )
     with pytest.raises(ImportError, match="ONNX export needs onnxruntime"):
         export_onnx(StackedForecaster(StackedForecasterConfig(**SMALL)), "model.onnx")
