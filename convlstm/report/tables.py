@@ -1,0 +1,161 @@
+"""The numbers of an evaluation in a page: the verdict, the table of scores, the curves and what they show."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from convlstm.evaluation import Evaluation, Metric, PredictorScores, Score
+from convlstm.report.markup import Html, joined, tag
+from convlstm.report.plots import Curve, chart, legend, number
+
+__all__ = ["curves", "score_table", "verdict"]
+
+# What is drawn frame by frame of the metrics in a protocol: the first of each line that there is.
+DRAWN = (("mse", "mse_clipped"), ("mae", "mae_clipped"), ("ssim", "ssim_range2"), ("psnr",), ("bce",))
+MOST_THRESHOLDS = 6  # whose curves are drawn
+RATIOS = {
+    "csi": ("CSI", "critical success index: hits / (hits + misses + false alarms); 1 is best", 1.0),
+    "pod": ("POD", "probability of detection: hits / (hits + misses); 1 is best", 1.0),
+    "far": ("FAR", "false alarm ratio: false alarms / (hits + false alarms); 0 is best", 0.0),
+    "bias": ("Bias", "(hits + false alarms) / (hits + misses); 1 is best", 1.0),
+}
+MISSING = "\N{EN DASH}"  # in the place of what is undefined
+
+
+class _Row(NamedTuple):
+    label: str
+    words: str
+    scores: Sequence[Score | None]  # the model's, then those of the baselines
+    decimals: int
+    badness: Callable[[float], float]  # of a mean; the lowest is best
+
+
+def verdict(evaluation: Evaluation) -> Html:
+    """Return the result in a sentence or two: the model's first metric beside that of the best baseline."""
+    metric = next((m for m in evaluation.protocol.columns if m.name == "mse"), evaluation.protocol.columns[0])
+    found = evaluation.model[metric.name]
+    value = _value(found.mean, metric.decimals)
+    parts: list[str] = [f"{metric.label} ", tag("strong", value)]
+    if math.isfinite(found.low):
+        parts.append(f" (95% interval {_interval(found, metric.decimals)})")
+    rivals = [b for b in evaluation.baselines if metric.name in b.metrics and math.isfinite(b[metric.name].mean)]
+    if not rivals or not math.isfinite(found.mean):
+        return tag("p", *parts, ".", class_="verdict")
+    rival = min(rivals, key=lambda b: _badness(metric)(b[metric.name].mean))
+    other = rival[metric.name]
+    better = _badness(metric)(found.mean) < _badness(metric)(other.mean)
+    apart = found.high < other.low or found.low > other.high
+    share = abs(found.mean - other.mean) / abs(other.mean) if other.mean else math.nan
+    much = f"{100 * share:.{0 if share >= 0.1 else 1}f}% " if math.isfinite(share) else ""
+    side = "below" if found.mean < other.mean else "above" if found.mean > other.mean else "the same as"
+    parts.append(f": {much if side != 'the same as' else ''}{side} the best baseline, ")
+    parts.append(tag("strong", rival.name))
+    parts.append(f" ({_value(other.mean, metric.decimals)}). ")
+    if not better:
+        parts.append("The model does not beat it.")
+    elif apart:
+        parts.append("The intervals do not overlap.")
+    elif math.isfinite(found.low):
+        parts.append("The intervals overlap: more sequences would tell whether the model is better.")
+    return tag("p", *parts, class_="verdict")
+
+
+def score_table(evaluation: Evaluation) -> Html:
+    """Return the table of all scores: a row for each metric, the model beside the baselines."""
+    predictors = [evaluation.model, *evaluation.baselines]
+    names = [predictor.name for predictor in predictors]
+    head = tag("tr", tag("td"), *(tag("th", name, scope="col") for name in names))
+    bodies = [tag("tbody", *(_row(_metric_row(m, predictors), names) for m in evaluation.protocol.columns))]
+    for n, scores in enumerate(evaluation.model.thresholds):
+        level = _level(scores.threshold, evaluation.unit)
+        counts = f"the model: {scores.hits:,} hits, {scores.misses:,} misses, {scores.false_alarms:,} false alarms"
+        title = tag("th", f"At {level} or more ({counts})", scope="rowgroup", colspan=str(len(names) + 1))
+        rows = [
+            _Row(label, words, [getattr(_threshold(p, n), name, None) for p in predictors], 3, _distance(best))
+            for name, (label, words, best) in RATIOS.items()
+        ]
+        bodies.append(tag("tbody", tag("tr", title, class_="group"), *(_row(row, names) for row in rows)))
+    return tag("table", tag("thead", head), *bodies, class_="scores")
+
+
+def curves(evaluation: Evaluation) -> Html:
+    """Return the charts of the main metrics frame by frame, with a table of the numbers in them."""
+    predictors = [evaluation.model, *evaluation.baselines]
+    columns = {metric.name: metric for metric in evaluation.protocol.columns}
+    drawn = [next((columns[n] for n in names if n in columns), None) for names in DRAWN]
+    shown = [(m.label, f"{m.better} is better", [p.metrics.get(m.name) for p in predictors]) for m in drawn if m]
+    for n, scores in enumerate(evaluation.model.thresholds[:MOST_THRESHOLDS]):
+        found = [getattr(_threshold(p, n), "csi", None) for p in predictors]
+        shown.append((f"CSI at {_level(scores.threshold, evaluation.unit)}", "higher is better", found))
+    charts, tables = [], []
+    for title, note, scores in shown:
+        lines = [(p.name, s, kind) for kind, (p, s) in enumerate(zip(predictors, scores, strict=True)) if s]
+        frames = range(1, evaluation.horizon + 1)
+        drawings = [
+            Curve(name, frames, s.per_frame, kind, s.per_frame_low, s.per_frame_high) for name, s, kind in lines
+        ]
+        charts.append(chart(title, drawings, "frame of the forecast", note))
+        tables.append(_frame_table(title, [(name, s) for name, s, _ in lines], frames))
+    return joined(
+        legend([predictor.name for predictor in predictors]),
+        tag("div", *charts, class_="charts"),
+        tag("details", tag("summary", "The numbers in these curves"), *tables),
+    )
+
+
+def _metric_row(metric: Metric, predictors: Sequence[PredictorScores]) -> _Row:
+    unit = "values of a frame" if not metric.name.startswith("ssim") else "windows of a frame"
+    words = [f"{'summed' if metric.per == 'sum' else 'mean'} over the {unit}"]
+    words.append("predictions clipped to [0, 1]" if metric.clipped else "unclipped")
+    if metric.data_range is not None:
+        words.append(f"data range {number(metric.data_range)}")
+    words.append(f"{metric.better} is better")
+    scores = [predictor.metrics.get(metric.name) for predictor in predictors]
+    return _Row(metric.label, ", ".join(words), scores, metric.decimals, _badness(metric))
+
+
+def _row(row: _Row, names: Sequence[str]) -> Html:
+    badness = [row.badness(s.mean) if s and math.isfinite(s.mean) else math.inf for s in row.scores]
+    cells = []
+    for name, score, bad in zip(names, row.scores, badness, strict=True):
+        best = "best" if bad == min(badness) < math.inf else None
+        if score is None or math.isnan(score.mean):
+            cells.append(tag("td", MISSING, data_of=name))
+            continue
+        interval = tag("small", _interval(score, row.decimals)) if math.isfinite(score.low) else ""
+        cells.append(tag("td", tag("span", _value(score.mean, row.decimals), interval), class_=best, data_of=name))
+    return tag("tr", tag("th", row.label, tag("small", row.words), scope="row"), *cells)
+
+
+def _frame_table(title: str, scores: Sequence[tuple[str, Score]], frames: Sequence[int]) -> Html:
+    head = tag("tr", tag("th", title, scope="col"), *(tag("th", f"+{frame}", scope="col") for frame in frames))
+    rows = [
+        tag("tr", tag("th", name, scope="row"), *(tag("td", number(x, 4)) for x in score.per_frame))
+        for name, score in scores
+    ]
+    table = tag("table", tag("thead", head), tag("tbody", *rows))
+    return tag("div", table, class_="wide", tabindex="0", role="region", aria_label=f"{title}, frame by frame")
+
+
+def _threshold(predictor: PredictorScores, n: int) -> object:
+    return predictor.thresholds[n] if n < len(predictor.thresholds) else None
+
+
+def _level(threshold: float, unit: str) -> str:
+    return f"{threshold:g} {unit}".rstrip()
+
+
+def _badness(metric: Metric) -> Callable[[float], float]:
+    return (lambda mean: mean) if metric.better == "lower" else (lambda mean: -mean)
+
+
+def _distance(best: float) -> Callable[[float], float]:
+    return lambda mean: abs(mean - best)
+
+
+def _value(value: float, decimals: int) -> str:
+    return f"{value:,.{decimals}f}".replace("-", "\N{MINUS SIGN}") if math.isfinite(value) else MISSING
+
+
+def _interval(score: Score, decimals: int) -> str:
+    return f"{_value(score.low, decimals)} to {_value(score.high, decimals)}"
