@@ -2,16 +2,16 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from convlstm.evaluation import Evaluation
+from convlstm.evaluation.results import Evaluation
 from convlstm.files import write_atomically
 from convlstm.pictures import FORECAST, OBSERVED
 from convlstm.report.frames import Shown, animation, strip
 from convlstm.report.markup import Html, data_uri, joined, tag
 from convlstm.report.run import Run
-from convlstm.report.style import STYLE
 from convlstm.report.tables import curves, score_table, verdict
 from convlstm.report.training_curves import training_curves
 
@@ -62,10 +62,8 @@ def render_report(
     if sequences:
         sections["Forecasts"] = joined(_key(), *map(_rollout, sequences))
     if long is not None:
-        sections["Long rollout"] = joined(
-            tag("p", "Beyond the horizon of the scores: the model goes on from its own predictions."),
-            _rollout(long),
-        )
+        beyond = "Further ahead than the scores above: how long the forecast holds."
+        sections["Long rollout"] = joined(tag("p", beyond), _rollout(long))
     training = training_curves(run.metrics) if run else None
     if training is not None:
         sections["Training"] = training
@@ -81,7 +79,7 @@ def render_report(
         tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
         tag("meta", name="color-scheme", content="light dark"),
         tag("title", name),
-        tag("style", Html(STYLE)),
+        tag("style", Html(files("convlstm.report").joinpath("style.css").read_text(encoding="utf-8"))),
     )
     of = [x for x in (evaluation.checkpoint, evaluation.clips) if x]
     top = tag(
@@ -105,7 +103,7 @@ def _facts(evaluation: Evaluation) -> Html:
         "Sequences": f"{evaluation.sequences:,}",
         "Frames given": f"{evaluation.context:,}",
         "Frames forecast": f"{evaluation.horizon:,}",
-        "Frame": f"{height} × {width} pixels" + (f", {channels} channels" if channels > 1 else ""),
+        "Frame": f"{height} by {width} pixels" + (f", {channels} channels" if channels > 1 else ""),
         "Values": values,
         "Protocol": evaluation.protocol.name,
     }
@@ -121,16 +119,18 @@ def _scores(evaluation: Evaluation) -> Html:
     if (low, high) != (0, 1):
         words += (
             f" Errors and similarities are of pixels in [0, 1], which stand for "
-            f"{low:g} to {high:g} {evaluation.unit}".rstrip() + "."
+            f"{low:g} to {high:g} {evaluation.unit}".rstrip()
+            + "."
         )
     return joined(tag("p", words), score_table(evaluation))
 
 
 def _key() -> Html:
-    meanings = {OBSERVED: "observed; in the error: too dark", FORECAST: "forecast; in the error: too bright"}
-    items = (
-        tag("li", tag("i", style=f"background: rgb{colour}"), " ", words) for colour, words in meanings.items()
+    meanings = (
+        (OBSERVED, "observed; in the error: too dark"),
+        (FORECAST, "forecast; in the error: too bright"),
     )
+    items = [tag("li", tag("i", style=f"background: rgb{colour}"), " ", words) for colour, words in meanings]
     return tag("ul", *items, class_="key")
 
 
@@ -138,7 +138,9 @@ def _rollout(shown: Shown) -> Html:
     """Return a figure: the animation, and beside it the frames that were forecast."""
     times, pictures = strip(shown)
     given, horizon = len(shown.context), len(shown.prediction)
-    said = f"{shown.title}: {', '.join(pictures)}, side by side: {given} context and {horizon} forecast frames"
+    said = (
+        f"{shown.title}: {', '.join(pictures)}, side by side: {given} context and {horizon} forecast frames"
+    )
     uri = data_uri("image/gif", animation(shown))
     columns = (tag("span", f"+{time}") for time in times)
     rows = [tag("div", tag("span"), tag("span", *columns, class_="times"), class_="row", aria_hidden="true")]
@@ -164,19 +166,26 @@ def _origin(evaluation: Evaluation, run: Run | None) -> Html:
     config: Mapping[str, Any] = run.config if run else {}
     if isinstance(config.get("command"), str):
         parts += [tag("h3", "Command of the training"), tag("pre", config["command"])]
-    settings = config.get("training")
-    if isinstance(settings, dict) and "data" in settings:
-        parts += [tag("h3", "Data trained on"), tag("pre", _json(settings["data"]))]
-    if "network" in config:
-        parts += [tag("h3", "Network"), tag("pre", _json(config["network"]))]
+    if isinstance(config.get("step"), int):
+        parts.append(tag("p", f"The weights are those of optimizer step {config['step']:,}.", class_="muted"))
+    settings = config["training"] if isinstance(config.get("training"), dict) else {}
+    for title, found in (("Network", config.get("network")), ("Data trained on", settings.get("data"))):
+        if isinstance(found, dict):
+            parts += [tag("h3", title), _settings(found)]
     if config:
-        whole = tag("pre", _json(config))
+        whole = tag("pre", json.dumps(config, indent=2, ensure_ascii=False))
         parts.append(tag("details", tag("summary", "Everything in config.json"), whole))
     return joined(*parts) if parts else tag("p", "Nothing is known of it.", class_="muted")
 
 
-def _json(values: Any) -> str:
-    return json.dumps(values, indent=2, ensure_ascii=False)
+def _settings(values: Mapping[str, Any]) -> Html:
+    def words(value: Any) -> str:
+        if isinstance(value, list):
+            return ", ".join(map(words, value))
+        return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+    pairs = (tag("div", tag("dt", name), tag("dd", words(value))) for name, value in values.items())
+    return tag("dl", *pairs, class_="facts")
 
 
 def _between(separator: str, parts: Sequence[Html]) -> list[str]:

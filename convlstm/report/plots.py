@@ -14,6 +14,7 @@ KINDS = 6  # of lines that the style tells apart
 WIDTH, HEIGHT = 350, 210
 LEFT, RIGHT, TOP, BOTTOM = 48, 10, 10, 36
 MOST_POINTS = 60  # of a curve that are marked one by one
+DIGIT = 7.5  # width of one, at most
 TICKS = 5  # on an axis, about
 
 
@@ -31,7 +32,13 @@ class Curve(NamedTuple):
 
 
 def chart(
-    title: str, curves: Sequence[Curve], x_label: str, note: str = "", *, logarithmic: bool = False
+    title: str,
+    curves: Sequence[Curve],
+    x_label: str,
+    note: str = "",
+    *,
+    start: float | None = None,
+    logarithmic: bool = False,
 ) -> Html:
     """Return a figure: a caption, axes with labelled ticks, and the curves, each point with its value.
 
@@ -40,18 +47,21 @@ def chart(
         curves: one or more.
         x_label: what runs along the horizontal axis.
         note: beside the title, such as which direction is better.
+        start: where the horizontal axis begins at the latest; None (default) for the first point.
         logarithmic: whether the vertical axis is; it is linear in any case where a value is not above 0.
     """
     found = [_finite(curve) for curve in curves]
     caption = tag("figcaption", tag("b", title), *([" ", tag("small", note)] if note else []))
-    xs, ys = ([v for c in found for v in values(c)] for values in (lambda c: c.x, lambda c: [*c.y, *c.low, *c.high]))
+    xs = [x for curve in found for x in curve.x]
+    ys = [y for curve in found for y in (*curve.y, *curve.low, *curve.high)]
     if not ys:
         return tag("figure", caption, tag("p", "No finite values.", class_="empty"), class_="chart")
     logarithmic = logarithmic and min(ys) > 0
     y_ticks = _log_ticks(min(ys), max(ys)) if logarithmic else _ticks(min(ys), max(ys))
     low, high = min(y_ticks[0], min(ys)), max(y_ticks[-1], max(ys))
-    x_ticks = [x for x in _ticks(min(xs), max(xs), whole=True) if min(xs) <= x <= max(xs)]
-    first, last = (min(xs), max(xs)) if min(xs) < max(xs) else (min(xs) - 1, max(xs) + 1)
+    first, last = min(xs if start is None else [start, *xs]), max(xs)
+    x_ticks = [x for x in _ticks(first, last, whole=True) if first <= x <= last]
+    first, last = (first, last) if first < last else (first - 1, last + 1)
     scale = math.log if logarithmic else float
 
     def across(x: float) -> float:
@@ -62,18 +72,20 @@ def chart(
         return HEIGHT - BOTTOM - share * (HEIGHT - TOP - BOTTOM)
 
     parts = []
-    for y in y_ticks:
+    for y, label in zip(y_ticks, _distinct(y_ticks), strict=True):
         parts.append(tag("path", d=f"M{LEFT} {down(y):.1f}H{WIDTH - RIGHT}", class_="grid"))
-        parts.append(tag("text", number(y), x=LEFT - 6, y=down(y) + 4, text_anchor="end"))
-    for x in x_ticks:
+        parts.append(tag("text", label, x=LEFT - 6, y=down(y) + 4, text_anchor="end"))
+    for x, label in zip(x_ticks, _distinct(x_ticks), strict=True):
         parts.append(tag("path", d=f"M{across(x):.1f} {HEIGHT - BOTTOM}v4", class_="tick"))
-        parts.append(tag("text", number(x), x=across(x), y=HEIGHT - BOTTOM + 16, text_anchor="middle"))
+        place = min(across(x), WIDTH - DIGIT / 2 * len(label))
+        parts.append(tag("text", label, x=place, y=HEIGHT - BOTTOM + 16, text_anchor="middle"))
     middle = (LEFT + WIDTH - RIGHT) / 2
     parts.append(tag("text", x_label, x=middle, y=HEIGHT - 4, text_anchor="middle", class_="axis"))
     for curve in reversed(found):  # the first lies on top
         places = [(across(x), down(y)) for x, y in zip(curve.x, curve.y, strict=True)]
         if len(curve.low) > 1:
-            edges = [*zip(curve.x, curve.low, strict=True), *zip(reversed(curve.x), reversed(curve.high), strict=True)]
+            upper = zip(curve.x, curve.high, strict=True)
+            edges = [*zip(curve.x, curve.low, strict=True), *reversed(list(upper))]
             band = "L".join(f"{across(x):.1f} {down(y):.1f}" for x, y in edges)
             parts.append(tag("path", d=f"M{band}Z", class_=f"band s{curve.kind % KINDS}"))
         parts.append(_line(curve, places))
@@ -128,6 +140,14 @@ def _finite(curve: Curve) -> Curve:
     kept = [row for row in rows if all(map(math.isfinite, row))]
     x, y, low, high = ([row[n] for row in kept] for n in range(4))
     return Curve(curve.name, x, y, curve.kind, *((low, high) if curve.low else ()))
+
+
+def _distinct(ticks: Sequence[float]) -> list[str]:
+    """Return the numbers with as many digits as it takes to tell them apart, 3 at least."""
+    digits = 3
+    while len({number(tick, digits) for tick in ticks}) < len(ticks) and digits < 17:
+        digits += 1
+    return [number(tick, digits) for tick in ticks]
 
 
 def _in_words(curve: Curve) -> str:

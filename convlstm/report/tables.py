@@ -4,7 +4,8 @@ import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from convlstm.evaluation import Evaluation, Metric, PredictorScores, Score
+from convlstm.evaluation.protocols import Metric
+from convlstm.evaluation.results import Evaluation, PredictorScores, Score
 from convlstm.report.markup import Html, joined, tag
 from convlstm.report.plots import Curve, chart, legend, number
 
@@ -32,13 +33,14 @@ class _Row(NamedTuple):
 
 def verdict(evaluation: Evaluation) -> Html:
     """Return the result in a sentence or two: the model's first metric beside that of the best baseline."""
-    metric = next((m for m in evaluation.protocol.columns if m.name == "mse"), evaluation.protocol.columns[0])
+    metric = next((m for m in _present(evaluation) if m.name == "mse"), _present(evaluation)[0])
     found = evaluation.model[metric.name]
     value = _value(found.mean, metric.decimals)
     parts: list[str] = [f"{metric.label} ", tag("strong", value)]
     if math.isfinite(found.low):
         parts.append(f" (95% interval {_interval(found, metric.decimals)})")
-    rivals = [b for b in evaluation.baselines if metric.name in b.metrics and math.isfinite(b[metric.name].mean)]
+    rivals = [b for b in evaluation.baselines if metric.name in b.metrics]
+    rivals = [b for b in rivals if math.isfinite(b[metric.name].mean)]
     if not rivals or not math.isfinite(found.mean):
         return tag("p", *parts, ".", class_="verdict")
     rival = min(rivals, key=lambda b: _badness(metric)(b[metric.name].mean))
@@ -65,34 +67,37 @@ def score_table(evaluation: Evaluation) -> Html:
     predictors = [evaluation.model, *evaluation.baselines]
     names = [predictor.name for predictor in predictors]
     head = tag("tr", tag("td"), *(tag("th", name, scope="col") for name in names))
-    bodies = [tag("tbody", *(_row(_metric_row(m, predictors), names) for m in evaluation.protocol.columns))]
+    rows = (_row(_metric_row(metric, predictors), names) for metric in _present(evaluation))
+    bodies = [tag("tbody", *rows)]
     for n, scores in enumerate(evaluation.model.thresholds):
-        level = _level(scores.threshold, evaluation.unit)
-        counts = f"the model: {scores.hits:,} hits, {scores.misses:,} misses, {scores.false_alarms:,} false alarms"
-        title = tag("th", f"At {level} or more ({counts})", scope="rowgroup", colspan=str(len(names) + 1))
-        rows = [
-            _Row(label, words, [getattr(_threshold(p, n), name, None) for p in predictors], 3, _distance(best))
-            for name, (label, words, best) in RATIOS.items()
-        ]
-        bodies.append(tag("tbody", tag("tr", title, class_="group"), *(_row(row, names) for row in rows)))
+        counts = f"{scores.hits:,} hits, {scores.misses:,} misses, {scores.false_alarms:,} false alarms"
+        title = f"At {_level(scores.threshold, evaluation.unit)} or more; {counts} of the model"
+        rows = [tag("tr", tag("th", title, scope="rowgroup", colspan=len(names) + 1), class_="group")]
+        for name, (label, words, best) in RATIOS.items():
+            found = [getattr(predictor.thresholds[n], name) for predictor in predictors]
+            rows.append(_row(_Row(label, words, found, 3, _distance(best)), names))
+        bodies.append(tag("tbody", *rows))
     return tag("table", tag("thead", head), *bodies, class_="scores")
 
 
 def curves(evaluation: Evaluation) -> Html:
     """Return the charts of the main metrics frame by frame, with a table of the numbers in them."""
     predictors = [evaluation.model, *evaluation.baselines]
-    columns = {metric.name: metric for metric in evaluation.protocol.columns}
+    columns = {metric.name: metric for metric in _present(evaluation)}
     drawn = [next((columns[n] for n in names if n in columns), None) for names in DRAWN]
-    shown = [(m.label, f"{m.better} is better", [p.metrics.get(m.name) for p in predictors]) for m in drawn if m]
+    shown: list[tuple[str, str, Sequence[Score | None]]] = [
+        (m.label, f"{m.better} is better", [p.metrics.get(m.name) for p in predictors]) for m in drawn if m
+    ]
     for n, scores in enumerate(evaluation.model.thresholds[:MOST_THRESHOLDS]):
-        found = [getattr(_threshold(p, n), "csi", None) for p in predictors]
+        found = [p.thresholds[n].csi for p in predictors]
         shown.append((f"CSI at {_level(scores.threshold, evaluation.unit)}", "higher is better", found))
     charts, tables = [], []
     for title, note, scores in shown:
         lines = [(p.name, s, kind) for kind, (p, s) in enumerate(zip(predictors, scores, strict=True)) if s]
         frames = range(1, evaluation.horizon + 1)
         drawings = [
-            Curve(name, frames, s.per_frame, kind, s.per_frame_low, s.per_frame_high) for name, s, kind in lines
+            Curve(name, frames, s.per_frame, kind, s.per_frame_low, s.per_frame_high)
+            for name, s, kind in lines
         ]
         charts.append(chart(title, drawings, "frame of the forecast", note))
         tables.append(_frame_table(title, [(name, s) for name, s, _ in lines], frames))
@@ -101,6 +106,11 @@ def curves(evaluation: Evaluation) -> Html:
         tag("div", *charts, class_="charts"),
         tag("details", tag("summary", "The numbers in these curves"), *tables),
     )
+
+
+def _present(evaluation: Evaluation) -> list[Metric]:
+    """Return the protocol's metrics that the model has; cross-entropy is of probabilities alone."""
+    return [metric for metric in evaluation.protocol.columns if metric.name in evaluation.model.metrics]
 
 
 def _metric_row(metric: Metric, predictors: Sequence[PredictorScores]) -> _Row:
@@ -123,22 +133,23 @@ def _row(row: _Row, names: Sequence[str]) -> Html:
             cells.append(tag("td", MISSING, data_of=name))
             continue
         interval = tag("small", _interval(score, row.decimals)) if math.isfinite(score.low) else ""
-        cells.append(tag("td", tag("span", _value(score.mean, row.decimals), interval), class_=best, data_of=name))
+        value = tag("span", _value(score.mean, row.decimals), interval)
+        cells.append(tag("td", value, class_=best, data_of=name))
     return tag("tr", tag("th", row.label, tag("small", row.words), scope="row"), *cells)
 
 
 def _frame_table(title: str, scores: Sequence[tuple[str, Score]], frames: Sequence[int]) -> Html:
-    head = tag("tr", tag("th", title, scope="col"), *(tag("th", f"+{frame}", scope="col") for frame in frames))
-    rows = [
-        tag("tr", tag("th", name, scope="row"), *(tag("td", number(x, 4)) for x in score.per_frame))
-        for name, score in scores
-    ]
+    head = tag(
+        "tr", tag("th", title, scope="col"), *(tag("th", f"+{frame}", scope="col") for frame in frames)
+    )
+    rows = []
+    for name, score in scores:
+        values = (number(x, 4) if math.isfinite(x) else MISSING for x in score.per_frame)
+        rows.append(tag("tr", tag("th", name, scope="row"), *(tag("td", value) for value in values)))
     table = tag("table", tag("thead", head), tag("tbody", *rows))
-    return tag("div", table, class_="wide", tabindex="0", role="region", aria_label=f"{title}, frame by frame")
-
-
-def _threshold(predictor: PredictorScores, n: int) -> object:
-    return predictor.thresholds[n] if n < len(predictor.thresholds) else None
+    return tag(
+        "div", table, class_="wide", tabindex="0", role="region", aria_label=f"{title}, frame by frame"
+    )
 
 
 def _level(threshold: float, unit: str) -> str:

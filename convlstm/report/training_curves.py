@@ -9,14 +9,14 @@ from convlstm.report.plots import Curve, chart, legend
 
 __all__ = ["training_curves"]
 
-MOST_POINTS = 200  # of a curve; a longer one is drawn as means over equal stretches
+MOST_POINTS = 200  # of a curve; a longer one is drawn as means of the stretches that end at its points
 LOSSES = {"train/loss": "training loss", "val/mse": "validation MSE"}
 OTHERS = {
     "val/mae": ("Validation MAE", "lower is better", False),
     "val/ssim": ("Validation SSIM", "higher is better", False),
     "train/lr": ("Learning rate", "", False),
     "train/gradient_norm": ("Gradient norm", "before clipping", True),
-    "train/teacher_forcing": ("Teacher forcing", "probability of reading a true frame", False),
+    "train/teacher_forcing": ("Teacher forcing", "share of true frames read", False),
 }
 
 
@@ -33,11 +33,11 @@ def training_curves(metrics: Sequence[Mapping[str, Any]]) -> Html | None:
     ]
     charts = []
     if losses:
-        charts.append(chart("Loss", losses, "optimizer step", "logarithmic", logarithmic=True))
+        charts.append(chart("Loss", losses, "optimizer step", "logarithmic", start=0, logarithmic=True))
     for key, (title, note, logarithmic) in OTHERS.items():
         if found := _values(metrics, key):
             curve = [Curve(title, *found, 1 if key.startswith("val/") else 0)]
-            charts.append(chart(title, curve, "optimizer step", note, logarithmic=logarithmic))
+            charts.append(chart(title, curve, "optimizer step", note, start=0, logarithmic=logarithmic))
     if not charts:
         return None
     return joined(legend(list(LOSSES.values())), tag("div", *charts, class_="charts"))
@@ -54,7 +54,4 @@ def _values(metrics: Sequence[Mapping[str, Any]], key: str) -> tuple[list[float]
         return None
     size = math.ceil(len(points) / MOST_POINTS)
     groups = [points[n : n + size] for n in range(0, len(points), size)]
-    steps, means = (
-        [math.fsum(point[axis] for point in group) / len(group) for group in groups] for axis in (0, 1)
-    )
-    return steps, means
+    return [group[-1][0] for group in groups], [math.fsum(y for _, y in g) / len(g) for g in groups]
