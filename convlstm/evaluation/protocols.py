@@ -34,8 +34,12 @@ METRICS = {
         Metric(name="mae_clipped", label="MAE, clipped", per="sum", clipped=True),
         Metric(name="mse_pixel", label="MSE per pixel", per="mean", clipped=False, decimals=5),
         Metric(name="mae_pixel", label="MAE per pixel", per="mean", clipped=False, decimals=5),
-        Metric(name="mse_pixel_clipped", label="MSE per pixel, clipped", per="mean", clipped=True, decimals=5),
-        Metric(name="mae_pixel_clipped", label="MAE per pixel, clipped", per="mean", clipped=True, decimals=5),
+        Metric(
+            name="mse_pixel_clipped", label="MSE per pixel, clipped", per="mean", clipped=True, decimals=5
+        ),
+        Metric(
+            name="mae_pixel_clipped", label="MAE per pixel, clipped", per="mean", clipped=True, decimals=5
+        ),
         Metric(
             name="ssim",
             label="SSIM (range 1)",
@@ -70,19 +74,29 @@ class Protocol:
     columns: tuple[Metric, ...]
     average: str = "over all frames of all sequences"
     """What a mean is over; never batches."""
+    note: str = ""
+    """The conventions in words, under a table."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as what JSON knows."""
         return asdict(self) | {"columns": [asdict(metric) for metric in self.columns]}
 
 
-STRICT = Protocol(name="strict", columns=tuple(METRICS.values()))
+STRICT = Protocol(
+    name="strict",
+    columns=tuple(METRICS.values()),
+    note="MSE, MAE and cross-entropy are summed over a frame unless per pixel, of predictions that are "
+    "unclipped unless said so; SSIM and PSNR are of predictions clipped to [0, 1].",
+)
 """All metrics, each with its convention in its name."""
 
-OPENSTL = Protocol(name="openstl", columns=tuple(METRICS[n] for n in ("mse", "mae", "ssim_range2", "psnr")))
-"""The conventions of OpenSTL's table of Moving MNIST, to the letter: MSE and MAE summed over the pixels of a
-frame, averaged over frames and sequences, of unclipped predictions; SSIM and PSNR of predictions clipped to
-[0, 1], SSIM with a data range of 2 (it reads high), PSNR per frame with range 1."""
+OPENSTL = Protocol(
+    name="openstl",
+    columns=tuple(METRICS[name] for name in ("mse", "mae", "ssim_range2", "psnr")),
+    note="The conventions of OpenSTL: MSE and MAE are summed over a frame, of unclipped predictions; SSIM "
+    "(data range 2, which reads high) and PSNR (range 1, per frame) are of predictions clipped to [0, 1].",
+)
+"""The conventions of OpenSTL's table of Moving MNIST, to the letter."""
 
 PROTOCOLS = {protocol.name: protocol for protocol in (STRICT, OPENSTL)}
 

@@ -4,7 +4,8 @@
       "schema": 1,
       "protocol": {"name": "strict", "average": "over all frames of all sequences",
                    "columns": [{"name": "mse", "label": "MSE", "per": "sum", "clipped": false,
-                                "data_range": null, "better": "lower", "decimals": 2}, ...]},
+                                "data_range": null, "better": "lower", "decimals": 2}, ...],
+                   "note": "the conventions in words"},
       "checkpoint": "runs/NAME", "clips": "clips.npy",   null where python -m convlstm evaluate was not run
       "command": "python -m convlstm evaluate ...", "versions": {"python": "3.12.1", "torch": ..., ...},
       "sequences": 1000, "context": 10, "horizon": 10,
@@ -23,8 +24,8 @@
 
 A SCORE is {"mean", "stderr", "low", "high", "per_frame", "per_frame_low", "per_frame_high"}: numbers, and
 for each frame of the horizon, nearest first, lists of them. low and high are the 95% bootstrap interval over
-sequences. What is undefined or infinite is null (in Python nan): intervals and standard errors of a single sequence, a
-ratio whose denominator is 0, the standard error of any ratio.
+sequences. What is undefined or infinite is null (in Python nan): intervals and standard errors of a single
+sequence, a ratio whose denominator is 0, the standard error of any ratio.
 """
 
 import dataclasses
@@ -33,7 +34,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from convlstm.evaluation.protocols import METRICS, PROTOCOLS, Protocol
+from convlstm.evaluation.protocols import METRICS, Protocol
 
 __all__ = ["SCHEMA", "Evaluation", "Examples", "PredictorScores", "Score", "ThresholdScores"]
 
@@ -183,10 +184,13 @@ def _predictor(values: Mapping[str, Any]) -> PredictorScores:
 
 def _protocol(values: Mapping[str, Any]) -> Protocol:
     names = [column["name"] for column in values["columns"]]
-    if values["name"] in PROTOCOLS and not set(names) <= METRICS.keys():
+    if not set(names) <= METRICS.keys():
         raise ValueError(f"protocol has columns {', '.join(names)}; known are {', '.join(METRICS)}")
     return Protocol(
-        name=values["name"], average=values["average"], columns=tuple(METRICS[n] for n in names)
+        name=values["name"],
+        average=values["average"],
+        note=values["note"],
+        columns=tuple(METRICS[name] for name in names),
     )
 
 
