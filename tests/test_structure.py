@@ -12,13 +12,14 @@ ORDER = """
 arguments  card  evaluation.protocols  files  functional  hashing  importers.reading \
     importers.reading.archives  importers.reading.hdf5_reader  importers.reading.inert  metrics \
     ops.checks  ops.convolution  ops.kernels  ops.kernels.cpu_language  ops.kernels.cuda_language \
-    ops.kernels.plain_gru  ops.kernels.plain_lstm  pictures  staged.functions
+    ops.kernels.plain_gru  ops.kernels.plain_lstm  pictures  report.markup  staged.functions
 evaluation.baselines  evaluation.results  importers.foreign  importers.keras_config \
     importers.reading.keras_files  importers.reading.pickles  importers.reading.plain  ops.choice \
     ops.kernels.cpu_gru  ops.kernels.cpu_gru_before  ops.kernels.cpu_lstm  ops.kernels.cuda_lstm \
-    ops.kernels.plain  ops.reference  sampling  saving  staged.stages  video
+    ops.kernels.plain  ops.reference  report.plots  sampling  saving  staged.stages  video
 evaluation.tables  hub  importers.checking  importers.keras_weights  importers.reading.torch_files \
-    importers.reading.unwrapping  ops.kernels.cpu  ops.kernels.cuda  ops.lstm_tape
+    importers.reading.unwrapping  ops.kernels.cpu  ops.kernels.cuda  ops.lstm_tape  report.frames \
+    report.tables  report.training_curves
 importers.reading.content  ops.gru_tape  ops.head
 ops.gru_before_tape
 ops.passes
@@ -29,14 +30,14 @@ cells  staged.cells
 forecaster  layers  staged.modules
 export.graphs  exporters.torch_rnn  networks  rollouts  staged.network
 evaluation.sources  matching  staged
-evaluation.rows  exporters.keras  importers.building  registry
+evaluation.rows  exporters.keras  importers.building  registry  report.examples
 checkpoint  evaluation.bootstrap  evaluation.scores  export.program  exporters  importers.automan000 \
     importers.encoder_forecaster  importers.holmdk  importers.keras_layers  importers.ndrplz \
     importers.openstl  importers.sladewinter  importers.torch_rnn
 evaluation.evaluating  export.onnx_file  importers.hzzone  importers.jhhuang96  importers.keras_bare \
-    pretrained  settings  transfer
-evaluation  export  export.command  importers.keras  importers.vpsuite
-importers.sources  training
+    pretrained  report.run  settings  transfer
+evaluation  export  export.command  importers.keras  importers.vpsuite  report.page
+importers.sources  report  training
 evaluation.command  importers  importers.command
 __main__
 """

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
-from convlstm import pretrained, training, video
+from convlstm import pretrained, report, training, video
 from convlstm.evaluation.evaluating import evaluate
 from convlstm.evaluation.protocols import PROTOCOLS
 from convlstm.evaluation.results import Evaluation
@@ -54,6 +55,9 @@ def add_command(commands: Any) -> None:
     )
     command.add_argument("--json", type=Path, metavar="FILE", help="write all numbers there")
     command.add_argument(
+        "--report", type=Path, metavar="FILE", help="write a page there: tables, curves and rollouts"
+    )
+    command.add_argument(
         "--layout", help="axes of an array, such as NTHW or TNHW (default: guessed from its shape)"
     )
     command.add_argument("--device", default="auto", help="cuda, mps or cpu (default: the first there is)")
@@ -65,21 +69,46 @@ def _evaluate(options: argparse.Namespace) -> None:
         value = getattr(options, name)
         if value is not None and value < 1:
             raise ValueError(f"--{name.replace('_', '-')} is {value}; it needs 1 or more")
-    if options.json and not options.json.parent.is_dir():
-        raise ValueError(f"{options.json.parent} is no directory, but --json {options.json} should go there")
-    evaluation = run(options)
+    _check_outputs(options)
+    device = training.choose_device(options.device)
+    model = pretrained.from_pretrained(options.checkpoint, device=device)
+    folder = Path(options.checkpoint)  # or a name
+    made = report.read_run(folder) if options.report and folder.is_dir() else None
+    clips = _read(options)
+    evaluation = run(options, model, clips, device)
     print(format_evaluation(evaluation))
     best = evaluation.examples
     print(f"\nSequences by MSE, counted from 0: best {best.best}, median {best.median}, worst {best.worst}.")
     if options.json:
         write_json(options.json, evaluation.to_dict())
         print(f"{options.json}: all numbers")
+    if options.report:
+        report.write_report(
+            options.report,
+            evaluation,
+            report.example_rollouts(evaluation, model, clips, device),
+            report.long_rollout(evaluation, model, clips, device),
+            made,
+        )
+        print(f"{options.report}: the report, a page for any browser")
 
 
-def run(options: argparse.Namespace) -> Evaluation:
-    """Evaluate as the command line says, with a progress bar on stderr."""
-    device = training.choose_device(options.device)
-    model = pretrained.from_pretrained(options.checkpoint, device=device)
+def _check_outputs(options: argparse.Namespace) -> None:
+    """Raise ValueError where a file cannot be written, before the work that goes into it."""
+    taken = {options.clips.resolve(): "the file of the clips"}
+    for name, path in (("json", options.json), ("report", options.report)):
+        if path is None:
+            continue
+        fault = taken.get(path.resolve())
+        fault = "a directory" if path.is_dir() else fault
+        fault = fault if path.parent.is_dir() else f"in {path.parent}, which is no directory"
+        if fault:
+            raise ValueError(f"--{name} {path} is {fault}; give another name")
+        taken[path.resolve()] = f"the file of --{name}"
+
+
+def _read(options: argparse.Namespace) -> Tensor:
+    """Read the clips (N, T, C, H, W)."""
     layout = video.guess_layout(options.clips) if options.layout is None else options.layout
     clips = video.read_clips(options.clips, layout, first=options.sequences)  # (N, T, C, H, W)
     if clips.shape[1] < options.context + options.horizon:
@@ -89,10 +118,15 @@ def run(options: argparse.Namespace) -> Evaluation:
             f"{options.clips} has {clips.shape[1]} frames a clip; --context {options.context} and --horizon "
             f"{options.horizon} need {options.context + options.horizon} or more{other}"
         )
+    return torch.from_numpy(clips)
+
+
+def run(options: argparse.Namespace, model: nn.Module, clips: Tensor, device: torch.device) -> Evaluation:
+    """Evaluate as the command line says, with a progress bar on stderr."""
     with _progress(options.sequences or len(clips)) as progress:
         evaluation = evaluate(
             model,
-            torch.from_numpy(clips),
+            clips,
             options.context,
             options.horizon,
             protocol=options.protocol,

@@ -113,7 +113,7 @@ def _facts(evaluation: Evaluation) -> Html:
 def _scores(evaluation: Evaluation) -> Html:
     words = (
         f"Means {evaluation.protocol.average}, with 95% bootstrap intervals over the sequences beneath them; "
-        "the best of each row in bold."
+        f"the best of each row in bold. {evaluation.protocol.note}"
     )
     low, high = evaluation.value_range
     if (low, high) != (0, 1):
@@ -182,10 +182,12 @@ def _settings(values: Mapping[str, Any]) -> Html:
     def words(value: Any) -> str:
         if isinstance(value, list):
             return ", ".join(map(words, value))
+        if value is None:
+            return "none"
         return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
     pairs = (tag("div", tag("dt", name), tag("dd", words(value))) for name, value in values.items())
-    return tag("dl", *pairs, class_="facts")
+    return tag("dl", *pairs, class_="facts settings")
 
 
 def _between(separator: str, parts: Sequence[Html]) -> list[str]:

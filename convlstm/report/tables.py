@@ -103,6 +103,7 @@ def curves(evaluation: Evaluation) -> Html:
         tables.append(_frame_table(title, [(name, s) for name, s, _ in lines], frames))
     return joined(
         legend([predictor.name for predictor in predictors]),
+        tag("p", "Shaded: 95% bootstrap intervals over the sequences.", class_="muted"),
         tag("div", *charts, class_="charts"),
         tag("details", tag("summary", "The numbers in these curves"), *tables),
     )

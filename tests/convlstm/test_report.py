@@ -6,15 +6,18 @@ import io
 import json
 import math
 import re
+import shlex
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from convlstm import StackedForecaster, StackedForecasterConfig, save_checkpoint
+from convlstm.__main__ import main
 from convlstm.evaluation import (
     METRICS,
     OPENSTL,
@@ -24,8 +27,9 @@ from convlstm.evaluation import (
     PredictorScores,
     Score,
     ThresholdScores,
+    copy_last,
 )
-from convlstm.report import Run, Shown, read_run, render_report, write_report
+from convlstm.report import Run, Shown, example_rollouts, long_rollout, read_run, render_report, write_report
 from convlstm.report.frames import COLUMNS, LARGEST, animation, strip
 from convlstm.report.markup import Html, joined, tag
 from convlstm.report.plots import Curve, chart, number
@@ -324,6 +328,68 @@ def test_the_pictures_are_small() -> None:
     rollout = Shown(title="", context=blobs[:10], prediction=blobs[10:20], truth=blobs[20:])
     sizes = [len(base64.b64encode(x)) for x in (animation(rollout), *strip(rollout)[1].values())]
     assert sum(sizes) < 400_000
+
+
+@pytest.fixture
+def _checkpoint_and_clips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    network = StackedForecaster(StackedForecasterConfig(hidden_channels=(3,), kernel_size=3))
+    save_checkpoint("run<script>", network, {"step": 20})
+    np.save("clips.npy", RANDOM.integers(0, 256, (9, 5, SIZE, SIZE), dtype=np.uint8))  # (T, N, H, W)
+
+
+@pytest.mark.usefixtures("_checkpoint_and_clips")
+@pytest.mark.parametrize("count", [1, 5])
+def test_the_command_writes_the_page(count: int, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--context", "3", "--horizon", "4", "--thresholds", "0.5", "--sequences", str(count)]
+    command = ["evaluate", "run<script>", "clips.npy", *options, "--report", "report.html"]
+    assert main(command) == 0
+    assert "report.html: the report" in capsys.readouterr().out
+    page = Path("report.html").read_text(encoding="utf-8")
+    titles = re.findall("<h3>(.*?)</h3><small>(.*?)</small>", page)
+    if count == 1:
+        assert [title for title, _ in titles] == ["Best, median, worst", "Median, 4 times as far"]
+    else:
+        assert [title for title, _ in titles] == ["Best", "Median", "Worst", "Median, 4 times as far"]
+        scores = [float(note.rpartition(" ")[2]) for _, note in titles[:3]]
+        assert scores == sorted(scores)
+    assert titles[-1][1].endswith(", known for 6 frames")
+    assert "<script" not in page
+    assert f"python -m convlstm {shlex.join(command)}" in words(page)
+
+
+@pytest.mark.usefixtures("_checkpoint_and_clips")
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--report", "none/a.html"], "--report none/a.html is in none, which is no directory"),
+        (["--report", "."], "--report . is a directory"),
+        (["--report", "clips.npy"], "--report clips.npy is the file of the clips"),
+        (["--json", "a", "--report", "./a"], "--report a is the file of --json"),
+    ],
+)
+def test_where_no_page_can_be_written(
+    options: list[str], message: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("convlstm.evaluation.command.run", None)  # it is said before the work
+    assert main(["evaluate", "run<script>", "clips.npy", *options]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_frames_that_there_is_no_picture_of() -> None:
+    clips = torch.rand(2, 9, 2, SIZE, SIZE)
+    two = evaluation(frame=(2, SIZE, SIZE), examples=Examples(best=0, median=0, worst=1))
+    assert example_rollouts(two, copy_last, clips) == []
+    assert long_rollout(two, copy_last, clips) is None
+
+
+def test_a_forecast_of_no_numbers_is_shown_and_said() -> None:
+    clips = torch.rand(2, 9, 1, SIZE, SIZE)
+    few = evaluation(examples=Examples(best=0, median=0, worst=1))
+    rollouts = example_rollouts(few, lambda context, horizon: copy_last(context, horizon) * math.nan, clips)
+    assert [rollout.title for rollout in rollouts] == ["Best, median", "Worst"]
+    assert all(rollout.note.endswith("what is no number is shown as 0") for rollout in rollouts)
+    assert not rollouts[0].prediction.any()
 
 
 @needs_chromium
