@@ -16,10 +16,10 @@ arguments  card  evaluation.protocols  files  functional  hashing  importers.rea
 evaluation.baselines  evaluation.results  importers.foreign  importers.keras_config \
     importers.reading.keras_files  importers.reading.pickles  importers.reading.plain  ops.choice \
     ops.kernels.cpu_gru  ops.kernels.cpu_gru_before  ops.kernels.cpu_lstm  ops.kernels.cuda_lstm \
-    ops.kernels.plain  ops.reference  report.plots  sampling  saving  staged.stages  video
+    ops.kernels.plain  ops.reference  report.frames  report.plots  sampling  saving  staged.stages  video
 evaluation.tables  hub  importers.checking  importers.keras_weights  importers.reading.torch_files \
-    importers.reading.unwrapping  ops.kernels.cpu  ops.kernels.cuda  ops.lstm_tape  report.frames \
-    report.tables  report.training_curves
+    importers.reading.unwrapping  ops.kernels.cpu  ops.kernels.cuda  ops.lstm_tape  report.tables \
+    report.training_curves
 importers.reading.content  ops.gru_tape  ops.head
 ops.gru_before_tape
 ops.passes

@@ -141,7 +141,7 @@ def _rollout(shown: Shown) -> Html:
     said = (
         f"{shown.title}: {', '.join(pictures)}, side by side: {given} context and {horizon} forecast frames"
     )
-    uri = data_uri("image/gif", animation(shown))
+    uri = data_uri("image/webp", animation(shown))
     columns = (tag("span", f"+{time}") for time in times)
     rows = [tag("div", tag("span"), tag("span", *columns, class_="times"), class_="row", aria_hidden="true")]
     for label, picture in pictures.items():
@@ -167,7 +167,11 @@ def _origin(evaluation: Evaluation, run: Run | None) -> Html:
     if isinstance(config.get("command"), str):
         parts += [tag("h3", "Command of the training"), tag("pre", config["command"])]
     if isinstance(config.get("step"), int):
-        parts.append(tag("p", f"The weights are those of optimizer step {config['step']:,}.", class_="muted"))
+        words = f"The weights are those of optimizer step {config['step']:,}"
+        validation = config["validation"] if isinstance(config.get("validation"), dict) else {}
+        if isinstance(validation.get("mse"), float):
+            words += f", chosen by validation (MSE {validation['mse']:,.2f}), not by the scores above"
+        parts.append(tag("p", f"{words}.", class_="muted"))
     settings = config["training"] if isinstance(config.get("training"), dict) else {}
     for title, found in (("Network", config.get("network")), ("Data trained on", settings.get("data"))):
         if isinstance(found, dict):

@@ -1,7 +1,7 @@
 """Curves as inline SVG. Colours, dashes and type belong to the page's style: the classes s0, s1, ..."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from convlstm.report.markup import Html, joined, tag
@@ -94,11 +94,11 @@ def chart(
     return tag("figure", caption, picture, class_="chart")
 
 
-def legend(names: Sequence[str]) -> Html:
-    """Return the list of what the kinds of line stand for, the first for the first name, and so on."""
+def legend(lines: Iterable[tuple[str, int]]) -> Html:
+    """Return the list of what lines stand for: their names, each with the kind of line it is drawn as."""
     swatch = {"viewBox": "0 0 30 10", "width": "30", "height": "10", "aria_hidden": "true"}
     items = []
-    for kind, name in enumerate(names):
+    for name, kind in lines:
         line = tag("path", d="M1 5H29", class_=f"line s{kind % KINDS}")
         items.append(tag("li", tag("svg", line, **swatch), " ", name))
     return tag("ul", *items, class_="legend")

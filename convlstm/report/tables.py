@@ -59,6 +59,9 @@ def verdict(evaluation: Evaluation) -> Html:
         parts.append("The intervals do not overlap.")
     elif math.isfinite(found.low):
         parts.append("The intervals overlap: more sequences would tell whether the model is better.")
+    lost = [m.label for m in _present(evaluation) if m is not metric and _is_beaten(evaluation, m)]
+    if better and lost:
+        parts.append(f" But a baseline is better in {_listed(lost)}.")
     return tag("p", *parts, class_="verdict")
 
 
@@ -77,7 +80,7 @@ def score_table(evaluation: Evaluation) -> Html:
             found = [getattr(predictor.thresholds[n], name) for predictor in predictors]
             rows.append(_row(_Row(label, words, found, 3, _distance(best)), names))
         bodies.append(tag("tbody", *rows))
-    return tag("table", tag("thead", head), *bodies, class_="scores")
+    return _scrolling("Scores", tag("table", tag("thead", head), *bodies, class_="scores"))
 
 
 def curves(evaluation: Evaluation) -> Html:
@@ -102,11 +105,23 @@ def curves(evaluation: Evaluation) -> Html:
         charts.append(chart(title, drawings, "frame of the forecast", note))
         tables.append(_frame_table(title, [(name, s) for name, s, _ in lines], frames))
     return joined(
-        legend([predictor.name for predictor in predictors]),
+        legend((predictor.name, kind) for kind, predictor in enumerate(predictors)),
         tag("p", "Shaded: 95% bootstrap intervals over the sequences.", class_="muted"),
         tag("div", *charts, class_="charts"),
         tag("details", tag("summary", "The numbers in these curves"), *tables),
     )
+
+
+def _is_beaten(evaluation: Evaluation, metric: Metric) -> bool:
+    """Whether a baseline is better than the model in a metric."""
+    badness = _badness(metric)
+    means = [b[metric.name].mean for b in evaluation.baselines if metric.name in b.metrics]
+    return any(badness(mean) < badness(evaluation.model[metric.name].mean) for mean in means)
+
+
+def _listed(words: Sequence[str]) -> str:
+    """Return "a, b and c"."""
+    return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
 
 
 def _present(evaluation: Evaluation) -> list[Metric]:
@@ -147,10 +162,13 @@ def _frame_table(title: str, scores: Sequence[tuple[str, Score]], frames: Sequen
     for name, score in scores:
         values = (number(x, 4) if math.isfinite(x) else MISSING for x in score.per_frame)
         rows.append(tag("tr", tag("th", name, scope="row"), *(tag("td", value) for value in values)))
-    table = tag("table", tag("thead", head), tag("tbody", *rows))
-    return tag(
-        "div", table, class_="wide", tabindex="0", role="region", aria_label=f"{title}, frame by frame"
-    )
+    table = tag("table", tag("thead", head), tag("tbody", *rows), class_="frames")
+    return _scrolling(f"{title}, frame by frame", table)
+
+
+def _scrolling(name: str, table: Html) -> Html:
+    """Return a table that scrolls where it is wider than the page, also by keyboard."""
+    return tag("div", table, class_="wide", tabindex="0", role="region", aria_label=name)
 
 
 def _level(threshold: float, unit: str) -> str:

@@ -40,7 +40,9 @@ def training_curves(metrics: Sequence[Mapping[str, Any]]) -> Html | None:
             charts.append(chart(title, curve, "optimizer step", note, start=0, logarithmic=logarithmic))
     if not charts:
         return None
-    return joined(legend(list(LOSSES.values())), tag("div", *charts, class_="charts"))
+    return joined(
+        legend([(curve.name, curve.kind) for curve in losses]), tag("div", *charts, class_="charts")
+    )
 
 
 def _values(metrics: Sequence[Mapping[str, Any]], key: str) -> tuple[list[float], list[float]] | None:
