@@ -1,6 +1,7 @@
 """What the tests of evaluation share: a source, and a predictor that is neither perfect nor constant."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -9,8 +10,8 @@ from torch import Tensor
 class Clips:
     """A source that holds its sequences, and notes which were asked for."""
 
-    def __init__(self, clips: Tensor):
-        self.clips = clips
+    def __init__(self, clips: Tensor, value_range: Any = (0.0, 1.0), unit: str = ""):
+        self.clips, self.value_range, self.unit = clips, value_range, unit
         self.asked: list[int] = []
 
     def __len__(self) -> int:

@@ -1,12 +1,12 @@
 import json
 import math
 from functools import partial
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 from torch.testing import assert_close
 
 import convlstm
@@ -89,14 +89,13 @@ def test_baselines_are_scored_as_predictors_are():
     clips = torch.rand(4, 5, 1, 8, 8)
     found = evaluate(mean_frame, clips, 3, 2, thresholds=(0.4,))
     other = evaluate(blurred, clips, 3, 2, thresholds=(0.4,))
-    assert found.baselines == other.baselines
+    assert found.to_dict()["baselines"] == other.to_dict()["baselines"]
     assert found.model.metrics == found.baselines[1].metrics
 
 
 def test_thresholds_are_physical_and_ratios_those_of_summed_counts():
     clips = torch.rand(6, 5, 1, 8, 9) * torch.arange(6)[:, None, None, None, None] / 5  # the first is dry
-    source = Clips(clips)
-    source.value_range, source.unit = (-10.0, 30.0), "mm/h"
+    source = Clips(clips, (-10.0, 30.0), "mm/h")
     found = evaluate(blurred, source, 2, 3, thresholds=[2, 18], batch_size=4)
     assert (found.value_range, found.unit) == ((-10.0, 30.0), "mm/h")
     prediction, target = (40 * x.double() - 10 for x in (blurred(clips[:, :2], 3), clips[:, 2:]))
@@ -134,9 +133,12 @@ def test_ratios_without_a_denominator_are_nan_and_null():
 @pytest.mark.parametrize("batch_size", [1, 3, 4])
 def test_a_short_last_batch_weighs_by_its_sequences(batch_size: int):
     clips = torch.rand(5, 4, 1, 7, 8) * torch.arange(1, 6)[:, None, None, None, None] / 5
-    whole = evaluate(blurred, clips, 2, 2, batch_size=5, thresholds=(0.3,)).to_dict()
-    parts = evaluate(blurred, clips, 2, 2, batch_size=batch_size, thresholds=(0.3,)).to_dict()
-    assert_close(parts["model"], whole["model"], rtol=1e-12, atol=1e-15, equal_nan=True)
+    whole, parts = (
+        evaluate(blurred, clips, 2, 2, batch_size=size, thresholds=(0.3,)).model for size in (5, batch_size)
+    )
+    for name, score in whole.metrics.items():
+        assert_close(vars(parts[name]), vars(score), rtol=1e-12, atol=1e-15)
+    assert str(parts.thresholds) == str(whole.thresholds)
 
 
 def test_a_network_is_rolled_out_in_evaluation_mode_and_left_as_it_was():
@@ -176,7 +178,7 @@ def test_which_staged_networks_give_probabilities():
     assert gives_probabilities(network(sigmoid, back))
     assert not gives_probabilities(network(sigmoid, Activation(name="relu"), back))
     assert not gives_probabilities(network(back))
-    assert gives_probabilities(torch.compile(network(sigmoid)))
+    assert gives_probabilities(AveragedModel(network(sigmoid)))
 
 
 def test_openstl_reports_its_columns_and_nothing_else():
@@ -260,8 +262,6 @@ def test_what_does_not_fit_is_said(options: dict, error: type[Exception], messag
 
 @pytest.mark.parametrize("value_range", [(1.0, 0.0), (0.0, math.inf), 3, (0.0, 1.0, 2.0)])
 def test_a_range_that_is_none(value_range: object):
-    clips = Clips(torch.rand(3, 5, 1, 8, 8))
-    source = SimpleNamespace(batch=clips.batch, value_range=value_range)
-    type(source).__len__ = lambda _: 3
+    source = Clips(torch.rand(3, 5, 1, 8, 8), value_range)
     with pytest.raises(ValueError, match="value_range is"):
         evaluate(copy_last, source, 3, 2)
