@@ -7,6 +7,7 @@ Source: Efron and Tibshirani 1993, "An Introduction to the Bootstrap", section 1
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from einops import rearrange, reduce
@@ -85,14 +86,14 @@ def _threshold_scores(counts: Contingency, thresholds: tuple[float, ...]) -> tup
         frames, draws = Contingency(*summed[:, k]), Contingency(*resampled[:, k])
         whole = Contingency(*(count.sum() for count in frames))
         whole_draws = Contingency(*(count.sum(dim=1) for count in draws))
-        ratios = {
+        values: dict[str, Any] = {
             name: _score(
                 ratio(whole), torch.tensor(math.nan), ratio(whole_draws), ratio(frames), ratio(draws), N
             )
             for name, ratio in RATIOS.items()
         }
-        sums = {name: int(count) for name, count in whole._asdict().items()}
-        result.append(ThresholdScores(threshold=threshold, **sums, **ratios))
+        values |= {kind: int(count) for kind, count in whole._asdict().items()}
+        result.append(ThresholdScores(threshold=threshold, **values))
     return tuple(result)
 
 
@@ -129,7 +130,7 @@ def _interval(draws: Tensor, sequences: int) -> tuple[Tensor, Tensor]:
 
 
 def _scaled(score: Score, factor: float) -> Score:
-    scaled = {
+    scaled: dict[str, Any] = {
         name: tuple(v * factor for v in value) if isinstance(value, tuple) else value * factor
         for name, value in vars(score).items()
     }

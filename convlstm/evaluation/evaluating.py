@@ -94,8 +94,8 @@ def evaluate(
     return Evaluation(
         protocol=protocol,
         sequences=rows[name].metrics.shape[1],
-        context=context,
-        horizon=horizon,
+        context=int(context),
+        horizon=int(horizon),
         frame=rows[name].frame,
         value_range=value_range,
         unit=unit,

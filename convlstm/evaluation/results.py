@@ -163,7 +163,7 @@ def _number(value: float | None) -> float:
 
 
 def _score(values: Mapping[str, Any]) -> Score:
-    numbers = {
+    numbers: dict[str, Any] = {
         name: tuple(map(_number, value)) if isinstance(value, list) else _number(value)
         for name, value in values.items()
     }
@@ -171,7 +171,8 @@ def _score(values: Mapping[str, Any]) -> Score:
 
 
 def _threshold(values: Mapping[str, Any]) -> ThresholdScores:
-    return ThresholdScores(**{n: _score(v) if isinstance(v, Mapping) else v for n, v in values.items()})
+    read: dict[str, Any] = {n: _score(v) if isinstance(v, Mapping) else v for n, v in values.items()}
+    return ThresholdScores(**read)
 
 
 def _predictor(values: Mapping[str, Any]) -> PredictorScores:

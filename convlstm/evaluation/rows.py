@@ -103,7 +103,8 @@ def measure(
                 f"of {horizon} need (B, T, C, H, W) with T of {context + horizon} or more"
             )
         seen, target = clips[:, :context], clips[:, context : context + horizon]
-        frame = tuple(target.shape[2:])
+        C, H, W = target.shape[2:]
+        frame = C, H, W
         forecasts: dict[str, Tensor] = {}
         for name, predict in predictors.items():
             forecasts[name] = predict(seen, horizon)

@@ -6,6 +6,7 @@ Averages are over all frames of all sequences, never averages of batch averages.
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 
@@ -120,16 +121,13 @@ def format_scores(scores: Mapping[str, Scores]) -> str:
 
 def _scores(rows: Rows) -> Scores:
     n = rows.metrics.shape[1]
-    curves = {
-        name: tuple(curve)
-        for name, curve in zip(rows.names, rows.metrics.mean(dim=1).tolist(), strict=True)
-        if f"{name}_per_frame" in Scores.__dataclass_fields__
-    }
-    means = {name: math.fsum(curve) / len(curve) for name, curve in curves.items()}
+    found = dict(zip(rows.names, rows.metrics.mean(dim=1).tolist(), strict=True))
+    curves = {name: tuple(found[name]) for name in ("mse", "mae", "ssim", "ssim_range2", "psnr")}
+    values: dict[str, Any] = {name: math.fsum(curve) / len(curve) for name, curve in curves.items()}
+    values |= {f"{name}_per_frame": curve for name, curve in curves.items()}
     of_sequences = rows.metrics[rows.names.index("mse")].mean(dim=1)
     return Scores(
         sequences=n,
         mse_stderr=float(of_sequences.std()) / math.sqrt(n) if n > 1 else math.nan,
-        **means,
-        **{f"{name}_per_frame": curve for name, curve in curves.items()},
+        **values,
     )

@@ -103,10 +103,9 @@ def physical_range(source: Source) -> tuple[tuple[float, float], str]:
     found = getattr(source, "value_range", (0.0, 1.0))
     try:
         low, high = map(float, found)
-        fits = low < high and math.isfinite(high - low)
     except (TypeError, ValueError):
-        fits = False
-    if not fits:
+        low = high = math.nan
+    if not (low < high and math.isfinite(high - low)):
         raise ValueError(f"value_range is {found!r}; it needs two finite numbers, the lower first")
     return (low, high), str(getattr(source, "unit", ""))
 

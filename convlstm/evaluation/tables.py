@@ -4,7 +4,7 @@ import math
 import textwrap
 from collections.abc import Sequence
 
-from convlstm.evaluation.results import Evaluation, PredictorScores, Score
+from convlstm.evaluation.results import Evaluation, Score
 
 __all__ = ["format_evaluation"]
 
@@ -18,49 +18,61 @@ def format_evaluation(evaluation: Evaluation) -> str:
 
     Below come the mean squared error, and where there are thresholds the CSI, frame by frame.
     """
-    count = "one sequence" if evaluation.sequences == 1 else f"{evaluation.sequences:,} sequences"
-    frames = f"{evaluation.horizon} frames from {evaluation.context}"
-    of = [
-        f"Protocol {evaluation.protocol.name}: {count}, {frames}. Means {evaluation.protocol.average},",
-        "of ratios those of the summed counts, [95% bootstrap interval over sequences].",
-        *textwrap.wrap(evaluation.protocol.note, WIDTH),
-    ]
-    blocks = [_metrics(evaluation)]
     predictors = [evaluation.model, *evaluation.baselines]
+    blocks = ["\n".join(textwrap.wrap(_conventions(evaluation), WIDTH)), _metrics(evaluation)]
     if all("mse" in predictor.metrics for predictor in predictors):
         blocks.append(_curves("MSE in frame", [(p.name, p["mse"].per_frame) for p in predictors], 1))
     for n, scores in enumerate(evaluation.model.thresholds):
         curves = [(p.name, p.thresholds[n].csi.per_frame) for p in predictors]
         blocks.append(_curves(f"CSI at {_physical(scores.threshold, evaluation.unit)} in frame", curves, 3))
-    return "\n\n".join(["\n".join(of), *blocks])
+    return "\n\n".join(blocks)
+
+
+def _conventions(evaluation: Evaluation) -> str:
+    one, protocol = evaluation.sequences == 1, evaluation.protocol
+    count = "one sequence" if one else f"{evaluation.sequences:,} sequences"
+    words = [f"Protocol {protocol.name}: {count}, {evaluation.horizon} frames from {evaluation.context}."]
+    words.append(f"Means {protocol.average}" + ("." if one else ", [95% bootstrap interval over sequences]."))
+    words.append(protocol.note)
+    if evaluation.model.thresholds:
+        words.append("CSI, POD, FAR and bias are ratios of counts summed over the whole set.")
+    return " ".join(words)
 
 
 def _metrics(evaluation: Evaluation) -> str:
     model, baselines = evaluation.model, evaluation.baselines
-    rows = [["", model.name, "", *(baseline.name for baseline in baselines)]]
+    rows: list[tuple[str, int, list[Score | None]]] = []  # label, decimals, scores
     for metric in evaluation.protocol.columns:
         found = [p.metrics.get(metric.name) for p in (model, *baselines)]
         if any(found):
-            rows.append(_row(metric.label, found, metric.decimals))
+            rows.append((metric.label, metric.decimals, found))
     for n, scores in enumerate(model.thresholds):
         for name, label in RATIOS:
-            found = [_ratio(p, n, name) for p in (model, *baselines)]
-            rows.append(_row(f"{label} at {_physical(scores.threshold, evaluation.unit)}", found, 3))
-    return _aligned(rows)
+            found = [getattr(p.thresholds[n], name) for p in (model, *baselines)]
+            rows.append((f"{label} at {_physical(scores.threshold, evaluation.unit)}", 3, found))
+    means = [[_mean(score, decimals) for score in found] for _, decimals, found in rows]
+    intervals = [_interval(found[0], decimals) for _, decimals, found in rows]
+    # The model's name stands above both its mean and its interval.
+    widths = max(len(mean[0]) for mean in means), max(map(len, intervals))
+    cells = [
+        f"{mean[0]:>{widths[0]}}  {interval:>{widths[1]}}".rstrip()
+        for mean, interval in zip(means, intervals, strict=True)
+    ]
+    width = max(map(len, cells))
+    lines = [["", model.name, *(baseline.name for baseline in baselines)]]
+    for (label, _, _), cell, mean in zip(rows, cells, means, strict=True):
+        lines.append([label, cell.ljust(width), *mean[1:]])
+    return _aligned(lines)
 
 
-def _ratio(predictor: PredictorScores, threshold: int, name: str) -> Score:
-    return getattr(predictor.thresholds[threshold], name)
+def _mean(score: Score | None, decimals: int) -> str:
+    return "-" if score is None else _number(score.mean, decimals)
 
 
-def _row(label: str, scores: Sequence[Score | None], decimals: int) -> list[str]:
-    """A row: the model's mean and interval, then the means of the others."""
-    model, *others = scores
-    interval = ""
-    if model is not None and not math.isnan(model.low):
-        interval = f"[{_number(model.low, decimals)}, {_number(model.high, decimals)}]"
-    means = [_number(math.nan if s is None else s.mean, decimals) for s in others]
-    return [label, _number(math.nan if model is None else model.mean, decimals), interval, *means]
+def _interval(score: Score | None, decimals: int) -> str:
+    if score is None or math.isnan(score.low):
+        return ""
+    return f"[{_number(score.low, decimals)}, {_number(score.high, decimals)}]"
 
 
 def _curves(title: str, curves: Sequence[tuple[str, Sequence[float]]], decimals: int) -> str:

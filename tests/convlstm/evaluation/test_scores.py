@@ -1,6 +1,5 @@
 import json
 import math
-from collections.abc import Sequence
 
 import pytest
 import torch
@@ -9,48 +8,11 @@ from torch.testing import assert_close
 
 from convlstm.evaluation import Predict, Scores, copy_last, evaluate_all, format_scores
 from convlstm.metrics import mae, mse, psnr, ssim
-
-
-class Clips:
-    """A source that holds its sequences, and notes which were asked for."""
-
-    def __init__(self, clips: Tensor):
-        self.clips = clips
-        self.asked: list[int] = []
-
-    def __len__(self) -> int:
-        return len(self.clips)
-
-    def batch(self, indices: Sequence[int], device: torch.device | str = "cpu") -> Tensor:
-        self.asked += indices
-        return self.clips[list(indices)].to(device)
-
-
-def blurred(context: Tensor, horizon: int) -> Tensor:
-    """Predict frames that differ from each other and leave [0, 1]."""
-    steps = torch.linspace(0.5, 1.5, horizon)[:, None, None, None]
-    return context.mean(dim=1, keepdim=True) * steps
+from tests.convlstm.evaluation.clips import Clips, blurred
 
 
 def score(predict: Predict, source: Clips, *lengths: int, **options: int) -> Scores:
     return evaluate_all({"predict": predict}, source, *lengths, **options)["predict"]
-
-
-def test_copy_last():
-    context = torch.rand(2, 3, 1, 5, 4)
-    prediction = copy_last(context, 4)
-    assert prediction.shape == (2, 4, 1, 5, 4)
-    for t in range(4):
-        assert_close(prediction[:, t], context[:, 2])
-
-
-def test_copy_last_errors():
-    with pytest.raises(ValueError, match="horizon is 0"):
-        copy_last(torch.zeros(1, 2, 1, 4, 4), 0)
-    with pytest.raises(ValueError, match=r"context has shape \(1, 0, 1, 4, 4\)"):
-        copy_last(torch.zeros(1, 0, 1, 4, 4), 2)
-    with pytest.raises(ValueError, match=r"context has shape \(1, 2, 4, 4\)"):
-        copy_last(torch.zeros(1, 2, 4, 4), 2)
 
 
 def test_scores_are_the_metrics_averaged_over_frames_and_sequences():
