@@ -200,7 +200,7 @@ def test_the_table_says_its_conventions() -> None:
 
 def test_what_a_baseline_is_better_in_is_said() -> None:
     better = predictor("mean", 80.0)
-    better = dataclasses.replace(better, metrics=better.metrics | {"ssim": score(0.6), "mae": score(0.4)})
+    better = dataclasses.replace(better, metrics={**better.metrics, "ssim": score(0.6), "mae": score(0.4)})
     page = render_report(evaluation(baselines=(better,), model=predictor("a", 50.0)))
     assert "But a baseline is better in MAE and SSIM (range 1)." in words(page)
 
