@@ -95,16 +95,15 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 def _check_outputs(options: argparse.Namespace) -> None:
     """Raise ValueError where a file cannot be written, before the work that goes into it."""
-    taken = {options.clips.resolve(): "the file of the clips"}
+    taken = {options.clips.resolve(): "that is the file of the clips"}
     for name, path in (("json", options.json), ("report", options.report)):
         if path is None:
             continue
-        fault = taken.get(path.resolve())
-        fault = "a directory" if path.is_dir() else fault
-        fault = fault if path.parent.is_dir() else f"in {path.parent}, which is no directory"
+        fault = "that is a directory" if path.is_dir() else taken.get(path.resolve())
+        fault = fault if path.parent.is_dir() else f"{path.parent} is no directory"
         if fault:
-            raise ValueError(f"--{name} {path} is {fault}; give another name")
-        taken[path.resolve()] = f"the file of --{name}"
+            raise ValueError(f"--{name} is {path}, but {fault}; give another name")
+        taken[path.resolve()] = f"that is the file of --{name}"
 
 
 def _read(options: argparse.Namespace) -> Tensor:

@@ -368,10 +368,10 @@ def test_the_command_writes_the_page(count: int, capsys: pytest.CaptureFixture[s
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--report", "none/a.html"], "--report none/a.html is in none, which is no directory"),
-        (["--report", "."], "--report . is a directory"),
-        (["--report", "clips.npy"], "--report clips.npy is the file of the clips"),
-        (["--json", "a", "--report", "./a"], "--report a is the file of --json"),
+        (["--report", "none/a.html"], "--report is none/a.html, but none is no directory"),
+        (["--report", "."], "--report is ., but that is a directory"),
+        (["--report", "clips.npy"], "--report is clips.npy, but that is the file of the clips"),
+        (["--json", "a", "--report", "./a"], "--report is a, but that is the file of --json"),
     ],
 )
 def test_where_no_page_can_be_written(
