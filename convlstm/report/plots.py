@@ -55,7 +55,7 @@ def chart(
     xs = [x for curve in found for x in curve.x]
     ys = [y for curve in found for y in (*curve.y, *curve.low, *curve.high)]
     if not ys:
-        return tag("figure", caption, tag("p", "No finite values.", class_="empty"), class_="chart")
+        return tag("figure", caption, tag("p", "No finite values."), class_="chart")
     logarithmic = logarithmic and min(ys) > 0
     y_ticks = _log_ticks(min(ys), max(ys)) if logarithmic else _ticks(min(ys), max(ys))
     low, high = min(y_ticks[0], min(ys)), max(y_ticks[-1], max(ys))

@@ -44,25 +44,27 @@ def verdict(evaluation: Evaluation) -> Html:
     if not rivals or not math.isfinite(found.mean):
         return tag("p", *parts, ".", class_="verdict")
     rival = min(rivals, key=lambda b: _badness(metric)(b[metric.name].mean))
-    other = rival[metric.name]
+    return tag("p", *parts, *_compared(evaluation, metric, rival), class_="verdict")
+
+
+def _compared(evaluation: Evaluation, metric: Metric, rival: PredictorScores) -> list[str]:
+    """Return how the model's metric compares with that of the best baseline, and what else is to be known."""
+    found, other = evaluation.model[metric.name], rival[metric.name]
     better = _badness(metric)(found.mean) < _badness(metric)(other.mean)
-    apart = found.high < other.low or found.low > other.high
-    share = abs(found.mean - other.mean) / abs(other.mean) if other.mean else math.nan
-    much = f"{100 * share:.{0 if share >= 0.1 else 1}f}% " if math.isfinite(share) else ""
     side = "below" if found.mean < other.mean else "above" if found.mean > other.mean else "the same as"
-    parts.append(f": {much if side != 'the same as' else ''}{side} the best baseline, ")
-    parts.append(tag("strong", rival.name))
-    parts.append(f" ({_value(other.mean, metric.decimals)}). ")
+    if other.mean and found.mean != other.mean:
+        share = abs(found.mean - other.mean) / abs(other.mean)
+        side = f"{100 * share:.{0 if share >= 0.1 else 1}f}% {side}"
+    parts = [f": {side} the best baseline, ", tag("strong", rival.name)]
+    parts.append(f" ({_value(other.mean, metric.decimals)}).")
     if not better:
-        parts.append("The model does not beat it.")
-    elif apart:
-        parts.append("The intervals do not overlap.")
+        return [*parts, " The model does not beat it."]
+    if found.high < other.low or found.low > other.high:
+        parts.append(" The intervals do not overlap.")
     elif math.isfinite(found.low):
-        parts.append("The intervals overlap: more sequences would tell whether the model is better.")
+        parts.append(" The intervals overlap: more sequences would tell whether the model is better.")
     lost = [m.label for m in _present(evaluation) if m is not metric and _is_beaten(evaluation, m)]
-    if better and lost:
-        parts.append(f" But a baseline is better in {_listed(lost)}.")
-    return tag("p", *parts, class_="verdict")
+    return [*parts, f" But a baseline is better in {_listed(lost)}."] if lost else parts
 
 
 def score_table(evaluation: Evaluation) -> Html:
