@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 from convlstm import training
 from convlstm.checkpoint import load_checkpoint, read_config, save_checkpoint
-from convlstm.evaluation import copy_last, evaluate, evaluate_all, format_scores
+from convlstm.evaluation import copy_last, evaluate_all, format_scores
 from convlstm.forecaster import Forecaster, as_forecaster
 from convlstm.networks import EncoderForecasterConfig, StackedForecasterConfig
 from convlstm.registry import build
@@ -248,9 +248,8 @@ def main(config: Config) -> Path:
                 bar.set_postfix_str(f"loss {values['loss']:.1f}, gradient {norm:.0f}, {speed:.1f} seq/s")
             if step * config.validations // config.steps > (step - 1) * config.validations // config.steps:
                 with watch.paused():
-                    scores = evaluate(
-                        predict, val_set, *lengths, sequences=config.validation_sequences, device=device
-                    )
+                    options = {"sequences": config.validation_sequences, "device": device}
+                    scores = evaluate_all({"val": predict}, val_set, *lengths, **options)["val"]
                     if not math.isfinite(scores.mse):
                         raise ArithmeticError(f"validation MSE is {scores.mse} at step {step}; lower --lr")
                     run.log(step, {"val/mse": scores.mse, "val/mae": scores.mae, "val/ssim": scores.ssim})

@@ -1,6 +1,7 @@
-"""The command line: python -m convlstm rollout | import | export | list."""
+"""The command line: python -m convlstm rollout | evaluate | import | export | list."""
 
 import argparse
+import shlex
 import signal
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import torch
 
 from convlstm import pictures, pretrained, rollouts, training, video
+from convlstm.evaluation.command import add_command as add_evaluate
 from convlstm.export.command import add_command as add_export
 from convlstm.importers.command import add_command as add_import
 
@@ -45,9 +47,11 @@ def main(arguments: list[str] | None = None) -> int:
         "list", help="list the networks that have a name", description=_list.__doc__
     )
     command.set_defaults(run=_list)
+    add_evaluate(commands)
     add_import(commands)
     add_export(commands)
     options = parser.parse_args(arguments)
+    options.command = shlex.join(["python", "-m", "convlstm", *(arguments or sys.argv[1:])])
     try:
         options.run(options)
     except (ValueError, OSError, ImportError) as error:  # the last where an extra is not installed

@@ -1,16 +1,17 @@
 """Files: written whole or not at all, and .npy arrays opened without trust in what they hold."""
 
+import json
 import math
 import os
 import textwrap
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
-__all__ = ["open_npy", "write_atomically"]
+__all__ = ["open_npy", "write_atomically", "write_json"]
 
 MAGIC = b"\x93NUMPY"  # what every .npy file begins with
 MOST_AXES = 32  # of an array, in every version of numpy
@@ -30,6 +31,12 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, values: Mapping[str, Any]) -> None:
+    """Write values as indented JSON, whole or not at all; see `write_atomically`."""
+    text = json.dumps(values, indent=2) + "\n"
+    write_atomically(path, lambda file: file.write_text(text))
 
 
 def open_npy(path: str | Path) -> np.memmap:

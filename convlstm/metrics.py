@@ -1,51 +1,64 @@
-"""Per-frame metrics in the conventions of video prediction.
+"""Per-frame metrics in the conventions of video prediction and of precipitation nowcasting.
 
-Letters: B batch, T time, C channels, H W pixels. Frames are (B, T, C, H, W) with pixels in [0, 1]; a metric
-of them is (B, T). The conventions, which decide what a number can be compared with:
+Letters: B batch, T time, C channels, H W pixels, K thresholds. Frames are (B, T, C, H, W) with pixels in
+[0, 1]; a metric of them is (B, T). The conventions, which decide what a number can be compared with:
 
-- MSE and MAE are sums over the values of a frame, of predictions as they come, unclipped.
+- MSE and MAE are sums over the values of a frame, of predictions as they come, unclipped, unless asked for
+  otherwise.
 - SSIM and PSNR are those of predictions clipped to [0, 1].
 
-Everything is computed in float64 (float32 on mps, which has no other).
+Everything is computed in float64 (float32 on mps, which has no other): the variances of SSIM are differences
+of nearly equal numbers, which in float32 would be wrong in the fourth decimal on bright, flat frames.
 """
 
+import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from einops import rearrange, reduce
 from torch import Tensor
 
-__all__ = ["mae", "mse", "psnr", "ssim"]
+__all__ = ["Contingency", "contingency", "cross_entropy", "mae", "mse", "psnr", "ssim"]
 
 SSIM_WINDOW = 7
 PSNR_CAP = 100.0
+LOG_FLOOR = -100.0
+ROUNDING = 1e-6  # how far below a threshold a value may be rounded and still count as reaching it
 
 
-def mse(prediction: Tensor, target: Tensor) -> Tensor:
-    """Squared error of each frame, summed over its channels and pixels, unclipped.
+def mse(prediction: Tensor, target: Tensor, *, clipped: bool = False, per_pixel: bool = False) -> Tensor:
+    """Squared error of each frame.
+
+        MSE = sum over C, H, W of (prediction - target)^2
 
     Args:
         prediction: (B, T, C, H, W).
         target: of the same shape.
+        clipped: clip the prediction to [0, 1] first (default: as it comes).
+        per_pixel: the mean over C, H, W in place of the sum (default: the sum, as in the field's tables).
 
     Returns:
-        (B, T), float64; the mean over values would be this divided by C * H * W.
+        (B, T), float64.
 
     Raises:
         ValueError: shapes that differ, or that are not (B, T, C, H, W).
     """
     prediction, target = comparable(prediction, target)
-    return reduce((prediction - target).square(), "b t c h w -> b t", "sum")
+    difference = (prediction.clamp(0, 1) if clipped else prediction) - target
+    return reduce(difference.square(), "b t c h w -> b t", "mean" if per_pixel else "sum")
 
 
-def mae(prediction: Tensor, target: Tensor) -> Tensor:
-    """Absolute error of each frame, summed over its channels and pixels, unclipped.
+def mae(prediction: Tensor, target: Tensor, *, clipped: bool = False, per_pixel: bool = False) -> Tensor:
+    """Absolute error of each frame.
+
+        MAE = sum over C, H, W of |prediction - target|
 
     Arguments, result and errors are those of `mse`.
     """
     prediction, target = comparable(prediction, target)
-    return reduce((prediction - target).abs(), "b t c h w -> b t", "sum")
+    difference = (prediction.clamp(0, 1) if clipped else prediction) - target
+    return reduce(difference.abs(), "b t c h w -> b t", "mean" if per_pixel else "sum")
 
 
 def psnr(prediction: Tensor, target: Tensor) -> Tensor:
@@ -64,9 +77,106 @@ def psnr(prediction: Tensor, target: Tensor) -> Tensor:
     Raises:
         ValueError: shapes that differ, or that are not (B, T, C, H, W).
     """
-    prediction, target = comparable(prediction, target)
-    error = reduce((prediction.clamp(0, 1) - target.clamp(0, 1)).square(), "b t c h w -> b t", "mean")
+    return psnr_of(mse(prediction, target.clamp(0, 1), clipped=True, per_pixel=True))
+
+
+def psnr_of(error: Tensor) -> Tensor:
+    """Return the ratio of frames whose mean squared error per pixel, clipped, this is; see `psnr`."""
     return -10 * error.clamp(min=10 ** (-PSNR_CAP / 10)).log10()
+
+
+def cross_entropy(prediction: Tensor, target: Tensor) -> Tensor:
+    """Binary cross-entropy of each frame, in nats, of predictions that are probabilities.
+
+        BCE = -sum over C, H, W of (target log(prediction) + (1 - target) log(1 - prediction))
+
+    with logarithms of -100 at least, as in torch.nn.BCELoss: a probability of exactly 0 or 1 that is wrong
+    would have an infinite one.
+
+    Args:
+        prediction: (B, T, C, H, W), in [0, 1]; nan where a frame leaves it.
+        target: of the same shape, in [0, 1].
+
+    Returns:
+        (B, T), float64.
+
+    Raises:
+        ValueError: shapes that differ, or that are not (B, T, C, H, W).
+    """
+    prediction, target = comparable(prediction, target)
+    yes, no = prediction.log().clamp(min=LOG_FLOOR), torch.log1p(-prediction).clamp(min=LOG_FLOOR)
+    return -reduce(torch.lerp(no, yes, target), "b t c h w -> b t", "sum")
+
+
+class Contingency(NamedTuple):
+    """Counts of values at or above thresholds, forecast or observed, and the ratios made of them.
+
+    Sum the counts first, then take ratios: a mean of ratios weighs a frame with one wet pixel as much as a
+    flood. A ratio is nan where its denominator is 0. Source: Wilks, "Statistical Methods in the Atmospheric
+    Sciences", section on 2 x 2 contingency tables.
+    """
+
+    hits: Tensor
+    """Observed and forecast."""
+    misses: Tensor
+    """Observed, not forecast."""
+    false_alarms: Tensor
+    """Forecast, not observed."""
+
+    def csi(self) -> Tensor:
+        """Critical success index: hits / (hits + misses + false alarms)."""
+        return self.hits / (self.hits + self.misses + self.false_alarms)
+
+    def pod(self) -> Tensor:
+        """Probability of detection: hits / (hits + misses)."""
+        return self.hits / (self.hits + self.misses)
+
+    def far(self) -> Tensor:
+        """False alarm ratio: false alarms / (hits + false alarms)."""
+        return self.false_alarms / (self.hits + self.false_alarms)
+
+    def bias(self) -> Tensor:
+        """Frequency bias, forecast by observed: (hits + false alarms) / (hits + misses)."""
+        observed = self.hits + self.misses
+        return ((self.hits + self.false_alarms) / observed).where(observed > 0, math.nan)
+
+
+def contingency(prediction: Tensor, target: Tensor, thresholds: Sequence[float]) -> Contingency:
+    """Count in each frame where values reach thresholds, forecast and observed.
+
+    Args:
+        prediction: (B, T, C, H, W).
+        target: of the same shape.
+        thresholds: K numbers in the range of the pixels. A value reaches one that it is not below; 1e-6 less
+            counts too, since a threshold in physical units is rounded on its way to a pixel's value.
+
+    Returns:
+        The counts, (K, B, T) each, float64.
+
+    Raises:
+        ValueError: shapes that differ, or that are not (B, T, C, H, W).
+    """
+    prediction, target = comparable(prediction, target)
+    counts = [contingency_of(reaching(prediction, t), reaching(target, t)) for t in thresholds]
+    if not counts:
+        empty = prediction.new_zeros(0, *prediction.shape[:2])
+        return Contingency(empty, empty, empty)
+    return Contingency(*(torch.stack(kind) for kind in zip(*counts, strict=True)))
+
+
+def reaching(frames: Tensor, threshold: float) -> Tensor:
+    """Return 1 where a value reaches the threshold and 0 elsewhere, in the type of the frames."""
+    return (frames >= threshold - ROUNDING).to(frames.dtype)
+
+
+def contingency_of(forecast: Tensor, observed: Tensor) -> Contingency:
+    """Return the counts, (B, T) each, from what `reaching` made of two comparable clips."""
+    hits = reduce(forecast * observed, "b t c h w -> b t", "sum")
+    return Contingency(
+        hits,
+        reduce(observed, "b t c h w -> b t", "sum") - hits,
+        reduce(forecast, "b t c h w -> b t", "sum") - hits,
+    )
 
 
 def ssim(prediction: Tensor, target: Tensor, data_range: float = 1.0) -> Tensor:
@@ -93,7 +203,10 @@ def ssim(prediction: Tensor, target: Tensor, data_range: float = 1.0) -> Tensor:
         ValueError: shapes that differ or are not (B, T, C, H, W), frames smaller than 7x7, or a data_range
             that is not above 0.
     """
-    return ssim_of(window_moments(*comparable(prediction, target)), data_range)
+    prediction, target = comparable(prediction, target)
+    if not data_range > 0:
+        raise ValueError(f"data_range is {data_range!r}; it needs a number above 0, 1 for pixels in [0, 1]")
+    return ssim_of(prediction.clamp(0, 1), window_sums(target.clamp(0, 1)), (data_range,))[0]
 
 
 def comparable(prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
@@ -111,38 +224,60 @@ def comparable(prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     return prediction.to(wide), target.to(wide)
 
 
-class WindowMoments(NamedTuple):
-    """Means, variances and covariance in every window of two clips: (B, T, C * windows) each."""
+class WindowSums(NamedTuple):
+    """What `ssim_of` needs of the target, once for all predictions of it; values are flat, see there."""
 
-    mx: Tensor
-    my: Tensor
-    vx: Tensor
-    vy: Tensor
-    vxy: Tensor
+    shape: tuple[int, ...]
+    y: Tensor
+    yy: Tensor
+    sum_y: Tensor
+    sum_y_squared: Tensor
 
 
-def window_moments(x: Tensor, y: Tensor) -> WindowMoments:
-    """Return what `ssim_of` needs of two comparable clips, whatever the data range; see `ssim`."""
-    batch, _, _, *size = x.shape
+def window_sums(target: Tensor) -> WindowSums:
+    """Return the sums over windows of target frames (B, T, C, H, W), clipped; raise if they are too small."""
+    size = target.shape[3:]
     if min(size) < SSIM_WINDOW:
         raise ValueError(
             f"frames are {size[0]}x{size[1]} pixels; SSIM needs {SSIM_WINDOW}x{SSIM_WINDOW} or more"
         )
-    x, y = x.clamp(0, 1), y.clamp(0, 1)
-    products = torch.stack([x, y, x * x, y * y, x * y])  # (5, B, T, C, H, W)
-    means = rearrange(products, "moment b t c h w -> (moment b t) c h w")
-    means = F.avg_pool2d(means, SSIM_WINDOW, stride=1)  # (5 * B * T, C, H - 6, W - 6)
-    mx, my, xx, yy, xy = rearrange(means, "(moment b t) c h w -> moment b t (c h w)", moment=5, b=batch)
-    sample = SSIM_WINDOW**2 / (SSIM_WINDOW**2 - 1)  # from the covariance of a population to that of a sample
-    return WindowMoments(mx, my, sample * (xx - mx * mx), sample * (yy - my * my), sample * (xy - mx * my))
+    y = target.reshape(-1)
+    sums = _slide(y, size[1])
+    return WindowSums(tuple(target.shape), y, y * y, sums, sums * sums)
 
 
-def ssim_of(moments: WindowMoments, data_range: float) -> Tensor:
-    """Return (B, T), the structural similarity of clips with these moments; see `ssim`."""
-    if not data_range > 0:
-        raise ValueError(f"data_range is {data_range!r}; it needs a number above 0, 1 for pixels in [0, 1]")
-    mx, my, vx, vy, vxy = moments
-    c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
-    numerator = (2 * mx * my + c1) * (2 * vxy + c2)
-    denominator = (mx * mx + my * my + c1) * (vx + vy + c2)
-    return reduce(numerator / denominator, "b t windows -> b t", "mean")
+def ssim_of(prediction: Tensor, target: WindowSums, data_ranges: Sequence[float]) -> list[Tensor]:
+    """Return (B, T) for each data range, the similarity of clipped frames to a target; see `ssim`.
+
+    All frames are one flat row of values, since sums of its shifted copies are as fast as memory allows.
+    Windows that wrap around an edge of a frame are computed like the others, and left out of the mean.
+    """
+    B, T, C, H, W = target.shape
+    n = SSIM_WINDOW**2
+    x = prediction.reshape(-1)
+    sum_x, sum_xy = _slide(x, W), _slide(x * target.y, W)
+    sum_squares = _slide(
+        torch.addcmul(target.yy, x, x), W
+    )  # of x^2 + y^2: their variances only meet added up
+    products = sum_x * target.sum_y
+    squares = torch.addcmul(target.sum_y_squared, sum_x, sum_x)
+    covariances = torch.sub(sum_xy, products, alpha=1 / n).mul_(2 / (n - 1))  # 2 vxy
+    variances = torch.sub(sum_squares, squares, alpha=1 / n).div_(n - 1)  # vx + vy
+    products, squares = products.mul_(2 / n**2), squares.div_(n**2)  # 2 mx my, mx^2 + my^2
+    result = []
+    for data_range in data_ranges:
+        c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
+        ratio = (products + c1).mul_(covariances + c2).div_((squares + c1).mul_(variances + c2))
+        within = ratio.as_strided((B * T, C, H - 6, W - 6), (C * H * W, H * W, W, 1))
+        result.append(rearrange(within.mean(dim=(1, 2, 3)), "(b t) -> b t", b=B))
+    return result
+
+
+def _slide(values: Tensor, width: int) -> Tensor:
+    """Return the sums over 7x7 windows of frames in one flat row, each where its window begins."""
+    for step in (width, 1):  # down, then across
+        n = len(values) - 6 * step
+        two = values[:-step] + values[step:]
+        four = two[: -2 * step] + two[2 * step :]
+        values = (four[:n] + two[4 * step : 4 * step + n]).add_(values[6 * step :])
+    return values

@@ -51,7 +51,7 @@ def comparison(
     Raises:
         ValueError: shapes that do not go together, or values that are no numbers.
     """
-    _check(context, prediction, truth)
+    check_rollout(context, prediction, truth)
     height, width = context.shape[-2:]
     scale = max(1, TILE // max(height, width))
     rows = _rows(context, prediction, truth)
@@ -61,7 +61,7 @@ def comparison(
 
     tile_height, tile_width = height * scale + 2 * BORDER, width * scale + 2 * BORDER
     left = MARGIN + max(label.width for row in rows for label in row.labels) + GAP
-    right = left + max(columns * (tile_width + GAP) - GAP, max(_Text(c, CAPTION).width for c in captions))
+    right = left + max(columns * (tile_width + GAP) - GAP, max(Text(c, CAPTION).width for c in captions))
     top = MARGIN + CAPTION + BAR + 2 * GAP
     row_height = max(tile_height, LINE * max(len(row.labels) for row in rows))
     bottom = top + len(rows) * (row_height + GAP) - GAP
@@ -70,14 +70,14 @@ def comparison(
     picture[:] = BACKGROUND
     for t, caption in enumerate(captions):
         colour = OBSERVED if t < given else FORECAST
-        _write(picture[t : t + 1], _Text(caption, CAPTION, colour), left, MARGIN + CAPTION // 2)
-    _draw_bar(picture[:, top - GAP - BAR : top - GAP, left:right], given)
+        write_text(picture[t : t + 1], Text(caption, CAPTION, colour), left, MARGIN + CAPTION // 2)
+    draw_bar(picture[:, top - GAP - BAR : top - GAP, left:right], given)
     for row, row_top in zip(rows, range(top, bottom, row_height + GAP), strict=True):
         middle = row_top + row_height // 2
         y = middle - tile_height // 2
         for line, label in enumerate(row.labels):
             above = (len(row.labels) - 1) / 2 - line
-            _write(picture, label, left - GAP - label.width, middle - round(above * LINE))
+            write_text(picture, label, left - GAP - label.width, middle - round(above * LINE))
         for n in range(columns):
             x = left + n * (tile_width + GAP)
             tile = picture[:, y : y + tile_height, x : x + tile_width]
@@ -86,11 +86,11 @@ def comparison(
                 row.frames[:, n], "t h w rgb -> t (h a) (w b) rgb", a=scale, b=scale
             )
             if NO_TRUTH.width < tile_width - 2 * BORDER:
-                _write(picture[row.end :], NO_TRUTH, x + (tile_width - NO_TRUTH.width) // 2, middle)
+                write_text(picture[row.end :], NO_TRUTH, x + (tile_width - NO_TRUTH.width) // 2, middle)
     return picture
 
 
-class _Text(NamedTuple):
+class Text(NamedTuple):
     words: str
     size: int
     colour: tuple[int, int, int] = INK
@@ -104,7 +104,7 @@ class _Text(NamedTuple):
         return math.ceil(self.font.getlength(self.words))
 
 
-NO_TRUTH = _Text("no truth", NOTE, MUTED)
+NO_TRUTH = Text("no truth", NOTE, MUTED)
 
 
 @cache
@@ -115,7 +115,7 @@ def _font(size: int) -> ImageFont.FreeTypeFont:
 
 
 class _Row(NamedTuple):
-    labels: list[_Text]
+    labels: list[Text]
     frames: NDArray[np.uint8]  # (T, N, H, W, 3)
     borders: NDArray[np.uint8]  # (T, 3)
     end: int  # from this frame on, the truth is not known
@@ -123,10 +123,10 @@ class _Row(NamedTuple):
 
 def _rows(context: NDArray, prediction: NDArray, truth: NDArray | None) -> list[_Row]:
     given, horizon = context.shape[1], prediction.shape[1]
-    seen = _shades(context)  # (T, N, H, W, 3)
-    frames = np.concatenate([seen, _shades(prediction)])
+    seen = shades(context)  # (T, N, H, W, 3)
+    frames = np.concatenate([seen, shades(prediction)])
     borders = np.array([OBSERVED] * given + [FORECAST] * horizon, np.uint8)
-    forecast = _Row([_Text("prediction", LABEL)], frames, borders, given + horizon)
+    forecast = _Row([Text("prediction", LABEL)], frames, borders, given + horizon)
     if truth is None:
         return [forecast]
 
@@ -135,18 +135,18 @@ def _rows(context: NDArray, prediction: NDArray, truth: NDArray | None) -> list[
     def blank(length: int) -> NDArray[np.uint8]:
         return np.broadcast_to(np.array(BACKGROUND, np.uint8), (length, *seen.shape[1:]))
 
-    frames = np.concatenate([seen, _shades(truth), blank(horizon - known)])
+    frames = np.concatenate([seen, shades(truth), blank(horizon - known)])
     borders = np.array([OBSERVED] * (given + known) + [FAINT] * (horizon - known), np.uint8)
-    observed = _Row([_Text("truth", LABEL)], frames, borders, given + known)
+    observed = _Row([Text("truth", LABEL)], frames, borders, given + known)
 
-    frames = np.concatenate([blank(given), _errors(prediction[:, :known], truth), blank(horizon - known)])
+    frames = np.concatenate([blank(given), errors(prediction[:, :known], truth), blank(horizon - known)])
     borders = np.array([FAINT] * (given + horizon), np.uint8)
-    legend = [_Text("too dark", NOTE, OBSERVED), _Text("too bright", NOTE, FORECAST)]
-    error = _Row([_Text("error", LABEL), *legend], frames, borders, given + known)
+    legend = [Text("too dark", NOTE, OBSERVED), Text("too bright", NOTE, FORECAST)]
+    error = _Row([Text("error", LABEL), *legend], frames, borders, given + known)
     return [observed, forecast, error]
 
 
-def _shades(clips: NDArray) -> NDArray[np.uint8]:
+def shades(clips: NDArray) -> NDArray[np.uint8]:
     """Return clips (N, T, C, H, W) as colours (T, N, H, W, 3)."""
     levels = 256 if clips.shape[2] == 3 else GRAYS
     shades = np.rint(np.rint(clips.clip(0, 1) * (levels - 1)) * (255 / (levels - 1))).astype(np.uint8)
@@ -154,7 +154,7 @@ def _shades(clips: NDArray) -> NDArray[np.uint8]:
     return np.broadcast_to(shades, (*shades.shape[:-1], 3))  # (T, N, H, W, 3)
 
 
-def _errors(prediction: NDArray, truth: NDArray) -> NDArray[np.uint8]:
+def errors(prediction: NDArray, truth: NDArray) -> NDArray[np.uint8]:
     """Return differences of clips (N, T, C, H, W) as colours (T, N, H, W, 3)."""
     difference = prediction.clip(0, 1) - truth.clip(0, 1)
     strength = np.rint(np.abs(difference).mean(axis=2) * (ERRORS - 1)) / (ERRORS - 1)  # (N, T, H, W)
@@ -162,7 +162,7 @@ def _errors(prediction: NDArray, truth: NDArray) -> NDArray[np.uint8]:
     return rearrange(np.rint(strength[..., None] * colour).astype(np.uint8), "n t h w rgb -> t n h w rgb")
 
 
-def _draw_bar(bar: NDArray[np.uint8], given: int) -> None:
+def draw_bar(bar: NDArray[np.uint8], given: int) -> None:
     """Draw, into (T, Y, X, 3), how far each frame is on the way through context and forecast."""
     ends = np.rint(np.linspace(0, bar.shape[2], len(bar) + 1)).astype(int)
     bar[:] = FAINT
@@ -171,7 +171,7 @@ def _draw_bar(bar: NDArray[np.uint8], given: int) -> None:
     bar[:, :, ends[given] : ends[given] + 2] = BACKGROUND
 
 
-def _write(picture: NDArray[np.uint8], text: _Text, left: int, middle: int) -> None:
+def write_text(picture: NDArray[np.uint8], text: Text, left: int, middle: int) -> None:
     """Write one line into (T, Y, X, 3), on the bare background, vertically centred at `middle`."""
     mask = Image.new("L", (text.width, LINE))
     ImageDraw.Draw(mask).text((0, LINE // 2), text.words, 255, text.font, anchor="lm")
@@ -181,7 +181,7 @@ def _write(picture: NDArray[np.uint8], text: _Text, left: int, middle: int) -> N
     line[:] = np.rint(background + cover[..., None] * (colour - background))
 
 
-def _check(context: NDArray, prediction: NDArray, truth: NDArray | None) -> None:
+def check_rollout(context: NDArray, prediction: NDArray, truth: NDArray | None) -> None:
     parts = {"context": context, "prediction": prediction} | ({} if truth is None else {"truth": truth})
     for name, part in parts.items():
         if part.ndim != 5 or part.shape[2] not in (1, 3) or 0 in part.shape:

@@ -84,11 +84,16 @@ def provenance(settings: Any) -> dict[str, Any]:
     return {
         "training": settings_to_dict(settings),
         "command": shlex.join([Path(sys.executable).name, *sys.argv]),
-        "versions": {
-            "python": ".".join(map(str, sys.version_info[:3])),
-            "torch": torch.__version__,
-            "numpy": np.__version__,
-        },
+        "versions": versions(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that a result may depend on."""
+    return {
+        "python": ".".join(map(str, sys.version_info[:3])),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
     }
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from convlstm import ops
 from convlstm.evaluation import Predict, Scores
-from convlstm.files import write_atomically
+from convlstm.files import write_atomically, write_json
 from convlstm.forecaster import Forecaster
 from convlstm.pictures import comparison
 from convlstm.rollouts import rollout
@@ -284,8 +284,7 @@ def load_state(path: Path, **parts: Any) -> tuple[int, float]:
 def write_scores(path: Path, title: str, scores: Mapping[str, Scores]) -> None:
     """Write the scores of several predictors as JSON, what they were scored on under "set"."""
     results = {"set": title} | {name: scores[name].to_dict() for name in scores}
-    text = json.dumps(results, indent=2) + "\n"
-    write_atomically(path, lambda file: file.write_text(text))
+    write_json(path, results)
 
 
 def write_rollout(path: Path, predict: Predict, clips: Tensor, context: int, fps: float) -> None:

@@ -9,16 +9,18 @@ ROOT = Path(__file__).parents[1]
 
 # Each module may import those on the lines before its own, and none on its own line.
 ORDER = """
-arguments  card  files  functional  hashing  importers.reading  importers.reading.archives \
-    importers.reading.hdf5_reader  importers.reading.inert  metrics  ops.checks  ops.convolution \
-    ops.kernels  ops.kernels.cpu_language  ops.kernels.cuda_language  ops.kernels.plain_gru \
-    ops.kernels.plain_lstm  pictures  staged.functions
-evaluation  importers.foreign  importers.keras_config  importers.reading.keras_files \
-    importers.reading.pickles  importers.reading.plain  ops.choice  ops.kernels.cpu_gru \
-    ops.kernels.cpu_gru_before  ops.kernels.cpu_lstm  ops.kernels.cuda_lstm  ops.kernels.plain \
-    ops.reference  sampling  saving  staged.stages  video
-hub  importers.keras_weights  importers.reading.torch_files  importers.reading.unwrapping \
-    ops.kernels.cpu  ops.kernels.cuda  ops.lstm_tape
+arguments  card  evaluation.protocols  files  functional  hashing  importers.reading \
+    importers.reading.archives  importers.reading.hdf5_reader  importers.reading.inert  metrics \
+    ops.checks  ops.convolution  ops.kernels  ops.kernels.cpu_language  ops.kernels.cuda_language \
+    ops.kernels.plain_gru  ops.kernels.plain_lstm  pictures  report.markup  staged.functions
+evaluation.baselines  evaluation.results  importers.foreign  importers.keras_config \
+    importers.reading.keras_files  importers.reading.pickles  importers.reading.plain  ops.choice \
+    ops.kernels.cpu_gru  ops.kernels.cpu_gru_before  ops.kernels.cpu_lstm  ops.kernels.cuda_lstm \
+    ops.kernels.plain  ops.reference  report.frames  report.plots  sampling  saving  staged.stages \
+    video
+evaluation.tables  hub  importers.keras_weights  importers.reading.torch_files \
+    importers.reading.unwrapping  ops.kernels.cpu  ops.kernels.cuda  ops.lstm_tape  report.tables \
+    report.training_curves
 importers.reading.content  ops.gru_tape  ops.head
 ops.gru_before_tape
 ops.passes
@@ -28,16 +30,16 @@ base
 cells  importers.checking  staged.cells
 forecaster  layers  staged.modules
 exporters.torch_rnn  networks  rollouts  staged.network
-matching  staged  training
-export.graphs  exporters.keras  importers.building  registry
-checkpoint  export.program  exporters  importers.automan000  importers.encoder_forecaster \
-    importers.holmdk  importers.keras_layers  importers.ndrplz  importers.openstl  importers.sladewinter \
-    importers.torch_rnn
-export.onnx_file  importers.hzzone  importers.jhhuang96  importers.keras_bare  pretrained  settings \
-    transfer
-export  export.command  importers.keras  importers.vpsuite
-importers.sources
-importers  importers.command
+evaluation.sources  matching  staged
+evaluation.rows  export.graphs  exporters.keras  importers.building  registry  report.examples
+checkpoint  evaluation.bootstrap  evaluation.scores  export.program  exporters  importers.automan000 \
+    importers.encoder_forecaster  importers.holmdk  importers.keras_layers  importers.ndrplz \
+    importers.openstl  importers.sladewinter  importers.torch_rnn
+evaluation.evaluating  export.onnx_file  importers.hzzone  importers.jhhuang96  importers.keras_bare \
+    pretrained  report.run  settings  transfer
+evaluation  export  export.command  importers.keras  importers.vpsuite  report.page
+importers.sources  report  training
+evaluation.command  importers  importers.command
 __main__
 """
 LEVELS = {

@@ -3,10 +3,11 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy.special import xlog1py, xlogy
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torch.testing import assert_close
 
-from convlstm.metrics import mae, mse, psnr, ssim
+from convlstm.metrics import Contingency, contingency, cross_entropy, mae, mse, psnr, ssim
 
 SHAPES = [(2, 3, 1, 64, 64), (1, 1, 1, 7, 7), (3, 2, 3, 9, 13), (1, 4, 2, 31, 8)]
 
@@ -63,6 +64,70 @@ def test_mse_and_mae_are_unclipped_sums_over_a_frame(shape: tuple[int, ...]):
     assert_close(mae(prediction, target), torch.from_numpy(np.abs(difference).sum(axis=(2, 3, 4))))
 
 
+@pytest.mark.parametrize("shape", SHAPES)
+def test_clipped_errors_and_pixel_means(shape: tuple[int, ...]):
+    prediction, target = clips(shape)
+    difference = prediction.double().clamp(0, 1).numpy() - target.double().numpy()
+    values = math.prod(shape[2:])
+    for metric, expected in ((mse, np.square(difference)), (mae, np.abs(difference))):
+        summed = torch.from_numpy(expected.sum(axis=(2, 3, 4)))
+        assert_close(metric(prediction, target, clipped=True), summed)
+        assert_close(metric(prediction, target, clipped=True, per_pixel=True), summed / values)
+        assert_close(metric(prediction, target, per_pixel=True), metric(prediction, target) / values)
+
+
+def test_cross_entropy_against_scipy():
+    prediction, target = torch.rand(2, 3, 2, 9, 7), torch.rand(2, 3, 2, 9, 7)
+    target[0] = target[0].round()
+    p, y = prediction.double().numpy(), target.double().numpy()
+    expected = -(xlogy(y, p) + xlog1py(1 - y, -p)).sum(axis=(2, 3, 4))
+    assert_close(cross_entropy(prediction, target), torch.from_numpy(expected))
+
+
+def test_cross_entropy_by_hand():
+    half = torch.full((1, 1, 1, 8, 7), 0.5)
+    assert_close(cross_entropy(half, half).item(), 56 * math.log(2))
+    sure, right = torch.ones(1, 1, 1, 8, 7), torch.ones(1, 1, 1, 8, 7)
+    assert_close(cross_entropy(sure, right).item(), 0.0)
+    assert_close(cross_entropy(sure, 0 * right).item(), 5600.0)  # not infinite
+    assert cross_entropy(1.5 * sure, right).isnan().all()
+
+
+@pytest.mark.parametrize("thresholds", [[0.5], [0.1, 0.35, 0.9], []])
+def test_contingency_a_brute_force_loop(thresholds: list[float]):
+    prediction, target = clips((2, 3, 2, 4, 5))
+    found = contingency(prediction, target, thresholds)
+    assert [count.shape for count in found] == 3 * [(len(thresholds), 2, 3)]
+    for k, threshold in enumerate(thresholds):
+        for b in range(2):
+            for t in range(3):
+                hits = misses = false_alarms = 0
+                pairs = zip(prediction[b, t].flatten().tolist(), target[b, t].flatten().tolist(), strict=True)
+                for p, y in pairs:
+                    hits += p >= threshold and y >= threshold
+                    misses += p < threshold <= y
+                    false_alarms += y < threshold <= p
+                assert [count[k, b, t] for count in found] == [hits, misses, false_alarms]
+
+
+def test_a_value_on_a_threshold_reaches_it_whatever_the_rounding():
+    for low, high in ((0.0, 255.0), (-30.0, 70.0), (220.0, 320.0)):
+        for number in range(1, 1001):
+            threshold = low + (high - low) * number / 1000
+            pixel = torch.full((1, 1, 1, 1, 1), (threshold - low) / (high - low), dtype=torch.float32)
+            assert contingency(pixel, pixel, [(threshold - low) / (high - low)]).hits == 1
+    below = torch.full((1, 1, 1, 1, 1), 32767 / 65535)  # one step of 16 bits
+    assert contingency(below, below, [32768 / 65535]).hits == 0
+
+
+def test_ratios_by_hand():
+    counts = Contingency(*torch.tensor([[6.0, 0.0, 0.0, 0.0], [2.0, 3.0, 0.0, 0.0], [4.0, 0.0, 5.0, 0.0]]))
+    assert_close(counts.csi(), torch.tensor([0.5, 0, 0, math.nan]), equal_nan=True)
+    assert_close(counts.pod(), torch.tensor([0.75, 0, math.nan, math.nan]), equal_nan=True)
+    assert_close(counts.far(), torch.tensor([0.4, math.nan, 1, math.nan]), equal_nan=True)
+    assert_close(counts.bias(), torch.tensor([1.25, 0, math.nan, math.nan]), equal_nan=True)
+
+
 def test_constant_frames_by_hand():
     prediction, target = torch.full((1, 2, 3, 8, 7), 1.5), torch.full((1, 2, 3, 8, 7), 0.5)
     both = torch.ones(1, 2, dtype=torch.float64)
@@ -105,7 +170,7 @@ def test_non_contiguous_frames():
         assert_close(metric(turned_prediction, turned_target), metric(prediction, target).T)
 
 
-@pytest.mark.parametrize("metric", [mse, mae, psnr, ssim])
+@pytest.mark.parametrize("metric", [mse, mae, psnr, ssim, cross_entropy])
 def test_shapes_that_do_not_fit(metric):
     with pytest.raises(
         ValueError, match=r"prediction has shape \(1, 2, 1, 8, 8\), target has \(1, 3, 1, 8, 8\)"

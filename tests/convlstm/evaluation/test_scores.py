@@ -1,57 +1,23 @@
 import json
 import math
-from collections.abc import Sequence
 
 import pytest
 import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from convlstm.evaluation import Scores, copy_last, evaluate, evaluate_all, format_scores
+from convlstm.evaluation import Predict, Scores, copy_last, evaluate_all, format_scores
 from convlstm.metrics import mae, mse, psnr, ssim
+from tests.convlstm.evaluation.clips import Clips, blurred
 
 
-class Clips:
-    """A source that holds its sequences, and notes which were asked for."""
-
-    def __init__(self, clips: Tensor):
-        self.clips = clips
-        self.asked: list[int] = []
-
-    def __len__(self) -> int:
-        return len(self.clips)
-
-    def batch(self, indices: Sequence[int], device: torch.device | str = "cpu") -> Tensor:
-        self.asked += indices
-        return self.clips[list(indices)].to(device)
-
-
-def blurred(context: Tensor, horizon: int) -> Tensor:
-    """Predict frames that differ from each other and leave [0, 1]."""
-    steps = torch.linspace(0.5, 1.5, horizon)[:, None, None, None]
-    return context.mean(dim=1, keepdim=True) * steps
-
-
-def test_copy_last():
-    context = torch.rand(2, 3, 1, 5, 4)
-    prediction = copy_last(context, 4)
-    assert prediction.shape == (2, 4, 1, 5, 4)
-    for t in range(4):
-        assert_close(prediction[:, t], context[:, 2])
-
-
-def test_copy_last_errors():
-    with pytest.raises(ValueError, match="horizon is 0"):
-        copy_last(torch.zeros(1, 2, 1, 4, 4), 0)
-    with pytest.raises(ValueError, match=r"context has shape \(1, 0, 1, 4, 4\)"):
-        copy_last(torch.zeros(1, 0, 1, 4, 4), 2)
-    with pytest.raises(ValueError, match=r"context has shape \(1, 2, 4, 4\)"):
-        copy_last(torch.zeros(1, 2, 4, 4), 2)
+def score(predict: Predict, source: Clips, *lengths: int, **options: int) -> Scores:
+    return evaluate_all({"predict": predict}, source, *lengths, **options)["predict"]
 
 
 def test_scores_are_the_metrics_averaged_over_frames_and_sequences():
     clips = torch.rand(7, 9, 2, 8, 7)  # two frames more than are used
-    scores = evaluate(blurred, Clips(clips), 3, 4, batch_size=3)
+    scores = score(blurred, Clips(clips), 3, 4, batch_size=3)
     prediction, target = blurred(clips[:, :3], 4), clips[:, 3:7]
     for name, values in {
         "mse": mse(prediction, target),
@@ -70,9 +36,9 @@ def test_scores_are_the_metrics_averaged_over_frames_and_sequences():
 def test_a_short_last_batch_weighs_by_its_sequences(batch_size: int):
     # Sequences unlike each other, so that an average of batch averages would differ.
     clips = torch.rand(5, 4, 1, 7, 8) * torch.arange(1, 6)[:, None, None, None, None] / 5
-    whole = evaluate(blurred, Clips(clips), 2, 2, batch_size=5)
+    whole = score(blurred, Clips(clips), 2, 2, batch_size=5)
     assert_close(
-        evaluate(blurred, Clips(clips), 2, 2, batch_size=batch_size).to_dict(),
+        score(blurred, Clips(clips), 2, 2, batch_size=batch_size).to_dict(),
         whole.to_dict(),
         rtol=1e-12,
         atol=0,
@@ -83,7 +49,7 @@ def test_by_hand():
     # Sequence n is 0 in the context and n / 2 after it: copying is off by 0, 0.5 and 1 in all 56 values.
     clips = torch.zeros(3, 5, 1, 8, 7)
     clips[:, 2:] = torch.tensor([0.0, 0.5, 1.0])[:, None, None, None, None]
-    scores = evaluate(copy_last, Clips(clips), 2, 3)
+    scores = score(copy_last, Clips(clips), 2, 3)
     assert_close(scores.mse, 56 * (0 + 0.25 + 1) / 3)
     assert_close(scores.mae, 56 * (0 + 0.5 + 1) / 3)
     assert_close(scores.psnr, (100 - 10 * math.log10(0.25) + 0) / 3)
@@ -98,7 +64,7 @@ def test_by_hand():
 
 def test_a_perfect_predictor():
     clips = torch.rand(1, 1, 1, 8, 8).expand(3, 6, 1, 8, 8)
-    scores = evaluate(copy_last, Clips(clips), 2, 4)
+    scores = score(copy_last, Clips(clips), 2, 4)
     found = (scores.mse, scores.mse_stderr, scores.mae, scores.ssim, scores.ssim_range2, scores.psnr)
     assert_close(found, (0.0, 0.0, 0.0, 1.0, 1.0, 100.0))
 
@@ -113,13 +79,13 @@ def test_the_first_sequences_once_for_all_predictors_with_progress():
     assert done == [3, 3, 1]
     assert list(scores) == ["copy", "blurred"]
     first = Clips(source.clips[:7])
-    assert scores["copy"] == evaluate(copy_last, first, 3, 1, batch_size=3)
-    assert scores["blurred"] == evaluate(blurred, first, 3, 1, batch_size=3)
+    assert scores["copy"] == score(copy_last, first, 3, 1, batch_size=3)
+    assert scores["blurred"] == score(blurred, first, 3, 1, batch_size=3)
     assert scores["copy"].mse != scores["blurred"].mse
 
 
 def test_one_sequence_has_no_standard_error():
-    assert math.isnan(evaluate(copy_last, Clips(torch.rand(1, 3, 1, 7, 7)), 2, 1).mse_stderr)
+    assert math.isnan(score(copy_last, Clips(torch.rand(1, 3, 1, 7, 7)), 2, 1).mse_stderr)
 
 
 def test_no_gradients():
@@ -131,13 +97,13 @@ def test_no_gradients():
         seen.append(prediction.requires_grad)
         return prediction
 
-    evaluate(predict, Clips(torch.rand(1, 3, 1, 7, 7)), 1, 2)
+    score(predict, Clips(torch.rand(1, 3, 1, 7, 7)), 1, 2)
     assert seen == [False]
     assert torch.is_grad_enabled()
 
 
 def test_to_dict_is_json():
-    scores = evaluate(blurred, Clips(torch.rand(3, 4, 1, 7, 7)), 2, 2)
+    scores = score(blurred, Clips(torch.rand(3, 4, 1, 7, 7)), 2, 2)
     fields = json.loads(json.dumps(scores.to_dict(), allow_nan=False))
     assert list(fields) == list(Scores.__dataclass_fields__)
     for name, value in fields.items():
@@ -161,7 +127,7 @@ def test_to_dict_is_json():
 )
 def test_arguments_out_of_bounds(arguments: dict[str, int], message: str):
     with pytest.raises(ValueError, match=message):
-        evaluate(copy_last, Clips(torch.rand(4, 4, 1, 7, 7)), **{"context": 2, "horizon": 2, **arguments})  # pyright: ignore[reportArgumentType]
+        score(copy_last, Clips(torch.rand(4, 4, 1, 7, 7)), **{"context": 2, "horizon": 2, **arguments})  # pyright: ignore[reportArgumentType]
 
 
 def test_other_errors():
@@ -173,7 +139,7 @@ def test_other_errors():
     with pytest.raises(ValueError, match="predictors is empty"):
         evaluate_all({}, source, 2, 2)
     with pytest.raises(ValueError, match="source has no sequences"):
-        evaluate(copy_last, Clips(torch.rand(0, 4, 1, 7, 7)), 2, 2)
+        score(copy_last, Clips(torch.rand(0, 4, 1, 7, 7)), 2, 2)
 
 
 def test_table():
@@ -192,7 +158,7 @@ def test_table():
 
 
 def test_a_table_of_one_sequence_has_no_standard_error():
-    scores = evaluate(copy_last, Clips(torch.rand(1, 4, 1, 8, 8)), 2, 2)
+    scores = score(copy_last, Clips(torch.rand(1, 4, 1, 8, 8)), 2, 2)
     table = format_scores({"copy last frame": scores})
     assert "±" not in table
     assert "nan" not in table
@@ -200,7 +166,7 @@ def test_a_table_of_one_sequence_has_no_standard_error():
 
 
 def test_table_errors():
-    one, two = (evaluate(copy_last, Clips(torch.rand(n, 3, 1, 7, 7)), 2, 1) for n in (1, 2))
+    one, two = (score(copy_last, Clips(torch.rand(n, 3, 1, 7, 7)), 2, 1) for n in (1, 2))
     with pytest.raises(ValueError, match=r"\[\(1, 1\), \(2, 1\)\]"):
         format_scores({"one": one, "two": two})
     with pytest.raises(ValueError, match="needs scores"):

@@ -1,0 +1,137 @@
+"""From rows to scores: means, standard errors, and 95% intervals by the bootstrap over sequences.
+
+Letters: N sequences, T horizon, M metrics, K thresholds, R resamples. A resample draws N sequences with
+replacement; how often each was drawn is a row of a matrix, whose product with the rows is all sums at once.
+Source: Efron and Tibshirani 1993, "An Introduction to the Bootstrap", section 13.3 (percentile intervals).
+"""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from einops import rearrange, reduce
+from torch import Tensor
+
+from convlstm.evaluation.protocols import Protocol
+from convlstm.evaluation.results import PredictorScores, Score, ThresholdScores
+from convlstm.evaluation.rows import Rows
+from convlstm.metrics import Contingency
+
+RESAMPLES, SEED = 1000, 0
+TOGETHER = 2**20  # draws that are made at a time
+TAIL = 0.025  # of each side of an interval
+
+
+def scores_of(name: str, rows: Rows, protocol: Protocol, thresholds: tuple[float, ...]) -> PredictorScores:
+    """Return the scores that a protocol asks for, as far as the predictor has them.
+
+    Args:
+        name: of the predictor.
+        rows: what was measured.
+        protocol: whose columns decide.
+        thresholds: those of the rows' counts, in the unit that is shown.
+    """
+    values = math.prod(rows.frame)
+    found = dict(zip(rows.names, _mean_scores(rows.metrics), strict=True))
+    metrics = {}
+    for column in protocol.columns:
+        whole = column.name.replace("_pixel", "")  # sums over a frame, of which pixel means are a part
+        if whole in found:
+            metrics[column.name] = found[whole] if whole == column.name else _scaled(found[whole], 1 / values)
+    return PredictorScores(name=name, metrics=metrics, thresholds=_threshold_scores(rows.counts, thresholds))
+
+
+def resampled_sums(values: Tensor) -> Tensor:
+    """Return (R, F), the sums over each resample of the sequences of values (N, F), float64.
+
+    The resamples are the same ones at each call with as many sequences.
+    """
+    return torch.cat([counts @ values for counts in _draws(len(values))])
+
+
+def _draws(sequences: int) -> Iterator[Tensor]:
+    """Yield how often each resample draws each sequence: float64 (some of R, N)."""
+    generator = torch.Generator().manual_seed(SEED)
+    for number in torch.arange(RESAMPLES).split(max(TOGETHER // sequences, 1)):
+        drawn = torch.randint(sequences, (len(number), sequences), generator=generator)
+        counts = torch.zeros(drawn.shape, dtype=torch.float64)
+        yield counts.scatter_add_(1, drawn, torch.ones_like(counts))
+
+
+def _mean_scores(metrics: Tensor) -> list[Score]:
+    """Return the score of each metric of rows (M, N, T)."""
+    M, N = metrics.shape[:2]
+    sums = resampled_sums(rearrange(metrics, "m n t -> n (m t)"))
+    resampled = rearrange(sums / N, "r (m t) -> m r t", m=M)
+    per_frame = metrics.mean(dim=1)  # (M, T)
+    of_sequences = metrics.mean(dim=2)  # (M, N)
+    errors = of_sequences.std(dim=1) / math.sqrt(N) if N > 1 else torch.full((M,), math.nan)
+    return [
+        _score(per_frame[m].mean(), errors[m], resampled[m].mean(dim=1), per_frame[m], resampled[m], N)
+        for m in range(M)
+    ]
+
+
+def _threshold_scores(counts: Contingency, thresholds: tuple[float, ...]) -> tuple[ThresholdScores, ...]:
+    """Return the scores of counts (K, N, T)."""
+    if not thresholds:
+        return ()
+    K, N = counts.hits.shape[:2]
+    rows = rearrange(torch.stack(counts), "kind k n t -> n (kind k t)")
+    resampled = rearrange(resampled_sums(rows), "r (kind k t) -> kind k r t", kind=3, k=K)
+    summed = reduce(torch.stack(counts), "kind k n t -> kind k t", "sum")
+    result = []
+    for k, threshold in enumerate(thresholds):
+        frames, draws = Contingency(*summed[:, k]), Contingency(*resampled[:, k])
+        whole = Contingency(*(count.sum() for count in frames))
+        whole_draws = Contingency(*(count.sum(dim=1) for count in draws))
+        values: dict[str, Any] = {
+            name: _score(
+                ratio(whole), torch.tensor(math.nan), ratio(whole_draws), ratio(frames), ratio(draws), N
+            )
+            for name, ratio in RATIOS.items()
+        }
+        values |= {kind: int(count) for kind, count in whole._asdict().items()}
+        result.append(ThresholdScores(threshold=threshold, **values))
+    return tuple(result)
+
+
+RATIOS = {
+    "csi": Contingency.csi,
+    "pod": Contingency.pod,
+    "far": Contingency.far,
+    "bias": Contingency.bias,
+}
+
+
+def _score(mean: Tensor, error: Tensor, draws: Tensor, curve: Tensor, curve_draws: Tensor, n: int) -> Score:
+    """Return a score: draws (R,) of the mean, curve (T,), curve_draws (R, T), n sequences."""
+    low, high = _interval(draws, n)
+    curve_low, curve_high = _interval(curve_draws, n)
+    return Score(
+        mean=mean.item(),
+        stderr=error.item(),
+        low=low.item(),
+        high=high.item(),
+        per_frame=tuple(curve.tolist()),
+        per_frame_low=tuple(curve_low.tolist()),
+        per_frame_high=tuple(curve_high.tolist()),
+    )
+
+
+def _interval(draws: Tensor, sequences: int) -> tuple[Tensor, Tensor]:
+    """Return the ends, of the draws (R, ...) that are no nan; nan for a single sequence."""
+    if sequences == 1:
+        nothing = torch.full(draws.shape[1:], math.nan)
+        return nothing, nothing
+    low, high = torch.nanquantile(draws, torch.tensor([TAIL, 1 - TAIL], dtype=draws.dtype), dim=0)
+    return low, high
+
+
+def _scaled(score: Score, factor: float) -> Score:
+    scaled: dict[str, Any] = {
+        name: tuple(v * factor for v in value) if isinstance(value, tuple) else value * factor
+        for name, value in vars(score).items()
+    }
+    return Score(**scaled)

@@ -1,0 +1,166 @@
+"""python -m convlstm evaluate: a checkpoint's scores on clips, as a table and as JSON."""
+
+import argparse
+import contextlib
+import dataclasses
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from convlstm import pretrained, report, training, video
+from convlstm.evaluation.evaluating import evaluate
+from convlstm.evaluation.protocols import PROTOCOLS
+from convlstm.evaluation.results import Evaluation
+from convlstm.evaluation.tables import format_evaluation
+from convlstm.files import write_json
+from convlstm.settings import versions
+
+
+def add_command(commands: Any) -> None:
+    """Add `evaluate` to the commands of python -m convlstm."""
+    command = commands.add_parser(
+        "evaluate",
+        help="score a network on clips, beside baselines",
+        description="Score a network on clips, beside copying the last frame, the mean frame, and moving the "
+        "whole picture on as it moved last.",
+    )
+    command.add_argument(
+        "checkpoint",
+        help="a run of train.py or another checkpoint directory, a name with shipped weights, hf://OWNER/NAME",
+    )
+    command.add_argument("clips", type=Path, help="a .npy array of clips, or a GIF; see also --layout")
+    command.add_argument("--context", type=int, default=10, help="frames given (default: %(default)s)")
+    command.add_argument("--horizon", type=int, default=10, help="frames forecast (default: %(default)s)")
+    command.add_argument("--sequences", type=int, help="clips, from the first on (default: all)")
+    command.add_argument(
+        "--batch-size", type=int, default=32, help="clips at a time: memory and speed (default: %(default)s)"
+    )
+    command.add_argument(
+        "--protocol",
+        choices=PROTOCOLS,
+        default="strict",
+        help="strict: every metric with its conventions; openstl: the columns and conventions of OpenSTL's "
+        "tables (default: %(default)s)",
+    )
+    command.add_argument(
+        "--thresholds",
+        type=float,
+        nargs="+",
+        default=(),
+        help="for CSI, POD, FAR and bias, in the unit of the clips: 0 to 1 where they have none",
+    )
+    command.add_argument("--json", type=Path, metavar="FILE", help="write all numbers there")
+    command.add_argument(
+        "--report", type=Path, metavar="FILE", help="write a page there: tables, curves and rollouts"
+    )
+    command.add_argument(
+        "--layout", help="axes of an array, such as NTHW or TNHW (default: guessed from its shape)"
+    )
+    command.add_argument("--device", default="auto", help="cuda, mps or cpu (default: the first there is)")
+    command.set_defaults(run=_evaluate)
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    for name in ("context", "horizon", "sequences", "batch_size"):
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            raise ValueError(f"--{name.replace('_', '-')} is {value}; it needs 1 or more")
+    _check_outputs(options)
+    device = training.choose_device(options.device)
+    model = pretrained.from_pretrained(options.checkpoint, device=device)
+    folder = Path(options.checkpoint)  # or a name
+    made = report.read_run(folder) if options.report and folder.is_dir() else None
+    clips = _read(options)
+    evaluation = run(options, model, clips, device)
+    print(format_evaluation(evaluation))
+    best = evaluation.examples
+    print(f"\nSequences by MSE, counted from 0: best {best.best}, median {best.median}, worst {best.worst}.")
+    if options.json:
+        write_json(options.json, evaluation.to_dict())
+        print(f"{options.json}: all numbers")
+    if options.report:
+        report.write_report(
+            options.report,
+            evaluation,
+            report.example_rollouts(evaluation, model, clips, device),
+            report.long_rollout(evaluation, model, clips, device),
+            made,
+        )
+        print(f"{options.report}: the report, a page for any browser")
+
+
+def _check_outputs(options: argparse.Namespace) -> None:
+    """Raise ValueError where a file cannot be written, before the work that goes into it."""
+    taken = {options.clips.resolve(): "that is the file of the clips"}
+    for name, path in (("json", options.json), ("report", options.report)):
+        if path is None:
+            continue
+        fault = "that is a directory" if path.is_dir() else taken.get(path.resolve())
+        fault = fault if path.parent.is_dir() else f"{path.parent} is no directory"
+        if fault:
+            raise ValueError(f"--{name} is {path}, but {fault}; give another name")
+        taken[path.resolve()] = f"that is the file of --{name}"
+
+
+def _read(options: argparse.Namespace) -> Tensor:
+    """Read the clips (N, T, C, H, W)."""
+    layout = video.guess_layout(options.clips) if options.layout is None else options.layout
+    clips = video.read_clips(options.clips, layout, first=options.sequences)  # (N, T, C, H, W)
+    if clips.shape[1] < options.context + options.horizon:
+        guessed = layout is not None and options.layout is None
+        other = f", or another --layout: its axes were taken for {layout}" if guessed else ""
+        raise ValueError(
+            f"{options.clips} has {clips.shape[1]} frames a clip; --context {options.context} and --horizon "
+            f"{options.horizon} need {options.context + options.horizon} or more{other}"
+        )
+    return torch.from_numpy(clips)
+
+
+def run(options: argparse.Namespace, model: nn.Module, clips: Tensor, device: torch.device) -> Evaluation:
+    """Evaluate as the command line says, with a progress bar on stderr."""
+    with _progress(options.sequences or len(clips)) as progress:
+        evaluation = evaluate(
+            model,
+            clips,
+            options.context,
+            options.horizon,
+            protocol=options.protocol,
+            thresholds=options.thresholds,
+            sequences=options.sequences,
+            batch_size=options.batch_size,
+            device=device,
+            progress=progress,
+        )
+    return dataclasses.replace(
+        evaluation,
+        checkpoint=str(options.checkpoint),
+        clips=str(options.clips),
+        command=options.command,
+        versions=versions(),
+    )
+
+
+@contextlib.contextmanager
+def _progress(total: int) -> Iterator[Callable[[int], object]]:
+    """A bar on a terminal's stderr, of tqdm's or where it is not installed a line that counts."""
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        done = 0
+
+        def count(sequences: int) -> None:
+            nonlocal done
+            done += sequences
+            if sys.stderr.isatty():
+                end = "\n" if done == total else ""
+                print(f"\r{done:,} of {total:,} sequences", end=end, file=sys.stderr, flush=True)
+
+        yield count
+        return
+    options = {"unit": "seq", "dynamic_ncols": True, "leave": False, "disable": None}
+    with tqdm(total=total, desc="evaluate", **options) as bar:
+        yield bar.update

@@ -1,0 +1,100 @@
+"""An evaluation as a table for the terminal, up to 100 columns wide where names allow."""
+
+import math
+import textwrap
+from collections.abc import Sequence
+
+from convlstm.evaluation.results import Evaluation, Score
+
+__all__ = ["format_evaluation"]
+
+WIDTH = 100  # of lines of words
+FRAMES = 10  # of the horizon that curves show
+RATIOS = (("csi", "CSI"), ("pod", "POD"), ("far", "FAR"), ("bias", "bias"))
+
+
+def format_evaluation(evaluation: Evaluation) -> str:
+    """Lay out an evaluation as text: a row per metric, the model's interval, the baselines beside it.
+
+    Below come the mean squared error, and where there are thresholds the CSI, frame by frame.
+    """
+    predictors = [evaluation.model, *evaluation.baselines]
+    blocks = ["\n".join(textwrap.wrap(_conventions(evaluation), WIDTH)), _metrics(evaluation)]
+    if all("mse" in predictor.metrics for predictor in predictors):
+        blocks.append(_curves("MSE in frame", [(p.name, p["mse"].per_frame) for p in predictors], 1))
+    for n, scores in enumerate(evaluation.model.thresholds):
+        curves = [(p.name, p.thresholds[n].csi.per_frame) for p in predictors]
+        blocks.append(_curves(f"CSI at {_physical(scores.threshold, evaluation.unit)} in frame", curves, 3))
+    return "\n\n".join(blocks)
+
+
+def _conventions(evaluation: Evaluation) -> str:
+    one, protocol = evaluation.sequences == 1, evaluation.protocol
+    count = "one sequence" if one else f"{evaluation.sequences:,} sequences"
+    words = [f"Protocol {protocol.name}: {count}, {evaluation.horizon} frames from {evaluation.context}."]
+    words.append(f"Means {protocol.average}" + ("." if one else ", [95% bootstrap interval over sequences]."))
+    words.append(protocol.note)
+    if evaluation.model.thresholds:
+        words.append("CSI, POD, FAR and bias are ratios of counts summed over the whole set.")
+    return " ".join(words)
+
+
+def _metrics(evaluation: Evaluation) -> str:
+    model, baselines = evaluation.model, evaluation.baselines
+    rows: list[tuple[str, int, list[Score | None]]] = []  # label, decimals, scores
+    for metric in evaluation.protocol.columns:
+        found = [p.metrics.get(metric.name) for p in (model, *baselines)]
+        if any(found):
+            rows.append((metric.label, metric.decimals, found))
+    for n, scores in enumerate(model.thresholds):
+        for name, label in RATIOS:
+            found = [getattr(p.thresholds[n], name) for p in (model, *baselines)]
+            rows.append((f"{label} at {_physical(scores.threshold, evaluation.unit)}", 3, found))
+    means = [[_mean(score, decimals) for score in found] for _, decimals, found in rows]
+    intervals = [_interval(found[0], decimals) for _, decimals, found in rows]
+    # The model's name stands above both its mean and its interval.
+    widths = max(len(mean[0]) for mean in means), max(map(len, intervals))
+    cells = [
+        f"{mean[0]:>{widths[0]}}  {interval:>{widths[1]}}".rstrip()
+        for mean, interval in zip(means, intervals, strict=True)
+    ]
+    width = max(map(len, cells))
+    lines = [["", model.name, *(baseline.name for baseline in baselines)]]
+    for (label, _, _), cell, mean in zip(rows, cells, means, strict=True):
+        lines.append([label, cell.ljust(width), *mean[1:]])
+    return _aligned(lines)
+
+
+def _mean(score: Score | None, decimals: int) -> str:
+    return "-" if score is None else _number(score.mean, decimals)
+
+
+def _interval(score: Score | None, decimals: int) -> str:
+    if score is None or math.isnan(score.low):
+        return ""
+    return f"[{_number(score.low, decimals)}, {_number(score.high, decimals)}]"
+
+
+def _curves(title: str, curves: Sequence[tuple[str, Sequence[float]]], decimals: int) -> str:
+    horizon = len(curves[0][1])
+    shown = min(horizon, FRAMES)
+    # Evenly spread, the first and the last among them.
+    frames = [round(n * (horizon - 1) / max(shown - 1, 1)) for n in range(shown)]
+    rows = [[title, *(str(frame + 1) for frame in frames)]]
+    rows += [[name, *(_number(curve[frame], decimals) for frame in frames)] for name, curve in curves]
+    return _aligned(rows)
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in rows
+    )
+
+
+def _number(value: float, decimals: int) -> str:
+    return f"{value:.{decimals}f}" if math.isfinite(value) else "-"
+
+
+def _physical(threshold: float, unit: str) -> str:
+    return f"{threshold:g} {unit}".rstrip()

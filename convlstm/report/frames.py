@@ -1,0 +1,161 @@
+"""The pictures of a rollout in a page: an animation, and the frames of the forecast side by side.
+
+Letters: T time, C channels (1 or 3), H W pixels of a frame; Y X pixels of a picture.
+"""
+
+import math
+from dataclasses import dataclass
+from io import BytesIO
+
+import numpy as np
+from einops import rearrange, reduce, repeat
+from numpy.typing import NDArray
+from PIL import Image
+
+from convlstm.pictures import (
+    BACKGROUND,
+    BAR,
+    FAINT,
+    FORECAST,
+    NO_TRUTH,
+    NOTE,
+    OBSERVED,
+    Text,
+    check_rollout,
+    draw_bar,
+    errors,
+    shades,
+    write_text,
+)
+
+__all__ = ["Shown", "animation", "strip"]
+
+TILE = 128  # pixels that the longer side of a frame is scaled up to, at most
+LARGEST = 192  # and down to, at most: a page holds many frames
+BORDER, GAP, LINE = 3, 10, 20
+COLUMNS, SPACE = 10, 4  # frames side by side at most, pixels between them
+DURATION = 200  # milliseconds that a frame is shown
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Shown:
+    """A rollout to be shown."""
+
+    title: str
+    """What it is, such as "Median"."""
+    note: str = ""
+    """What else is to be said of it, such as its score."""
+    context: NDArray[np.floating]
+    """The frames given, (T, C, H, W) in [0, 1], C of 1 or 3."""
+    prediction: NDArray[np.floating]
+    """The frames forecast, (horizon, C, H, W)."""
+    truth: NDArray[np.floating] | None = None
+    """What really followed, (1 to horizon, C, H, W), or None where that is not known."""
+
+    def __post_init__(self) -> None:
+        truth = None if self.truth is None else self.truth[None]
+        check_rollout(self.context[None], self.prediction[None], truth)
+
+
+def animation(shown: Shown) -> bytes:
+    """Return an animated WebP of truth, prediction and error, from the first frame of the context on.
+
+    Borders and colours are those of `convlstm.pictures.comparison`; there is no row but one of tiles.
+    """
+    tiles = _tiles(shown)
+    given, horizon = len(shown.context), len(shown.prediction)
+    height, width = tiles[0].frames.shape[1:3]
+    scale = max(1, TILE // max(height, width))
+    tall, wide = height * scale + 2 * BORDER, width * scale + 2 * BORDER
+    right = len(tiles) * (wide + GAP) - GAP
+    picture = np.empty((given + horizon, LINE + tall + GAP + BAR + GAP + LINE, right, 3), np.uint8)
+    picture[:] = BACKGROUND
+    for n, tile in enumerate(tiles):
+        left = n * (wide + GAP)
+        label = Text(tile.label, NOTE)
+        if label.width <= wide:
+            write_text(picture, label, left, LINE // 2)
+        place = picture[:, LINE : LINE + tall, left : left + wide]
+        place[:] = rearrange(tile.borders, "t rgb -> t 1 1 rgb")
+        place[:, BORDER:-BORDER, BORDER:-BORDER] = repeat(
+            tile.frames, "t h w rgb -> t (h a) (w b) rgb", a=scale, b=scale
+        )
+        if NO_TRUTH.width < wide - 2 * BORDER:
+            unknown = picture[given + tile.known :]
+            write_text(unknown, NO_TRUTH, left + (wide - NO_TRUTH.width) // 2, LINE + tall // 2)
+    below = LINE + tall + GAP
+    draw_bar(picture[:, below : below + BAR], given)
+    for t in range(given + horizon):
+        words = f"context {t + 1}/{given}" if t < given else f"forecast +{t - given + 1}/{horizon}"
+        caption = Text(words, NOTE, OBSERVED if t < given else FORECAST)
+        if caption.width <= right:
+            write_text(picture[t : t + 1], caption, 0, below + BAR + GAP + LINE // 2 - 2)
+    images = [Image.fromarray(frame) for frame in picture]
+    # Without loss, in every colour, and a fourth of a GIF's size; a little effort (of 100 and 6) is enough.
+    options = {"lossless": True, "quality": 50, "method": 2}
+    buffer = BytesIO()
+    images[0].save(
+        buffer, "WEBP", save_all=True, append_images=images[1:], duration=DURATION, loop=0, **options
+    )
+    return buffer.getvalue()
+
+
+def strip(shown: Shown) -> tuple[list[int], dict[str, bytes]]:
+    """Return the forecast's frames side by side, at most `COLUMNS` of them, evenly chosen.
+
+    Returns:
+        Which frames, 1 for the first after the context, and PNGs by label, all of one size: each frame in the
+        middle of its share of the width; where the truth ends, they are transparent.
+    """
+    horizon = len(shown.prediction)
+    columns = min(horizon, COLUMNS)
+    chosen = [round((n + 1) * horizon / columns) for n in range(columns)]
+    pictures = {}
+    for tile in _tiles(shown):
+        frames = tile.frames[len(shown.context) :]
+        pixels = np.zeros((columns, *frames.shape[1:3], 4), np.uint8)
+        for n, number in enumerate(chosen):
+            if number <= tile.known:
+                pixels[n, ..., :3], pixels[n, ..., 3] = frames[number - 1], 255
+        pixels = np.pad(pixels, ((0, 0), (0, 0), (SPACE // 2, SPACE // 2), (0, 0)))
+        buffer = BytesIO()
+        Image.fromarray(rearrange(pixels, "n h w rgba -> h (n w) rgba")).save(buffer, "PNG")
+        pictures[tile.label] = buffer.getvalue()
+    return chosen, pictures
+
+
+@dataclass(frozen=True, eq=False)
+class _Tile:
+    label: str
+    frames: NDArray[np.uint8]  # (T + horizon, H, W, 3)
+    borders: NDArray[np.uint8]  # (T + horizon, 3)
+    known: int  # how many of the forecast's frames there is something to show of
+
+
+def _tiles(shown: Shown) -> list[_Tile]:
+    """Return what is shown side by side: truth, prediction and error, or without a truth the prediction."""
+    context, prediction = _reduced(shown.context), _reduced(shown.prediction)
+    given, horizon = context.shape[1], prediction.shape[1]
+    seen, forecast = shades(context)[:, 0], shades(prediction)[:, 0]  # (T, H, W, 3)
+    borders = [OBSERVED] * given + [FORECAST] * horizon
+    middle = _Tile("prediction", np.concatenate([seen, forecast]), np.array(borders, np.uint8), horizon)
+    if shown.truth is None:
+        return [middle]
+    truth = _reduced(shown.truth)
+    known = truth.shape[1]
+    blank = np.broadcast_to(np.array(BACKGROUND, np.uint8), (max(given, horizon), *seen.shape[1:]))
+    rest = blank[: horizon - known]
+    borders = [OBSERVED] * (given + known) + [FAINT] * (horizon - known)
+    frames = np.concatenate([seen, shades(truth)[:, 0], rest])
+    left = _Tile("truth", frames, np.array(borders, np.uint8), known)
+    frames = np.concatenate([blank[:given], errors(prediction[:, :known], truth)[:, 0], rest])
+    return [left, middle, _Tile("error", frames, np.array([FAINT] * len(frames), np.uint8), known)]
+
+
+def _reduced(frames: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Return (T, C, H, W) as one clip (1, T, C, H, W), large frames as the means of square blocks."""
+    size = math.ceil(max(frames.shape[2:]) / LARGEST)
+    height, width = (max(side // size * size, 1) for side in frames.shape[2:])
+    cut = frames[:, :, :height, :width]
+    blocks = {"a": min(size, height), "b": min(size, width)}
+    return reduce(cut, "t c (h a) (w b) -> 1 t c h w", "mean", **blocks)

@@ -1,0 +1,267 @@
+import json
+import math
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+from torch.testing import assert_close
+
+import convlstm
+from convlstm import ConvLSTM, StackedForecaster, StackedForecasterConfig, evaluate, rollout
+from convlstm.evaluation import METRICS, Evaluation, copy_last, mean_frame
+from convlstm.evaluation.sources import gives_probabilities
+from convlstm.metrics import contingency, cross_entropy, mae, mse, psnr, ssim
+from convlstm.staged.network import StagedConfig, StagedNetwork
+from convlstm.staged.stages import Activation, Convolution, Patches
+from tests.convlstm.evaluation.clips import Clips, blurred
+
+
+def small(**options) -> StackedForecaster:
+    return StackedForecaster(StackedForecasterConfig(hidden_channels=(2,), kernel_size=3, **options))
+
+
+def test_every_metric_is_the_mean_of_its_definition():
+    clips = torch.rand(7, 9, 2, 8, 7)  # two frames more than are used
+    found = evaluate(blurred, clips, 3, 4, batch_size=3).model
+    prediction, target = blurred(clips[:, :3], 4), clips[:, 3:7]
+    clipped, pixel = {"clipped": True}, {"per_pixel": True}
+    expected = {
+        "mse": mse(prediction, target),
+        "mae": mae(prediction, target),
+        "mse_clipped": mse(prediction, target, **clipped),
+        "mae_clipped": mae(prediction, target, **clipped),
+        "mse_pixel": mse(prediction, target, **pixel),
+        "mae_pixel": mae(prediction, target, **pixel),
+        "mse_pixel_clipped": mse(prediction, target, **clipped, **pixel),
+        "mae_pixel_clipped": mae(prediction, target, **clipped, **pixel),
+        "ssim": ssim(prediction, target),
+        "ssim_range2": ssim(prediction, target, 2.0),
+        "psnr": psnr(prediction, target),
+    }
+    assert list(found.metrics) == list(expected)
+    for name, values in expected.items():
+        assert_close(found[name].mean, values.mean().item(), msg=name)
+        assert_close(found[name].per_frame, tuple(values.mean(dim=0).tolist()), msg=name)
+        assert_close(found[name].stderr, values.mean(dim=1).std().item() / math.sqrt(7), msg=name)
+        assert found[name].low < found[name].mean < found[name].high
+
+
+def test_a_constant_predictor_by_hand():
+    # Sequence n is n / 2 all over; the forecast is 1.5 all over, 1 when clipped. 56 values a frame.
+    clips = torch.tensor([0.0, 0.5, 1.0])[:, None, None, None, None].expand(3, 5, 1, 8, 7)
+    found = evaluate(lambda context, horizon: torch.full((len(context), horizon, 1, 8, 7), 1.5), clips, 2, 3)
+    scores = {name: score.mean for name, score in found.model.metrics.items()}
+    expected = {
+        "mse": 56 * (2.25 + 1 + 0.25) / 3,
+        "mae": 56 * (1.5 + 1 + 0.5) / 3,
+        "mse_clipped": 56 * (1 + 0.25 + 0) / 3,
+        "mae_clipped": 56 * (1 + 0.5 + 0) / 3,
+        "mse_pixel": (2.25 + 1 + 0.25) / 3,
+        "mae_pixel": 1.0,
+        "mse_pixel_clipped": 1.25 / 3,
+        "mae_pixel_clipped": 0.5,
+        "ssim": (1e-4 / (1 + 1e-4) + (1 + 1e-4) / (1.25 + 1e-4) + 1) / 3,
+        "ssim_range2": (4e-4 / (1 + 4e-4) + (1 + 4e-4) / (1.25 + 4e-4) + 1) / 3,
+        "psnr": (0 - 10 * math.log10(0.25) + 100) / 3,
+    }
+    assert_close(scores, expected)
+    assert (found.examples.best, found.examples.median, found.examples.worst) == (2, 1, 0)
+
+
+def test_a_perfect_predictor_and_baselines_on_what_stands_still():
+    clips = torch.rand(3, 1, 1, 8, 8).expand(3, 6, 1, 8, 8)
+    found = evaluate(copy_last, clips, 2, 4, thresholds=(0.5,))
+    assert [baseline.name for baseline in found.baselines] == ["copy last frame", "mean frame", "translation"]
+    for predictor in (found.model, *found.baselines):
+        assert_close(predictor["mse"].mean, 0.0)
+        assert_close(predictor["mae_clipped"].mean, 0.0, rtol=0, atol=1e-5)
+        assert_close(predictor["ssim"].mean, 1.0)
+        assert_close(predictor["psnr"].mean, 100.0)
+        [at] = predictor.thresholds
+        assert (at.csi.mean, at.pod.mean, at.far.mean, at.bias.mean) == (1, 1, 0, 1)
+        assert at.hits == int((clips[:, 2:] >= 0.5).sum())
+
+
+def test_baselines_are_scored_as_predictors_are():
+    clips = torch.rand(4, 5, 1, 8, 8)
+    found = evaluate(mean_frame, clips, 3, 2, thresholds=(0.4,))
+    other = evaluate(blurred, clips, 3, 2, thresholds=(0.4,))
+    assert found.to_dict()["baselines"] == other.to_dict()["baselines"]
+    assert found.model.metrics == found.baselines[1].metrics
+
+
+def test_thresholds_are_physical_and_ratios_those_of_summed_counts():
+    clips = torch.rand(6, 5, 1, 8, 9) * torch.arange(6)[:, None, None, None, None] / 5  # the first is dry
+    source = Clips(clips, (-10.0, 30.0), "mm/h")
+    found = evaluate(blurred, source, 2, 3, thresholds=[2, 18], batch_size=4)
+    assert (found.value_range, found.unit) == ((-10.0, 30.0), "mm/h")
+    prediction, target = (40 * x.double() - 10 for x in (blurred(clips[:, :2], 3), clips[:, 2:]))
+    for threshold, at in zip((2, 18), found.model.thresholds, strict=True):
+        forecast, observed = prediction >= threshold, target >= threshold
+        hits, misses = (forecast & observed).sum().item(), (~forecast & observed).sum().item()
+        false_alarms = (forecast & ~observed).sum().item()
+        assert (at.hits, at.misses, at.false_alarms) == (hits, misses, false_alarms)
+        assert_close(at.csi.mean, hits / (hits + misses + false_alarms))
+        assert_close(at.pod.mean, hits / (hits + misses))
+        assert_close(at.far.mean, false_alarms / (hits + false_alarms))
+        assert_close(at.bias.mean, (hits + false_alarms) / (hits + misses))
+        assert at.csi.low <= at.csi.mean <= at.csi.high
+        assert math.isnan(at.csi.stderr)
+        counts = contingency(prediction, target, [threshold])
+        assert_close(at.csi.per_frame, tuple(type(counts)(*(c.sum(dim=1) for c in counts)).csi()[0].tolist()))
+
+
+def test_ratios_without_a_denominator_are_nan_and_null():
+    found = evaluate(copy_last, torch.zeros(3, 4, 1, 8, 8), 2, 2, thresholds=(0.5,))
+    [at] = found.model.thresholds
+    for ratio in (at.csi, at.pod, at.far, at.bias):
+        assert math.isnan(ratio.mean)
+        assert math.isnan(ratio.low)
+    assert found.to_dict()["model"]["thresholds"][0]["csi"]["per_frame"] == [None, None]
+    # Something forecast where nothing was observed: no bias, no probability of detection, all false.
+    wet = evaluate(
+        lambda c, h: torch.ones(len(c), h, 1, 8, 8), torch.zeros(3, 4, 1, 8, 8), 2, 2, thresholds=(0.5,)
+    )
+    [at] = wet.model.thresholds
+    assert math.isnan(at.bias.mean)
+    assert (at.csi.mean, at.far.mean) == (0, 1)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 4])
+def test_a_short_last_batch_weighs_by_its_sequences(batch_size: int):
+    clips = torch.rand(5, 4, 1, 7, 8) * torch.arange(1, 6)[:, None, None, None, None] / 5
+    whole, parts = (
+        evaluate(blurred, clips, 2, 2, batch_size=size, thresholds=(0.3,)).model for size in (5, batch_size)
+    )
+    for name, score in whole.metrics.items():
+        assert_close(vars(parts[name]), vars(score), rtol=1e-12, atol=1e-15)
+    assert str(parts.thresholds) == str(whole.thresholds)
+
+
+def test_a_network_is_rolled_out_in_evaluation_mode_and_left_as_it_was():
+    class Noisy(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.dropout, self.inner = nn.Dropout(0.5), small()
+
+        def forward(self, context: Tensor, horizon: int) -> Tensor:
+            return self.inner(self.dropout(context), horizon)
+
+    model, clips = Noisy().train(), torch.rand(3, 5, 1, 8, 8)
+    found = evaluate(model, clips, 3, 2)
+    assert model.dropout.training
+    assert found.model.name == "Noisy"
+    assert_close(found.model["mse"].mean, mse(rollout(model, clips[:, :3], 2), clips[:, 3:]).mean().item())
+    assert evaluate(partial(rollout, model), clips, 3, 2).model.metrics == found.model.metrics
+
+
+def test_cross_entropy_of_probabilities_only():
+    clips = torch.rand(3, 5, 1, 8, 8)
+    model = small(output="sigmoid")
+    found = evaluate(model, clips, 3, 2)
+    expected = cross_entropy(rollout(model, clips[:, :3], 2), clips[:, 3:])
+    assert_close(found.model["bce"].mean, expected.mean().item())
+    assert not any("bce" in baseline.metrics for baseline in found.baselines)
+    assert "bce" not in evaluate(small(), clips, 3, 2).model.metrics
+
+
+def test_which_staged_networks_give_probabilities():
+    def network(*stages) -> StagedNetwork:
+        first = Convolution(input_channels=1, output_channels=4, kernel_size=(3, 3))
+        return StagedNetwork(StagedConfig(channels=1, stages=(first, *stages)))
+
+    sigmoid, back = Activation(name="sigmoid"), Patches(size=2, inverse=True)
+    assert gives_probabilities(network(back, sigmoid))
+    assert gives_probabilities(network(sigmoid, back))
+    assert not gives_probabilities(network(sigmoid, Activation(name="relu"), back))
+    assert not gives_probabilities(network(back))
+    assert gives_probabilities(AveragedModel(network(sigmoid)))
+
+
+def test_openstl_reports_its_columns_and_nothing_else():
+    clips = torch.rand(4, 5, 1, 8, 8)
+    found = evaluate(blurred, clips, 2, 3, protocol="openstl")
+    assert found.protocol.name == "openstl"
+    prediction, target = blurred(clips[:, :2], 3), clips[:, 2:]
+    assert list(found.model.metrics) == ["mse", "mae", "ssim_range2", "psnr"]
+    # As OpenSTL writes them: means over sequences and frames, then the sum over pixels.
+    difference = (prediction - target).double().numpy()
+    assert_close(found.model["mse"].mean, float(np.mean(difference**2, axis=(0, 1)).sum()))
+    assert_close(found.model["mae"].mean, float(np.mean(np.abs(difference), axis=(0, 1)).sum()))
+    assert_close(found.model["ssim_range2"].mean, ssim(prediction, target, 2.0).mean().item())
+    assert_close(found.model["psnr"].mean, psnr(prediction, target).mean().item())
+    conventions = {m.name: (m.per, m.clipped, m.data_range) for m in found.protocol.columns}
+    assert conventions == {
+        "mse": ("sum", False, None),
+        "mae": ("sum", False, None),
+        "ssim_range2": ("mean", True, 2.0),
+        "psnr": ("mean", True, 1.0),
+    }
+
+
+@pytest.mark.parametrize("protocol", ["strict", "openstl"])
+def test_json_and_back(protocol: str):
+    found = evaluate(small(), torch.rand(3, 5, 1, 8, 8), 3, 2, protocol=protocol, thresholds=(0.1, 0.5))
+    text = json.dumps(found.to_dict(), allow_nan=False)
+    again = Evaluation.from_dict(json.loads(text))
+    assert json.dumps(again.to_dict()) == text
+    assert again.protocol == found.protocol
+    assert again.model.metrics == found.model.metrics
+    with pytest.raises(ValueError, match="schema is 99; this version reads 1"):
+        Evaluation.from_dict({**found.to_dict(), "schema": 99})
+    for broken in ({"model": {}}, {"extra": 1}, {"protocol": {**found.protocol.to_dict(), "columns": [{}]}}):
+        with pytest.raises(ValueError, match="evaluation has wrong or missing fields"):
+            Evaluation.from_dict({**found.to_dict(), **broken})
+
+
+def test_one_sequence_has_no_interval():
+    found = evaluate(blurred, torch.rand(1, 4, 1, 8, 8), 2, 2, thresholds=(0.5,))
+    assert math.isnan(found.model["mse"].low)
+    assert math.isnan(found.model.thresholds[0].csi.high)
+    assert found.to_dict()["model"]["metrics"]["mse"]["stderr"] is None
+
+
+def test_metrics_have_one_name_each():
+    assert all(name == metric.name for name, metric in METRICS.items())
+    assert convlstm.evaluate is evaluate
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"clips": "clips.npy"}, TypeError, "clips is a str; it needs an array"),
+        ({"clips": torch.rand(3, 5, 8, 8)}, ValueError, r"clips have shape \(3, 5, 8, 8\)"),
+        (
+            {"clips": np.zeros((3, 5, 1, 8, 8), np.uint8)},
+            ValueError,
+            "clips are torch.uint8; they need floats",
+        ),
+        (
+            {"clips": 2 * torch.rand(3, 5, 1, 8, 8)},
+            ValueError,
+            r"clips have values from .*; they need \[0, 1\]",
+        ),
+        ({"model": 3}, TypeError, "model is a int; it needs a network or a function"),
+        ({"model": ConvLSTM(1, 2, 3)}, ValueError, "model is a ConvLSTM layer"),
+        ({"protocol": "lax"}, ValueError, "protocol is 'lax'; it needs one of strict, openstl"),
+        ({"thresholds": (0.5, 1.5)}, ValueError, "thresholds has 1.5, but values go from 0 to 1"),
+        ({"thresholds": (0,)}, ValueError, "thresholds has 0, but values go from 0 to 1"),
+        ({"thresholds": ("wet",)}, ValueError, "thresholds is 'wet'; it needs a finite number"),
+        ({"context": 4}, ValueError, "a context of 4 and a horizon of 2 need"),
+        ({"device": "abacus"}, ValueError, "device is 'abacus'"),
+    ],
+)
+def test_what_does_not_fit_is_said(options: dict, error: type[Exception], message: str):
+    arguments = {"model": copy_last, "clips": torch.rand(3, 5, 1, 8, 8), "context": 3, "horizon": 2}
+    with pytest.raises(error, match=message):
+        evaluate(**(arguments | options))
+
+
+@pytest.mark.parametrize("value_range", [(1.0, 0.0), (0.0, math.inf), 3, (0.0, 1.0, 2.0)])
+def test_a_range_that_is_none(value_range: object):
+    source = Clips(torch.rand(3, 5, 1, 8, 8), value_range)
+    with pytest.raises(ValueError, match="value_range is"):
+        evaluate(copy_last, source, 3, 2)

@@ -1,0 +1,65 @@
+"""The pass over a source: what it keeps, and that chunks of frames change nothing."""
+
+import gc
+import weakref
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from convlstm.evaluation import copy_last, evaluate, rows
+from convlstm.evaluation.rows import MEASURED, measure
+from tests.convlstm.evaluation.clips import Clips, blurred
+
+
+def test_no_prediction_outlives_its_batch():
+    alive: list[weakref.ref] = []
+    most = 0
+
+    def predict(context: torch.Tensor, horizon: int) -> torch.Tensor:
+        nonlocal most
+        most = max(most, sum(ref() is not None for ref in alive))
+        prediction = blurred(context, horizon)
+        alive.append(weakref.ref(prediction))
+        return prediction
+
+    evaluate(predict, torch.rand(12, 4, 1, 8, 8), 2, 2, batch_size=1, thresholds=(0.5,))
+    assert len(alive) == 12
+    assert most <= 1  # the batch before, at most
+
+
+def test_memory_grows_by_rows_alone():
+    def held(sequences: int) -> int:
+        """Return the bytes that all tensors take when the last batch is done."""
+        source = Clips(torch.rand(1, 4, 1, 16, 16).expand(sequences, 4, 1, 16, 16))
+        counted = done = 0
+
+        def count(batch: int) -> None:
+            nonlocal counted, done
+            done += batch
+            if done == sequences:
+                tensors = [x for x in gc.get_objects() if issubclass(type(x), torch.Tensor)]
+                storages = {x.untyped_storage().data_ptr(): x.untyped_storage() for x in tensors}
+                counted = sum(storage.nbytes() for storage in storages.values())
+
+        measure({"copy": copy_last}, source, 2, 2, batch_size=2, thresholds=(0.5,), progress=count)
+        return counted
+
+    held(2)
+    few, many = held(4), held(40)
+    values = 2 * (len(MEASURED) - 1 + 3)  # of a sequence: two frames, each metric but one, three counts
+    assert many - few <= 36 * 8 * values
+
+
+@pytest.mark.parametrize("cached", [1, 200, 2**20])
+def test_chunks_of_frames_change_nothing(cached: int, monkeypatch: pytest.MonkeyPatch):
+    source = Clips(torch.rand(3, 5, 2, 9, 8))
+    options = {"thresholds": (0.3, 0.6), "probabilities": {"copy"}}
+    whole = measure({"copy": copy_last, "blurred": blurred}, source, 2, 3, **options)
+    monkeypatch.setattr(rows, "CACHED", cached)
+    parts = measure({"copy": copy_last, "blurred": blurred}, source, 2, 3, **options)
+    assert whole["copy"].names == MEASURED
+    assert whole["blurred"].names == MEASURED[:-1]
+    for name, found in whole.items():
+        assert_close(parts[name].metrics, found.metrics, rtol=1e-12, atol=1e-12)
+        assert_close(parts[name].counts, found.counts)
