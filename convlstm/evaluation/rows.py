@@ -159,8 +159,14 @@ class _Truth:
         """Return (M + 3 K, n, 1) of predictions of these frames, in the order of `Rows`."""
         counted = prediction.to(self.counted)
         prediction, target = comparable(prediction, self.target)
-        clipped = prediction.clamp(0, 1)
-        metrics = [*_errors(prediction - target), *_errors(clipped - target)]
+        low, high = counted.aminmax()
+        errors = _errors(prediction - target)
+        if low >= 0 and high <= 1:  # as those of the baselines: there is nothing to clip
+            clipped, clipped_errors = prediction, errors
+        else:
+            clipped = prediction.clamp(0, 1)
+            clipped_errors = _errors(clipped - target)
+        metrics = [*errors, *clipped_errors]
         metrics += ssim_of(clipped, self.windows, (1.0, 2.0))
         metrics.append(psnr_of(metrics[2] / target[0].numel()))
         if probability:
