@@ -171,7 +171,7 @@ def reaching(frames: Tensor, threshold: float) -> Tensor:
 
 def contingency_of(forecast: Tensor, observed: Tensor) -> Contingency:
     """Return the counts, (B, T) each, from what `reaching` made of two comparable clips."""
-    hits = reduce(forecast * observed, "b t c h w -> b t", "sum")
+    hits = torch.einsum("btchw,btchw->bt", forecast, observed)
     return Contingency(
         hits,
         reduce(observed, "b t c h w -> b t", "sum") - hits,
@@ -256,20 +256,20 @@ def ssim_of(prediction: Tensor, target: WindowSums, data_ranges: Sequence[float]
     n = SSIM_WINDOW**2
     x = prediction.reshape(-1)
     sum_x, sum_xy = _slide(x, W), _slide(x * target.y, W)
-    sum_squares = _slide(
-        torch.addcmul(target.yy, x, x), W
-    )  # of x^2 + y^2: their variances only meet added up
+    sum_squares = _slide(torch.addcmul(target.yy, x, x), W)  # of x^2 + y^2, whose variances meet added up
     products = sum_x * target.sum_y
     squares = torch.addcmul(target.sum_y_squared, sum_x, sum_x)
-    covariances = torch.sub(sum_xy, products, alpha=1 / n).mul_(2 / (n - 1))  # 2 vxy
-    variances = torch.sub(sum_squares, squares, alpha=1 / n).div_(n - 1)  # vx + vy
-    products, squares = products.mul_(2 / n**2), squares.div_(n**2)  # 2 mx my, mx^2 + my^2
-    result = []
+    covariances = sum_xy.sub_(products, alpha=1 / n)  # (n - 1) vxy
+    variances = sum_squares.sub_(squares, alpha=1 / n)  # (n - 1) (vx + vy)
+    result, done = [], 0.0
     for data_range in data_ranges:
-        c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
-        ratio = (products + c1).mul_(covariances + c2).div_((squares + c1).mul_(variances + c2))
+        # Sums, not means: the constants are as many times as large, less what was added for the range before.
+        c1, c2 = (scale**2 * (data_range**2 - done**2) for scale in (0.01 * n, 0.03 * (n - 1) ** 0.5))
+        done = data_range
+        above = products.add_(c1 / 2) * covariances.add_(c2 / 2)  # a quarter of the numerator
+        ratio = above.div_(squares.add_(c1) * variances.add_(c2))
         within = ratio.as_strided((B * T, C, H - 6, W - 6), (C * H * W, H * W, W, 1))
-        result.append(rearrange(within.mean(dim=(1, 2, 3)), "(b t) -> b t", b=B))
+        result.append(4 * rearrange(within.mean(dim=(1, 2, 3)), "(b t) -> b t", b=B))
     return result
 
 
@@ -278,6 +278,6 @@ def _slide(values: Tensor, width: int) -> Tensor:
     for step in (width, 1):  # down, then across
         n = len(values) - 6 * step
         two = values[:-step] + values[step:]
-        four = two[: -2 * step] + two[2 * step :]
-        values = (four[:n] + two[4 * step : 4 * step + n]).add_(values[6 * step :])
+        four = torch.add(two[:n], two[2 * step : 2 * step + n])
+        values = four.add_(two[4 * step : 4 * step + n]).add_(values[6 * step :])
     return values

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
-from einops import rearrange
+from einops import rearrange, reduce
 from torch import Tensor
 
 from convlstm.arguments import positive
@@ -18,8 +18,6 @@ from convlstm.metrics import (
     comparable,
     contingency_of,
     cross_entropy,
-    mae,
-    mse,
     psnr_of,
     reaching,
     ssim_of,
@@ -33,7 +31,7 @@ MEASURED = ("mse", "mae", "mse_clipped", "mae_clipped", "ssim", "ssim_range2", "
 
 # Values of a prediction that are scored at a time, by one thread: what the windows of SSIM need of them stays
 # in the cache. On other devices as many as keep them busy.
-CACHED, BUSY = 2**15, 2**22
+CACHED, BUSY = 2**16, 2**22
 
 
 class Rows(NamedTuple):
@@ -153,22 +151,33 @@ class _Truth:
         self.target = comparable(target, target)[0]
         self.clipped = self.target.clamp(0, 1)
         self.windows = window_sums(self.clipped)
-        self.reached = [(threshold, reaching(self.target, threshold)) for threshold in thresholds]
+        # Counts of a frame are exact in float32 if it has no more values than that has whole numbers.
+        self.counted = torch.float32 if target[0].numel() <= 2**24 else self.target.dtype
+        self.reached = [(t, reaching(target.to(self.counted), t)) for t in thresholds]
 
     def score(self, prediction: Tensor, probability: bool) -> Tensor:
         """Return (M + 3 K, n, 1) of predictions of these frames, in the order of `Rows`."""
+        counted = prediction.to(self.counted)
         prediction, target = comparable(prediction, self.target)
-        clipped = prediction.clamp(0, 1)
-        metrics = [
-            mse(prediction, target),
-            mae(prediction, target),
-            mse(clipped, target),
-            mae(clipped, target),
-        ]
+        low, high = counted.aminmax()
+        errors = _errors(prediction - target)
+        if low >= 0 and high <= 1:  # as those of the baselines: there is nothing to clip
+            clipped, clipped_errors = prediction, errors
+        else:
+            clipped = prediction.clamp(0, 1)
+            clipped_errors = _errors(clipped - target)
+        metrics = [*errors, *clipped_errors]
         metrics += ssim_of(clipped, self.windows, (1.0, 2.0))
-        metrics.append(psnr_of(mse(clipped, self.clipped, per_pixel=True)))
+        metrics.append(psnr_of(metrics[2] / target[0].numel()))
         if probability:
             metrics.append(cross_entropy(prediction, target))
-        tables = [contingency_of(reaching(prediction, t), reached) for t, reached in self.reached]
+        tables = [contingency_of(reaching(counted, t), reached) for t, reached in self.reached]
         counts = [count for kind in zip(*tables, strict=True) for count in kind]
-        return torch.stack([*metrics, *counts])
+        return torch.stack([*metrics, *(count.to(target.dtype) for count in counts)])
+
+
+def _errors(difference: Tensor) -> tuple[Tensor, Tensor]:
+    """Return what `mse` and `mae` do of prediction - target, in one pass each; the difference is used up."""
+    rows = rearrange(difference, "b t c h w -> b t (c h w)")
+    squared = torch.einsum("bti,bti->bt", rows, rows)
+    return squared, reduce(difference.abs_(), "b t c h w -> b t", "sum")
