@@ -61,6 +61,7 @@ class MovingMNIST:
 
     Attributes:
         value_range: (0.0, 255.0), the pixel values that 0 and 1 stand for.
+        unit: "", pixel values have none.
 
     Raises:
         ValueError: an argument of the wrong type, shape or range.
@@ -72,6 +73,7 @@ class MovingMNIST:
     """
 
     value_range = (0.0, 255.0)
+    unit = ""
 
     def __init__(
         self,

@@ -12,15 +12,15 @@ ORDER = """
 arguments  card  files  functional  hashing  importers.reading  importers.reading.archives \
     importers.reading.hdf5_reader  importers.reading.inert  metrics  ops.checks  ops.convolution \
     ops.kernels  ops.kernels.cpu_language  ops.kernels.cuda_language  ops.kernels.plain_gru \
-    ops.kernels.plain_lstm  pictures  staged.functions
+    ops.kernels.plain_lstm  pictures  staged.functions  video.fitting  video.images  video.values
 evaluation  importers.foreign  importers.keras_config  importers.reading.keras_files \
     importers.reading.pickles  importers.reading.plain  ops.choice  ops.kernels.cpu_gru \
     ops.kernels.cpu_gru_before  ops.kernels.cpu_lstm  ops.kernels.cuda_lstm  ops.kernels.plain \
-    ops.reference  sampling  saving  staged.stages  video
+    ops.reference  sampling  saving  staged.stages  video.arrays  video.gif
 hub  importers.checking  importers.keras_weights  importers.reading.torch_files \
-    importers.reading.unwrapping  ops.kernels.cpu  ops.kernels.cuda  ops.lstm_tape
-importers.reading.content  ops.gru_tape  ops.head
-ops.gru_before_tape
+    importers.reading.unwrapping  ops.kernels.cpu  ops.kernels.cuda  ops.lstm_tape  video.films
+importers.reading.content  ops.gru_tape  ops.head  video.reading
+ops.gru_before_tape  video
 ops.passes
 ops.fused
 ops
