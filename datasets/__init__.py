@@ -4,6 +4,7 @@ from datasets.arrays import ArrayClips
 from datasets.canonical import CanonicalMovingMNIST
 from datasets.digits import load_digits, require_unseen
 from datasets.moving_mnist import ENDLESS, FIXED_SEQUENCES, MovingMNIST, moving_mnist
+from datasets.settings import DataConfig
 from datasets.shuffled import Shuffled
 from datasets.source import Source
 from datasets.videos import VideoFolder
@@ -13,6 +14,7 @@ __all__ = [
     "FIXED_SEQUENCES",
     "ArrayClips",
     "CanonicalMovingMNIST",
+    "DataConfig",
     "MovingMNIST",
     "Shuffled",
     "Source",

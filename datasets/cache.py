@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convlstm.files import open_npy, write_atomically
-from convlstm.video import fit, stream_clips
+from convlstm.video import fit, is_array, stream_clips
 
 VERSION = 1  # of what is kept; another one is decoded anew
 ENDS = 2**16  # bytes of a file's beginning and end that are hashed
@@ -146,7 +146,8 @@ def _print_of(path: Path) -> list[Any]:
 def _write(name: str, path: Path, array: Path, temporary: Path, settings: Mapping[str, Any]) -> CachedClips:
     """Decode a file into an array (N, T, C, H, W), a stretch of frames at a time."""
     geometry = {key: settings[key] for key in ("size", "channels")}
-    number, stretches = stream_clips(path, settings["layout"], settings["variable"])
+    axes = (settings["layout"], settings["variable"]) if is_array(path) else ()
+    number, stretches = stream_clips(path, *axes)
     count, low, high = 0, np.inf, -np.inf
     C, H, W, dtype = 0, 0, 0, np.dtype(np.uint8)
     with temporary.open("wb") as file:

@@ -9,7 +9,7 @@ from convlstm.video.arrays import ArrangedArray
 from convlstm.video.films import check_mp4, write_mp4
 from convlstm.video.fitting import fit
 from convlstm.video.gif import LONGEST, SHORTEST, check_gif, check_output, write_gif
-from convlstm.video.reading import find_clips, guess_layout, open_clips, read_clips, stream_clips
+from convlstm.video.reading import find_clips, guess_layout, is_array, open_clips, read_clips, stream_clips
 from convlstm.video.values import stored_range, unit_range
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "find_clips",
     "fit",
     "guess_layout",
+    "is_array",
     "open_clips",
     "read_clips",
     "stored_range",

@@ -20,11 +20,12 @@ from convlstm.video.images import SUFFIXES as IMAGES
 from convlstm.video.images import frames_of_folder, image_files, natural_order
 from convlstm.video.values import unit_range
 
-__all__ = ["find_clips", "guess_layout", "open_clips", "read_clips", "stream_clips"]
+__all__ = ["find_clips", "guess_layout", "is_array", "open_clips", "read_clips", "stream_clips"]
 
 KINDS = "a film (MP4, AVI, MOV, WebM), a .npz or HDF5 file, a .npy array of clips, or a GIF"
 FILMS = (".mp4", ".m4v", ".avi", ".mov", ".webm", ".mkv")
-SUFFIXES = (*FILMS, ".gif", ".npy", ".npz", ".h5", ".hdf5", ".nc")
+ARRAY_SUFFIXES = (".npy", ".npz", ".h5", ".hdf5", ".nc")
+SUFFIXES = (*FILMS, ".gif", *ARRAY_SUFFIXES)
 ARRAYS = ("npy", "npz", "hdf5")
 LARGEST = 2**30  # bytes that decoded frames may take in memory
 BUNDLE = 16  # frames that are worked on at a time
@@ -71,6 +72,11 @@ def kind_of(path: Path) -> str:
     if quicktime or avi or start.startswith(b"\x1aE\xdf\xa3"):  # the last: Matroska, and so WebM
         return "film"
     raise ValueError(f"{path} begins with {start[:6]!r}, as no kind of clips that is known; it needs {KINDS}")
+
+
+def is_array(path: Path) -> bool:
+    """Whether a file in a folder of clips is an array, which has a layout and may have a variable."""
+    return path.suffix.lower() in ARRAY_SUFFIXES
 
 
 def find_clips(root: str | Path) -> list[Path]:
@@ -185,8 +191,8 @@ def read_clips(
 
     Args:
         path: of the file or folder; what lies in a folder is told by its suffix (see `find_clips`).
-        layout: the axes of an array, a letter each, such as "TNHW": T, H and W, and N and C where there are
-            such axes. None (default) takes what `guess_layout` says.
+        layout: the axes of an array (in a folder: of all), a letter each, such as "TNHW": T, H and W, and N
+            and C where there are such axes. None (default) takes what `guess_layout` says.
         first: at most so many clips, from the first on; None (default) for all. Of an array no more is read
             than is asked for.
         frames: of a film or a folder of frames, at most so many, from the first on; None (default) for all.
@@ -216,16 +222,14 @@ def read_clips(
             )
     kind = kind_of(path)
     if kind == "folder":
-        options = {
-            "frames": frames,
-            "variable": variable,
-            "channels": channels,
-            "size": size,
-            "stored": stored,
-        }
-        return _joined([(p, read_clips(p, layout, first, **options)) for p in find_clips(path)[:first]])[
-            :first
+        files = find_clips(path)[:first]
+        names = [(layout, variable) if is_array(file) else (None, None) for file in files]
+        same = {"frames": frames, "channels": channels, "size": size, "stored": stored}
+        read = [
+            (file, read_clips(file, axes, first, variable=array, **same))
+            for file, (axes, array) in zip(files, names, strict=True)
         ]
+        return _joined(read)[:first]
     if kind in ARRAYS:
         array = open_clips(path, layout, variable)
         clips = unit_range(path, array.first(first), stored)

@@ -82,7 +82,7 @@ def test_a_split_is_a_function_of_the_names_alone() -> None:
     names = [f"{n}.gif" for n in range(40)]
     parts = [split_by_hash(names, split, (0.7, 0.2, 0.1), "clips") for split in ("train", "val", "test")]
     assert [len(part) for part in parts] == [28, 8, 4]
-    assert sorted(sum(parts, []), key=names.index) == names
+    assert sorted([name for part in parts for name in part], key=names.index) == names
     for split, part in zip(("train", "val", "test"), parts, strict=True):
         assert set(split_by_hash(names[::-1], split, (0.7, 0.2, 0.1), "clips")) == set(part)
     assert len(split_by_hash(["a", "b"], "val", (0.5, 0.5, 0.0), "clips")) == 1
@@ -139,7 +139,7 @@ def test_the_cache_is_the_users_own(root: Path, tmp_path: Path, monkeypatch: pyt
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
     VideoFolder(root, length=4)
     assert len(list((tmp_path / "home" / "convlstm" / "clips").glob("*.npy"))) == 10
-    with pytest.raises(ValueError, match="cache is .*, inside the folder of the clips"):
+    with pytest.raises(ValueError, match=r"cache is .*, inside the folder of the clips"):
         VideoFolder(root, length=4, cache=root / "cache")
 
 
@@ -210,6 +210,11 @@ def test_folders_without_a_clip_that_can_be_used(root: Path, tmp_path: Path, opt
     (tmp_path / "empty" / "notes.txt").touch()
     with pytest.raises(FileNotFoundError, match="empty has no clips in it; it needs films"):
         VideoFolder(tmp_path / "empty", **options)
+
+
+def test_a_layout_is_of_the_arrays_among_the_files(root: Path, options: dict[str, Any]) -> None:
+    np.save(root / "array.npy", np.zeros((2, 12, 8, 6), np.uint8))  # (N, T, H, W)
+    assert len(VideoFolder(root, length=12, layout="NTHW", **options)) == 12
 
 
 def test_clips_of_different_sizes_need_a_size(root: Path, options: dict[str, Any]) -> None:
