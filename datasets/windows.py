@@ -74,6 +74,8 @@ class Windows:
                 raise ValueError(
                     f"{name} is {ends}; it needs two different finite numbers, for black and white"
                 )
+        if value_range[0] > value_range[1]:
+            raise ValueError(f"value_range is {value_range}; it needs the lower value first")
         self.value_range = (float(value_range[0]), float(value_range[1]))
         self.unit = unit
         self.length = length
