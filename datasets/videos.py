@@ -4,7 +4,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from convlstm.video import find_clips, stored_range
+from convlstm.video import find_clips, stored_range, stored_values
 from datasets.cache import CachedClips, decode, default_folder
 from datasets.windows import Windows, split_by_hash
 
@@ -122,7 +122,7 @@ class VideoFolder(Windows):
 
     def _check_values(self, clips: CachedClips) -> None:
         """Raise ValueError for values that `batch` would refuse."""
-        if self._stored_of(clips.dtype) is not None:
+        if stored_values(clips.dtype, self._stored, self.value_range) is not None:
             return
         low, high = stored_range(clips.name, clips.dtype)
         if clips.low < low or clips.high > high:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from convlstm.video import fit, unit_range
+from convlstm.video import fit, stored_values, unit_range
 from datasets.digits import SPLITS
 from datasets.source import check_indices
 
@@ -130,12 +130,7 @@ class Windows:
         start = window * self._step * self._stride
         frames = recording.frames(clips[clip], slice(start, start + self._span, self._stride))
         frames = fit(frames, self._size, self._channels)
-        return unit_range(name, frames, self._stored_of(frames.dtype))
-
-    def _stored_of(self, kind: np.dtype) -> tuple[float, float] | None:
-        """Return the stored values that become 0 and 1; None for those of the type."""
-        physical = kind.kind == "f" and self.value_range != (0.0, 1.0)
-        return self.value_range if self._stored is None and physical else self._stored
+        return unit_range(name, frames, stored_values(frames.dtype, self._stored, self.value_range))
 
 
 def split_by_hash(

@@ -20,8 +20,8 @@ evaluation  importers.foreign  importers.keras_config  importers.reading.keras_f
 hub  importers.checking  importers.keras_weights  importers.reading.torch_files \
     importers.reading.unwrapping  ops.kernels.cpu  ops.kernels.cuda  ops.lstm_tape  video.films
 importers.reading.content  ops.gru_tape  ops.head  video.reading
-ops.gru_before_tape  video  video.command
-ops.passes
+ops.gru_before_tape  video.sources
+ops.passes  video  video.command
 ops.fused
 ops
 base

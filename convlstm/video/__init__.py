@@ -10,12 +10,14 @@ from convlstm.video.films import check_mp4, write_mp4
 from convlstm.video.fitting import fit
 from convlstm.video.gif import LONGEST, SHORTEST, check_gif, check_output, write_gif
 from convlstm.video.reading import find_clips, guess_layout, is_array, open_clips, read_clips, stream_clips
-from convlstm.video.values import stored_range, unit_range
+from convlstm.video.sources import ClipSource
+from convlstm.video.values import stored_range, stored_values, unit_range
 
 __all__ = [
     "LONGEST",
     "SHORTEST",
     "ArrangedArray",
+    "ClipSource",
     "check_clip",
     "check_gif",
     "find_clips",
@@ -25,6 +27,7 @@ __all__ = [
     "open_clips",
     "read_clips",
     "stored_range",
+    "stored_values",
     "stream_clips",
     "unit_range",
     "write_clip",

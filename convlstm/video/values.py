@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["stored_range", "unit_range"]
+__all__ = ["stored_range", "stored_values", "unit_range"]
 
 
 def stored_range(name: object, kind: np.dtype) -> tuple[float, float]:
@@ -17,6 +17,14 @@ def stored_range(name: object, kind: np.dtype) -> tuple[float, float]:
     if kind.kind in "bf":
         return 0.0, 1.0
     raise ValueError(f"{name} has values of type {kind}; it needs uint8, uint16, bool, or floats in [0, 1]")
+
+
+def stored_values(
+    kind: np.dtype, stored: tuple[float, float] | None, value_range: tuple[float, float]
+) -> tuple[float, float] | None:
+    """Return the stored values for `unit_range`: those given, or of floats the physical ones if there are."""
+    physical = kind.kind == "f" and tuple(value_range) != (0.0, 1.0)
+    return value_range if stored is None and physical else stored
 
 
 def unit_range(

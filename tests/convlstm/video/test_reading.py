@@ -1,5 +1,6 @@
 """Clips of every kind in: films, folders of frames, .npz and HDF5; damage is named, whatever it is."""
 
+import argparse
 import os
 from pathlib import Path
 
@@ -9,7 +10,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from convlstm.video import find_clips, fit, guess_layout, open_clips, read_clips, stream_clips, write_mp4
+from convlstm.video import (
+    ClipSource,
+    find_clips,
+    fit,
+    guess_layout,
+    open_clips,
+    read_clips,
+    stream_clips,
+    write_mp4,
+)
+from convlstm.video.command import add_clips, source_from
 from convlstm.video.images import natural_order
 
 RANDOM = np.random.default_rng(0)
@@ -259,3 +270,41 @@ def test_gray_and_colour() -> None:
     np.testing.assert_array_equal(fit(colour, channels=1).ravel(), [76, 150, 10])
     gray = np.arange(4, dtype=np.float32).reshape(1, 1, 2, 2)
     np.testing.assert_array_equal(fit(gray, channels=3), gray.repeat(3, axis=1))
+
+
+def test_a_source_reads_what_read_clips_reads_a_clip_at_a_time(tmp_path: Path) -> None:
+    array = RANDOM.integers(0, 256, (12, 4, 8, 6), dtype=np.uint8)  # time first
+    np.save(tmp_path / "a.npy", array)
+    source = ClipSource(tmp_path / "a.npy", 5)
+    assert (len(source), source.layout, source.value_range, source.unit) == (4, "TNHW", (0.0, 1.0), "")
+    np.testing.assert_array_equal(source.batch([3, 1]).numpy(), read_clips(tmp_path / "a.npy")[[3, 1], :5])
+    (tmp_path / "more" / "frames").mkdir(parents=True)
+    for t in range(5):
+        Image.fromarray(array[t, 0].astype(np.uint16) * 10).save(tmp_path / "more" / "frames" / f"{t}.pgm")
+    write_mp4(tmp_path / "more" / "z.mp4", moving_square(), 5)
+    np.save(tmp_path / "more" / "a.npy", np.full((9, 8, 6), 30, np.float32))
+    rain: dict = {"channels": 1, "size": (8, 6), "stored": None, "value_range": (0, 60), "unit": "mm/h"}
+    source = ClipSource(tmp_path / "more", 5, **rain)
+    assert (len(source), source.layout, source.unit) == (3, None, "mm/h")
+    batch = source.batch([0, 1, 2])
+    assert batch.shape == (3, 5, 1, 8, 6)
+    assert batch[0].unique().tolist() == [0.5]
+    np.testing.assert_allclose(batch[1, :, 0], array[:5, 0] * np.float32(10 / 65535), rtol=1e-6)
+    with pytest.raises(ValueError, match=r"a.npy has 9 frames a clip, read as THW; it needs 10 or more"):
+        ClipSource(tmp_path / "more", 10, **rain).batch([0])
+    with pytest.raises(ValueError, match=r"clips that go together need one size"):
+        ClipSource(tmp_path / "more", 5, **rain | {"size": None}).batch([0, 2])
+
+
+def test_the_options_of_a_source(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.full((5, 2, 8, 6), 3000, np.uint16))
+    parser = argparse.ArgumentParser()
+    add_clips(parser, physical=True)
+    command = [str(tmp_path / "a.npy"), "--value-range", "0", "60", "--stored", "0", "6000", "--unit", "mm/h"]
+    source = source_from(parser.parse_args([*command, "--size", "4", "4"]), 1, 5)
+    assert (source.value_range, source.unit, len(source)) == ((0, 60), "mm/h", 2)
+    assert source.batch([1]).unique().tolist() == [0.5]
+    with pytest.raises(
+        ValueError, match="--value-range is 60 0; it needs two finite numbers, the lower first"
+    ):
+        source_from(parser.parse_args([command[0], "--value-range", "60", "0"]), 1, 5)
