@@ -1,5 +1,6 @@
 """What a training run is told about its data, and the sources that it gets."""
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -123,6 +124,10 @@ class DataConfig:
         if self.clips.is_file():
             source = ArrayClips(self.clips, split, **options)
         else:
-            source = VideoFolder(self.clips, split, cache=self.cache, strict=self.strict, **options)
+            with warnings.catch_warnings():  # said once in a run, not for each of its sets
+                warnings.simplefilter("ignore", UserWarning)
+                source = VideoFolder(self.clips, split, cache=self.cache, strict=self.strict, **options)
+            if train and source.report:
+                print(f"{self.clips}: {source.report}")
         # The sets to score on are shuffled, too, so that their first sequences are of many clips.
         return Shuffled(source, seed if train else 0, epochs=None if train else 1)

@@ -49,6 +49,7 @@ class VideoFolder(Windows):
         names: the files in the split, relative to the root.
         unreadable: for the name of each file that cannot be read, why.
         too_short: the frames of each file whose clips are too short.
+        report: both in words; "" if there are none.
 
     Raises:
         FileNotFoundError: no such folder, or no clips in it.
@@ -104,11 +105,11 @@ class VideoFolder(Windows):
                 self.unreadable[clips.name] = str(error)
         usable = {clips.name: clips for clips in good if self._windows_of(clips.shape[1])}
         self.too_short = {clips.name: clips.shape[1] for clips in good if clips.name not in usable}
-        report = self._report(root, len(paths))
+        self.report = self._report(len(paths))
         if not usable:
-            raise ValueError(f"{root} has no clip that can be used: {report}")
-        if report:
-            warnings.warn(f"{root}: {report}", stacklevel=2)
+            raise ValueError(f"{root} has no clip that can be used: {self.report}")
+        if self.report:
+            warnings.warn(f"{root}: {self.report}", stacklevel=2)
         sizes = {clips.shape[3:]: clips.name for clips in usable.values()}
         if len(sizes) > 1:
             shown = ", ".join(
@@ -131,7 +132,7 @@ class VideoFolder(Windows):
                 "floats that are not in [0, 1]"
             )
 
-    def _report(self, root: Path, files: int) -> str:
+    def _report(self, files: int) -> str:
         parts = []
         if self.unreadable:
             reasons = [f"{name} ({why})" for name, why in self.unreadable.items()]

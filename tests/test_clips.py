@@ -48,8 +48,10 @@ def gifs() -> Path:
 def test_a_folder_of_gifs_to_a_network_and_its_rollout(
     gifs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    (gifs / "bad.gif").write_bytes((gifs / "clip0.gif").read_bytes()[:-9])
     path = run("--data.clips gifs --data.image-size 16")
     assert path == Path("runs/NAME")
+    os.remove(gifs / "bad.gif")
     assert len(iio.imread(path / "rollout.gif", index=None)) == 30
     scores = json.loads((path / "test-clips-1.json").read_text())
     assert scores["set"] == "Test, clips of gifs, 1 of 1 sequences"
@@ -57,6 +59,7 @@ def test_a_folder_of_gifs_to_a_network_and_its_rollout(
     out = capsys.readouterr().out
     assert "clips of gifs, on cpu" in out
     assert "copy last frame" in out
+    assert out.count("gifs: 1 of 7 files cannot be read and are left out: bad.gif (") == 1
     assert (
         main(["rollout", "runs/NAME", "gifs", "--size", "16", "16", "--horizon", "5", "-o", "out.mp4"]) == 0
     )

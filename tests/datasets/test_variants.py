@@ -103,15 +103,14 @@ def test_looks_equal_scipys(digits: torch.Tensor, changes: tuple[float, float, f
 def test_digits_that_change_stay_on_their_paths(digits: torch.Tensor) -> None:
     block = torch.zeros(1, 9, 9, dtype=torch.uint8)
     block[0, 4, 4] = 255  # the middle, which no turn moves
-    plain, turned = (
-        MovingMNIST(block, num_digits=1, image_size=33, **options).frames(range(8))
-        for options in ({}, {"rotation": 40.0, "illumination": 0.5})
-    )
+    plain = MovingMNIST(block, num_digits=1, image_size=33).frames(range(8))
+    turned = MovingMNIST(block, num_digits=1, image_size=33, rotation=40.0, illumination=0.5).frames(range(8))
     same(plain.flatten(2).argmax(2), turned.flatten(2).argmax(2))
     assert turned.flatten(2).amax(2).min() >= 127
     assert turned.flatten(2).amax(2).min() < 160
     # A third digit leaves the first two as they were: where it is not, it is as without it.
-    two, three = (MovingMNIST(digits, **PLUSPLUS | {"num_digits": n}).frames(range(4)).int() for n in (2, 3))
+    two = MovingMNIST(digits, **PLUSPLUS | {"num_digits": 2}).frames(range(4))
+    three = MovingMNIST(digits, **PLUSPLUS).frames(range(4))
     assert (three >= two).all()
 
 
