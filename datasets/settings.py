@@ -113,8 +113,15 @@ class DataConfig:
             ValueError: see `VideoFolder`, `ArrayClips` and `moving_mnist`.
         """
         if self.clips is None:
-            numbers = {"num_digits": self.num_digits, "image_size": self.image_size}
-            return moving_mnist(self.digits, split, seed=seed, root=self.root, length=length, **numbers)
+            return moving_mnist(
+                self.digits,
+                split,
+                seed=seed,
+                root=self.root,
+                num_digits=self.num_digits,
+                image_size=self.image_size,
+                length=length,
+            )
         options: dict[str, Any] = {"size": self.frame_size, "stride": self.stride, "channels": channels}
         options |= {"value_range": self.value_range, "stored": self.stored, "unit": self.unit}
         options |= {"layout": self.layout, "variable": self.variable, "length": length}

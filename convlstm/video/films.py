@@ -16,7 +16,8 @@ from convlstm.video.gif import check_output
 __all__ = ["check_mp4", "frames_of_film", "write_mp4"]
 
 MISSING = 'which needs PyAV: pip install "convlstm[video]"'
-SHORTFALL = 0.9  # of the time that a film says to last: one that ends before was cut short
+LEEWAY = 0.1  # seconds that sound may last longer than pictures
+SHORTFALL = 0.1  # of its length, that may be missing where a film does not say how many frames it has
 
 
 def _av(path: Path) -> Any:
@@ -40,26 +41,35 @@ def frames_of_film(path: Path) -> Iterator[NDArray[np.uint8]]:
             raise ValueError(f"{path} has no video stream: it is damaged, or sound alone")
         stream = film.streams.video[0]
         gray = stream.format is not None and stream.format.name.startswith("gray")
-        count, end = 0, 0.0
+        times: list[float] = []
         for frame in film.decode(stream):
-            count += 1
-            end = max(end, float(frame.time or 0))
+            times.append(float(frame.time or 0))
             picture = frame.to_ndarray(format="gray" if gray else "rgb24")
             yield picture[None] if gray else rearrange(picture, "h w c -> c h w")
-        if count == 0:
+        if not times:
             raise ValueError(f"{path} has no frames; it needs one or more")
-        if count < stream.frames:
-            raise ValueError(
-                f"{path} is cut short: {count} of its {stream.frames} frames can be read; write or copy it "
-                "again"
-            )
-        # Matroska counts no frames. What is missing at the end may be sound alone: hence the margin.
         length = (film.duration or 0) / av.time_base
-        if not stream.frames and count > 1 and end * count / (count - 1) < SHORTFALL * length:
+        if _cut_short(times, stream.frames, length):
             raise ValueError(
-                f"{path} is cut short: its frames end at {end:.2f} s of {length:.2f} s; write or copy it "
-                "again"
+                f"{path} is cut short: {len(times)} frames can be read, {times[-1] - times[0]:.2f} s of "
+                f"{length:.2f} s; write or copy it again"
             )
+
+
+def _cut_short(times: list[float], announced: int, length: float) -> bool:
+    """Whether what could be read of a film ends before it should.
+
+    Args:
+        times: of its frames, in seconds.
+        announced: the number of frames that the file says it has, 0 if it says none, as of WebM. A film may
+            rightly show fewer, where it was cut without being encoded anew: then its length is that shown.
+        length: in seconds, that the file says it has; of its sound, if that is longer.
+    """
+    frame = (times[-1] - times[0]) / max(len(times) - 1, 1)
+    missing = length - (times[-1] - times[0] + frame)
+    if announced:
+        return len(times) < announced and missing > 2 * frame + LEEWAY
+    return len(times) > 1 and missing > SHORTFALL * length
 
 
 @contextmanager

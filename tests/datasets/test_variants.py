@@ -95,8 +95,9 @@ def test_looks_equal_scipys(digits: torch.Tensor, changes: tuple[float, float, f
                 offset = centre - matrix @ (centre + margin)
                 shape = looks.shape[3:]
                 image = images[b, d].double().numpy()
-                options: dict[str, Any] = {"output_shape": shape, "order": 1, "mode": "grid-constant"}
-                wanted = light * ndimage.affine_transform(image, matrix, offset, **options)
+                options: dict[str, Any] = {"offset": offset, "output_shape": shape, "order": 1}
+                options["mode"] = "grid-constant"
+                wanted = light * ndimage.affine_transform(image, matrix, **options)
                 assert np.abs(looks[b, t, d].numpy() - wanted).max() <= 0.5 + 1e-6
 
 
@@ -109,7 +110,8 @@ def test_digits_that_change_stay_on_their_paths(digits: torch.Tensor) -> None:
     assert turned.flatten(2).amax(2).min() >= 127
     assert turned.flatten(2).amax(2).min() < 160
     # A third digit leaves the first two as they were: where it is not, it is as without it.
-    two = MovingMNIST(digits, **PLUSPLUS | {"num_digits": 2}).frames(range(4))
+    options: dict[str, Any] = PLUSPLUS | {"num_digits": 2}
+    two = MovingMNIST(digits, **options).frames(range(4))
     three = MovingMNIST(digits, **PLUSPLUS).frames(range(4))
     assert (three >= two).all()
 

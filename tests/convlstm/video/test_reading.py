@@ -3,6 +3,7 @@
 import argparse
 import os
 from pathlib import Path
+from typing import Any
 
 import h5py
 import imageio.v3 as iio
@@ -21,6 +22,7 @@ from convlstm.video import (
     write_mp4,
 )
 from convlstm.video.command import add_clips, source_from
+from convlstm.video.films import _cut_short
 from convlstm.video.images import natural_order
 
 RANDOM = np.random.default_rng(0)
@@ -62,6 +64,17 @@ def test_a_film_cut_short_is_refused(tmp_path: Path, suffix: str) -> None:
         part.write_bytes(data[: int(share * len(data))])
         with pytest.raises(ValueError, match=rf"b.{suffix} is (a damaged film|cut short)"):
             read_clips(part)
+
+
+def test_a_film_cut_without_being_encoded_anew_is_whole() -> None:
+    times = [t / 25 for t in range(50)]
+    assert not _cut_short(times, 50, 2.0)
+    assert not _cut_short(times, 50, 9.0)  # the sound goes on
+    assert not _cut_short(times, 90, 2.0)  # 40 frames before the cut are in the file, and are not shown
+    assert _cut_short(times, 90, 3.6)
+    assert _cut_short(times, 0, 3.6)
+    assert not _cut_short(times, 0, 2.1)
+    assert not _cut_short([0.0], 1, 0.04)
 
 
 def test_damaged_films(film: Path) -> None:
@@ -283,7 +296,13 @@ def test_a_source_reads_what_read_clips_reads_a_clip_at_a_time(tmp_path: Path) -
         Image.fromarray(array[t, 0].astype(np.uint16) * 10).save(tmp_path / "more" / "frames" / f"{t}.pgm")
     write_mp4(tmp_path / "more" / "z.mp4", moving_square(), 5)
     np.save(tmp_path / "more" / "a.npy", np.full((9, 8, 6), 30, np.float32))
-    rain: dict = {"channels": 1, "size": (8, 6), "stored": None, "value_range": (0, 60), "unit": "mm/h"}
+    rain: dict[str, Any] = {
+        "channels": 1,
+        "size": (8, 6),
+        "stored": None,
+        "value_range": (0, 60),
+        "unit": "mm/h",
+    }
     source = ClipSource(tmp_path / "more", 5, **rain)
     assert (len(source), source.layout, source.unit) == (3, None, "mm/h")
     batch = source.batch([0, 1, 2])
@@ -293,7 +312,7 @@ def test_a_source_reads_what_read_clips_reads_a_clip_at_a_time(tmp_path: Path) -
     with pytest.raises(ValueError, match=r"a.npy has 9 frames a clip, read as THW; it needs 10 or more"):
         ClipSource(tmp_path / "more", 10, **rain).batch([0])
     with pytest.raises(ValueError, match=r"clips that go together need one size"):
-        ClipSource(tmp_path / "more", 5, **rain | {"size": None}).batch([0, 2])
+        ClipSource(tmp_path / "more", 5, **{**rain, "size": None}).batch([0, 2])
 
 
 def test_the_options_of_a_source(tmp_path: Path) -> None:
