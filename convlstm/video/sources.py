@@ -64,6 +64,8 @@ class ClipSource:
         self._clips: list[tuple[Path, ArrangedArray | None, int]] = []
         for file in find_clips(path) if kind == "folder" else [path]:
             array = open_clips(file, layout, variable) if kind in ARRAYS or is_array(file) else None
+            if array is not None:
+                self._check_length(file, array.shape[1], f", read as {array.layout}")
             self._clips += [(file, array, n) for n in range(1 if array is None else array.shape[0])]
         self.layout = self._clips[0][1].layout if kind in ARRAYS and self._clips[0][1] else None
 
@@ -90,7 +92,12 @@ class ClipSource:
         else:
             frames = fit(array.frames(number, slice(self._length)), self._size, self._channels)
             clip = unit_range(path, frames, stored_values(frames.dtype, self._stored, self.value_range))
-        if len(clip) < self._length:
-            axes = f", read as {array.layout}" if array is not None else ""
-            raise ValueError(f"{path} has {len(clip)} frames a clip{axes}; it needs {self._length} or more")
+        self._check_length(path, len(clip))
         return clip
+
+    def _check_length(self, path: Path, frames: int, read_as: str = "") -> None:
+        if frames < self._length:
+            layout = ", or another layout" if read_as else ""
+            raise ValueError(
+                f"{path} has {frames} frames a clip{read_as}; it needs {self._length} or more{layout}"
+            )

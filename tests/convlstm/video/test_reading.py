@@ -310,7 +310,11 @@ def test_a_source_reads_what_read_clips_reads_a_clip_at_a_time(tmp_path: Path) -
     assert batch[0].unique().tolist() == [0.5]
     np.testing.assert_allclose(batch[1, :, 0], array[:5, 0] * np.float32(10 / 65535), rtol=1e-6)
     with pytest.raises(ValueError, match=r"a.npy has 9 frames a clip, read as THW; it needs 10 or more"):
+        ClipSource(tmp_path / "more", 10, **rain)
+    (tmp_path / "more" / "a.npy").unlink()
+    with pytest.raises(ValueError, match=r"frames has 5 frames a clip; it needs 10 or more"):
         ClipSource(tmp_path / "more", 10, **rain).batch([0])
+    np.save(tmp_path / "more" / "a.npy", np.full((9, 8, 6), 30, np.float32))
     with pytest.raises(ValueError, match=r"clips that go together need one size"):
         ClipSource(tmp_path / "more", 5, **{**rain, "size": None}).batch([0, 2])
 
