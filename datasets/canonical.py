@@ -30,6 +30,7 @@ class CanonicalMovingMNIST:
 
     Attributes:
         value_range: (0.0, 255.0), the pixel values that 0 and 1 stand for.
+        unit: "", pixel values have none.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -37,6 +38,7 @@ class CanonicalMovingMNIST:
     """
 
     value_range = (0.0, 255.0)
+    unit = ""
 
     def __init__(self, path: str | Path, md5: str = CANONICAL_MD5) -> None:
         path = Path(path)

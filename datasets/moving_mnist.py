@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from einops import rearrange
 
 from convlstm.hashing import integers, uniform
+from datasets.changing import DRAWS, changed
 from datasets.digits import load_digits
 from datasets.source import check_indices, unit_range
 
@@ -26,8 +27,8 @@ FIXED_SEQUENCES = 10_000
 # Far from any seed that a person would give a training stream, whose paths would then be those of the test.
 _FIXED_SEEDS = {"val": 2**40 + 1, "test": 2**40 + 2}
 
-# Keys that keep the choice of the images and the choice of their paths independent.
-_IMAGES, _PATHS = 0, 1
+# Keys that keep the choice of the images, of their paths and of their changes independent.
+_IMAGES, _PATHS, _CHANGES = 0, 1, 2
 
 
 class MovingMNIST:
@@ -44,6 +45,10 @@ class MovingMNIST:
     for the vertical and the horizontal component alike. The digit is drawn with its upper left corner at
     pixel :math:`\lfloor (H - h, W - w) \cdot p_t \rfloor`; where digits overlap, the brighter pixel shows.
 
+    Variants of others are arguments: reflection at the walls (Shi et al. 2015), overlapping digits that add
+    up (Denton and Fergus 2018), and digits that turn, change their size and their brightness (MovingMNIST++,
+    Shi et al. 2017: three digits, rotation=30, scale=1.1, illumination=0.6).
+
     Paths are computed in float64 on the CPU, frames are drawn in uint8 on the device asked for: a sequence
     is the same bit for bit on any device and in any batch. It changes with none of the other arguments but
     in the way they say: a longer sequence begins with the shorter one, and a third digit leaves the first
@@ -58,9 +63,20 @@ class MovingMNIST:
         speed: length of a step as a fraction of the free travel, per frame. Default: 0.1, which is 3.6
             pixels per frame for digits of 28 pixels on frames of 64.
         length: frames per sequence. Default: 20.
+        overlay: what shows where digits overlap: "max", the brighter pixel (default), or "add", their sum,
+            255 at most.
+        bounce: "clamp" (default) stops a digit at the wall for the rest of the step; "reflect" spends the
+            rest on the way back.
+        rotation: each digit turns at its own rate, uniform in plus or minus so many degrees per frame.
+            Default: 0.
+        scale: the size of each digit swings between so many times its own and the reciprocal, once in 10 to
+            30 frames. 1 to 4. Default: 1. What is beyond the frame is cut off.
+        illumination: the brightness of each digit swings between this share and all of it, alike. 0 to 1.
+            Default: 1.
 
     Attributes:
         value_range: (0.0, 255.0), the pixel values that 0 and 1 stand for.
+        unit: "", pixel values have none.
 
     Raises:
         ValueError: an argument of the wrong type, shape or range.
@@ -72,6 +88,7 @@ class MovingMNIST:
     """
 
     value_range = (0.0, 255.0)
+    unit = ""
 
     def __init__(
         self,
@@ -83,6 +100,11 @@ class MovingMNIST:
         image_size: int = 64,
         speed: float = 0.1,
         length: int = 20,
+        overlay: str = "max",
+        bounce: str = "clamp",
+        rotation: float = 0.0,
+        scale: float = 1.0,
+        illumination: float = 1.0,
     ) -> None:
         if digits.dtype != torch.uint8 or digits.ndim != 3 or 0 in digits.shape:
             raise ValueError(
@@ -99,6 +121,19 @@ class MovingMNIST:
             )
         if not (speed >= 0 and math.isfinite(speed)):
             raise ValueError(f"speed is {speed}; it needs 0 or more travels per frame (0.1, say)")
+        for name, value, known in (
+            ("overlay", overlay, ("max", "add")),
+            ("bounce", bounce, ("clamp", "reflect")),
+        ):
+            if value not in known:
+                raise ValueError(f"{name} is {value!r}; it needs {' or '.join(map(repr, known))}")
+        for name, value, low, high in (
+            ("rotation", rotation, 0, 180),
+            ("scale", scale, 1, 4),
+            ("illumination", illumination, 0, 1),
+        ):
+            if not low <= value <= high:
+                raise ValueError(f"{name} is {value}; it needs {low} to {high}")
         self.digits = digits.cpu()
         self.sequences = sequences
         self.seed = seed
@@ -106,6 +141,11 @@ class MovingMNIST:
         self.image_size = image_size
         self.speed = speed
         self.length = length
+        self.overlay = overlay
+        self.bounce = bounce
+        self.rotation = rotation
+        self.scale = scale
+        self.illumination = illumination
 
     def __len__(self) -> int:
         """The number of sequences."""
@@ -133,8 +173,21 @@ class MovingMNIST:
         self, indices: torch.Tensor | Sequence[int], device: torch.device | str = "cpu"
     ) -> torch.Tensor:
         """Return what `batch` returns as bytes: uint8 of shape (B, T, H, W)."""
-        images, corners = self._plan(check_indices(indices, self.sequences))
-        return self._draw(self.digits[images].to(device), corners)
+        numbers = check_indices(indices, self.sequences)
+        choice, corners = self._plan(numbers)
+        images = self.digits[choice]  # (B, D, h, w)
+        changes = {"rotation": self.rotation, "scale": self.scale, "illumination": self.illumination}
+        if changes == {"rotation": 0, "scale": 1, "illumination": 1}:
+            return self._draw(images.to(device), corners, self.image_size)
+        draws = uniform(self.seed, numbers, _CHANGES, draws=DRAWS * self.num_digits)
+        draws = rearrange(draws, "b (d n) -> b d n", n=DRAWS)
+        looks = rearrange(changed(images, draws, self.length, **changes), "b t d h w -> (b t) d h w")
+        # Each look is drawn for one frame, larger than the frame by as much as a digit may grow beyond it.
+        margin = (looks.shape[2] - images.shape[2]) // 2
+        size = self.image_size + 2 * margin
+        frames = self._draw(looks.to(device), rearrange(corners, "yx d b t -> yx d (b t) 1"), size)
+        frames = frames[..., margin : size - margin, margin : size - margin]
+        return rearrange(frames, "(b t) 1 h w -> b t h w", b=len(numbers)).contiguous()
 
     def _plan(self, numbers: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Which images fly, and where.
@@ -156,17 +209,21 @@ class MovingMNIST:
         path = []
         for _ in range(self.length):
             free = point + velocity
-            point = free.clamp(0, 1)
-            velocity = torch.where(point == free, velocity, -velocity)
+            if self.bounce == "clamp":
+                point = free.clamp(0, 1)
+                velocity = torch.where(point == free, velocity, -velocity)
+            else:  # the way unfolded: back at the start after two travels, on the way back in each second
+                folded = free - 2 * (free / 2).floor()
+                point = torch.where(folded <= 1, folded, 2 - folded)
+                velocity = torch.where(folded <= 1, velocity, -velocity)
             path.append(point)
         travel = self.image_size - torch.tensor(self.digits.shape[1:])  # (2,)
         corners = rearrange((torch.stack(path) * travel).to(torch.int64), "t b d yx -> yx d b t")
         return images, corners
 
-    def _draw(self, images: torch.Tensor, corners: torch.Tensor) -> torch.Tensor:
-        """Draw images (B, D, h, w) with their corners at (2, D, B, T) on frames, uint8 (B, T, H, W)."""
+    def _draw(self, images: torch.Tensor, corners: torch.Tensor, size: int) -> torch.Tensor:
+        """Draw images (B, D, h, w) with corners at (2, D, B, T) on frames, uint8 (B, T, size, size)."""
         batch, digits, height, width = images.shape
-        size = self.image_size
         down, right = size - height, size - width
         # An image widened to the frame's width and unrolled moves down by r rows and right by c columns when
         # it moves by r W + c pixels: what leaves a row on the right is empty. So each frame of a digit is one
@@ -179,7 +236,13 @@ class MovingMNIST:
         row, column = corners
         starts = rearrange(strip + room - (row * size + column), "d b t -> d (b t)").to(images.device)
         layers = (stretches.index_select(0, start) for start in starts)  # D times (B T, H W)
-        return rearrange(reduce(torch.maximum, layers), "(b t) (h w) -> b t h w", b=batch, h=size)
+        combine = torch.maximum if self.overlay == "max" else _added
+        return rearrange(reduce(combine, layers), "(b t) (h w) -> b t h w", b=batch, h=size)
+
+
+def _added(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """Return the sum of bytes, 255 at most."""
+    return one + torch.minimum(other, 255 - one)
 
 
 def moving_mnist(
@@ -193,6 +256,11 @@ def moving_mnist(
     image_size: int = 64,
     speed: float = 0.1,
     length: int = 20,
+    overlay: str = "max",
+    bounce: str = "clamp",
+    rotation: float = 0.0,
+    scale: float = 1.0,
+    illumination: float = 1.0,
 ) -> MovingMNIST:
     """Return Moving MNIST of the digits of one split: a stream to train on, or a fixed set to score on.
 
@@ -207,6 +275,11 @@ def moving_mnist(
         image_size: pixels. Default: 64.
         speed: travels per frame. Default: 0.1.
         length: frames per sequence. Default: 20.
+        overlay: "max" or "add". Default: "max".
+        bounce: "clamp" or "reflect". Default: "clamp".
+        rotation: degrees per frame. Default: 0.
+        scale: times the size. Default: 1.
+        illumination: share of the brightness. Default: 1.
 
     Raises:
         ValueError: an unknown source or split, or an argument that `MovingMNIST` refuses.
@@ -220,4 +293,9 @@ def moving_mnist(
         image_size=image_size,
         speed=speed,
         length=length,
+        overlay=overlay,
+        bounce=bounce,
+        rotation=rotation,
+        scale=scale,
+        illumination=illumination,
     )

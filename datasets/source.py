@@ -20,6 +20,9 @@ class Source(Protocol):
     value_range: tuple[float, float]
     """The physical values that 0 and 1 stand for, such as (0.0, 255.0) for 8-bit pixels."""
 
+    unit: str
+    """Of the physical values, such as "mm/h"; "" where they have none."""
+
     def __len__(self) -> int:
         """The number of sequences."""
         ...

@@ -9,15 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from convlstm import pretrained, report, training, video
+from convlstm import pretrained, report, training
 from convlstm.evaluation.evaluating import evaluate
 from convlstm.evaluation.protocols import PROTOCOLS
 from convlstm.evaluation.results import Evaluation
 from convlstm.evaluation.tables import format_evaluation
 from convlstm.files import write_json
 from convlstm.settings import versions
+from convlstm.video.command import add_clips, source_from
+from convlstm.video.sources import ClipSource
 
 
 def add_command(commands: Any) -> None:
@@ -32,7 +34,7 @@ def add_command(commands: Any) -> None:
         "checkpoint",
         help="a run of train.py or another checkpoint directory, a name with shipped weights, hf://OWNER/NAME",
     )
-    command.add_argument("clips", type=Path, help="a .npy array of clips, or a GIF; see also --layout")
+    add_clips(command, physical=True)
     command.add_argument("--context", type=int, default=10, help="frames given (default: %(default)s)")
     command.add_argument("--horizon", type=int, default=10, help="frames forecast (default: %(default)s)")
     command.add_argument("--sequences", type=int, help="clips, from the first on (default: all)")
@@ -57,9 +59,6 @@ def add_command(commands: Any) -> None:
     command.add_argument(
         "--report", type=Path, metavar="FILE", help="write a page there: tables, curves and rollouts"
     )
-    command.add_argument(
-        "--layout", help="axes of an array, such as NTHW or TNHW (default: guessed from its shape)"
-    )
     command.add_argument("--device", default="auto", help="cuda, mps or cpu (default: the first there is)")
     command.set_defaults(run=_evaluate)
 
@@ -74,7 +73,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     model = pretrained.from_pretrained(options.checkpoint, device=device)
     folder = Path(options.checkpoint)  # or a name
     made = report.read_run(folder) if options.report and folder.is_dir() else None
-    clips = _read(options)
+    clips = _read(options, model)
     evaluation = run(options, model, clips, device)
     print(format_evaluation(evaluation))
     best = evaluation.examples
@@ -106,21 +105,13 @@ def _check_outputs(options: argparse.Namespace) -> None:
         taken[path.resolve()] = f"that is the file of --{name}"
 
 
-def _read(options: argparse.Namespace) -> Tensor:
-    """Read the clips (N, T, C, H, W)."""
-    layout = video.guess_layout(options.clips) if options.layout is None else options.layout
-    clips = video.read_clips(options.clips, layout, first=options.sequences)  # (N, T, C, H, W)
-    if clips.shape[1] < options.context + options.horizon:
-        guessed = layout is not None and options.layout is None
-        other = f", or another --layout: its axes were taken for {layout}" if guessed else ""
-        raise ValueError(
-            f"{options.clips} has {clips.shape[1]} frames a clip; --context {options.context} and --horizon "
-            f"{options.horizon} need {options.context + options.horizon} or more{other}"
-        )
-    return torch.from_numpy(clips)
+def _read(options: argparse.Namespace, model: nn.Module) -> ClipSource:
+    """Return the clips as the model takes them, read as they are asked for."""
+    channels = getattr(getattr(model, "config", None), "channels", None)
+    return source_from(options, channels if channels in (1, 3) else None, options.context + options.horizon)
 
 
-def run(options: argparse.Namespace, model: nn.Module, clips: Tensor, device: torch.device) -> Evaluation:
+def run(options: argparse.Namespace, model: nn.Module, clips: ClipSource, device: torch.device) -> Evaluation:
     """Evaluate as the command line says, with a progress bar on stderr."""
     with _progress(options.sequences or len(clips)) as progress:
         evaluation = evaluate(

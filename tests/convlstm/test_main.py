@@ -99,7 +99,7 @@ def test_a_gif_is_read_as_clips() -> None:
         (["run", "clips.npy", "--context", "0"], "--context is 0; it needs 1 or more"),
         (["run", "clips.npy", "--context", "15"], "clips.npy has 14 frames a clip; --context 15 needs"),
         (["run", "clips.npy", "--fps", "0"], "fps is 0.0"),
-        (["run", "clips.npy", "-o", "out.mp4"], "out.mp4 does not end in .gif"),
+        (["run", "clips.npy", "-o", "out.avi"], "out.avi does not end in .gif or .mp4"),
         (["run", "clips.npy", "-o", "nowhere/out.gif"], "nowhere is no directory"),
         (["nowhere", "clips.npy"], "nowhere is no checkpoint"),
         (["layer", "clips.npy"], "model is a ConvLSTM layer, which forecasts no frames"),

