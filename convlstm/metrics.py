@@ -157,7 +157,7 @@ def contingency(prediction: Tensor, target: Tensor, thresholds: Sequence[float])
         ValueError: shapes that differ, or that are not (B, T, C, H, W).
     """
     prediction, target = comparable(prediction, target)
-    counts = [contingency_of(reaching(prediction, t), reaching(target, t)) for t in thresholds]
+    counts = [contingency_of(reaching(prediction, t), *observed(target, t)) for t in thresholds]
     if not counts:
         empty = prediction.new_zeros(0, *prediction.shape[:2])
         return Contingency(empty, empty, empty)
@@ -169,14 +169,16 @@ def reaching(frames: Tensor, threshold: float) -> Tensor:
     return (frames >= threshold - ROUNDING).to(frames.dtype)
 
 
-def contingency_of(forecast: Tensor, observed: Tensor) -> Contingency:
-    """Return the counts, (B, T) each, from what `reaching` made of two comparable clips."""
+def observed(target: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
+    """Return what `contingency_of` needs of the target, once for all predictions of it."""
+    reached = reaching(target, threshold)
+    return reached, reduce(reached, "b t c h w -> b t", "sum")
+
+
+def contingency_of(forecast: Tensor, observed: Tensor, count: Tensor) -> Contingency:
+    """Return the counts, (B, T) each, of `reaching` of a prediction and `observed` of its target."""
     hits = torch.einsum("btchw,btchw->bt", forecast, observed)
-    return Contingency(
-        hits,
-        reduce(observed, "b t c h w -> b t", "sum") - hits,
-        reduce(forecast, "b t c h w -> b t", "sum") - hits,
-    )
+    return Contingency(hits, count - hits, reduce(forecast, "b t c h w -> b t", "sum") - hits)
 
 
 def ssim(prediction: Tensor, target: Tensor, data_range: float = 1.0) -> Tensor:

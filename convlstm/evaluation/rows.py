@@ -18,6 +18,7 @@ from convlstm.metrics import (
     comparable,
     contingency_of,
     cross_entropy,
+    observed,
     psnr_of,
     reaching,
     ssim_of,
@@ -134,10 +135,10 @@ def _score(
     frames = [rearrange(clips, "b t c h w -> (b t) 1 c h w") for clips in (target, *forecasts.values())]
     values = CACHED * torch.get_num_threads() if target.device.type == "cpu" else BUSY
     pieces: dict[str, list[Tensor]] = {name: [] for name in forecasts}
-    for observed, *forecast in zip(
+    for target_frames, *forecast in zip(
         *(f.split(max(values // target[0, 0].numel(), 1)) for f in frames), strict=True
     ):
-        truth = _Truth(observed, thresholds)
+        truth = _Truth(target_frames, thresholds)
         for name, piece in zip(forecasts, forecast, strict=True):
             pieces[name].append(truth.score(piece, probability=name in probabilities))
     B = len(target)
@@ -153,7 +154,7 @@ class _Truth:
         self.windows = window_sums(self.clipped)
         # Counts of a frame are exact in float32 if it has no more values than that has whole numbers.
         self.counted = torch.float32 if target[0].numel() <= 2**24 else self.target.dtype
-        self.reached = [(t, reaching(target.to(self.counted), t)) for t in thresholds]
+        self.reached = [(t, *observed(target.to(self.counted), t)) for t in thresholds]
 
     def score(self, prediction: Tensor, probability: bool) -> Tensor:
         """Return (M + 3 K, n, 1) of predictions of these frames, in the order of `Rows`."""
@@ -171,7 +172,7 @@ class _Truth:
         metrics.append(psnr_of(metrics[2] / target[0].numel()))
         if probability:
             metrics.append(cross_entropy(prediction, target))
-        tables = [contingency_of(reaching(counted, t), reached) for t, reached in self.reached]
+        tables = [contingency_of(reaching(counted, t), *reached) for t, *reached in self.reached]
         counts = [count for kind in zip(*tables, strict=True) for count in kind]
         return torch.stack([*metrics, *(count.to(target.dtype) for count in counts)])
 
