@@ -76,8 +76,8 @@ def measure(
         progress: called after each batch with its number of sequences, such as `tqdm(...).update`.
 
     Raises:
-        ValueError: an argument out of its bounds, no predictor, sequences that are too short, or a forecast
-            whose shape is not that of the frames to come.
+        ValueError: an argument out of its bounds, no predictor, sequences that are too short or of
+            different frame sizes, or a forecast whose shape is not that of the frames to come.
     """
     context, horizon = positive("context", context), positive("horizon", horizon)
     batch_size = positive("batch_size", batch_size)
@@ -102,6 +102,11 @@ def measure(
             )
         seen, target = clips[:, :context], clips[:, context : context + horizon]
         C, H, W = target.shape[2:]
+        if start and frame != (C, H, W):
+            raise ValueError(
+                f"source gives frames of (C, H, W) = {(C, H, W)} after such of {frame}; sums over frames of "
+                "different sizes cannot be compared, all need one"
+            )
         frame = C, H, W
         forecasts: dict[str, Tensor] = {}
         for name, predict in predictors.items():

@@ -3,7 +3,7 @@
 Letters: B batch, N clips, T time, C channels, H W pixels.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,8 @@ from convlstm.video.reading import ARRAYS, find_clips, is_array, kind_of, open_c
 from convlstm.video.values import stored_values, unit_range
 
 __all__ = ["ClipSource"]
+
+NAMED = 5  # files that a report names; the others are counted
 
 
 class ClipSource:
@@ -32,15 +34,21 @@ class ClipSource:
         stored: two stored values or None.
         value_range: the physical values that 0 and 1 stand for; floats are taken for such. Default: (0, 1).
         unit: of the physical values, such as "mm/h". Default: "".
+        strict: whether a file in a folder that cannot be read, or is too short, is an error (default); else
+            it is left out. All are tried at once.
+        held_out: a folder or file, and the names of the clips in it that may be scored on (files by their
+            path in the folder, clips of an array by their number): others in it are left out. None (default)
+            for all.
 
     Attributes:
         layout: the axes that an array was read as; None for other files and for folders.
         value_range: as given.
         unit: as given.
+        report: what was left out, in words; "" if nothing was.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: see `read_clips`, some as clips are asked for; clips that are too short.
+        ValueError: see `read_clips`, some as clips are asked for; clips that are too short; none is left.
         ImportError: see `read_clips`.
     """
 
@@ -56,17 +64,42 @@ class ClipSource:
         stored: tuple[float, float] | None = None,
         value_range: tuple[float, float] = (0.0, 1.0),
         unit: str = "",
+        strict: bool = True,
+        held_out: tuple[Path, Collection[str]] | None = None,
     ):
         self.value_range, self.unit = value_range, unit
         self._length, self._channels, self._size, self._stored = length, channels, size, stored
         path = Path(path)
         kind = kind_of(path)
         self._clips: list[tuple[Path, ArrangedArray | None, int]] = []
-        for file in find_clips(path) if kind == "folder" else [path]:
-            array = open_clips(file, layout, variable) if kind in ARRAYS or is_array(file) else None
-            if array is not None:
-                self._check_length(file, array.shape[1], f", read as {array.layout}")
+        unfit: list[str] = []
+        files = find_clips(path) if kind == "folder" else [path]
+        for file in files:
+            try:
+                array = open_clips(file, layout, variable) if kind in ARRAYS or is_array(file) else None
+                if array is not None:
+                    self._check_length(file, array.shape[1], f", read as {array.layout}")
+                if kind == "folder":
+                    self._read(file, array, 0)
+            except (ValueError, OSError) as error:
+                if strict or kind != "folder":
+                    raise
+                unfit.append(str(error))
+                continue
             self._clips += [(file, array, n) for n in range(1 if array is None else array.shape[0])]
+        found = len(self._clips)
+        if held_out is not None:
+            self._clips = [clip for clip in self._clips if _may_be_scored(clip[0], clip[2], *held_out)]
+        parts = []
+        if unfit:
+            parts.append(
+                f"{len(unfit)} of {len(files)} files cannot be used and are left out: {_some(unfit)}"
+            )
+        if seen := found - len(self._clips):
+            parts.append(f"{seen} of {found} clips were trained or validated on and are left out")
+        self.report = "; ".join(parts)
+        if not self._clips:
+            raise ValueError(f"{path} has no clip that can be used: {self.report}")
         self.layout = self._clips[0][1].layout if kind in ARRAYS and self._clips[0][1] else None
 
     def __len__(self) -> int:
@@ -101,3 +134,16 @@ class ClipSource:
             raise ValueError(
                 f"{path} has {frames} frames a clip{read_as}; it needs {self._length} or more{layout}"
             )
+
+
+def _may_be_scored(file: Path, number: int, root: Path, names: Collection[str]) -> bool:
+    """Whether a clip is none of those at `root`, or one of the names."""
+    file, root = file.resolve(), root.resolve()
+    if not file.is_relative_to(root):
+        return True
+    return (str(number) if file == root else file.relative_to(root).as_posix()) in names
+
+
+def _some(items: list[str]) -> str:
+    more = f" and {len(items) - NAMED} more" if len(items) > NAMED else ""
+    return "; ".join(items[:NAMED]) + more

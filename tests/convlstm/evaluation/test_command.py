@@ -86,7 +86,7 @@ def test_without_tqdm_a_line_counts(
         (["run", "clips.npy", "--batch-size", "-1"], "--batch-size is -1; it needs 1 or more"),
         (
             ["run", "clips.npy"],
-            "clips.npy has 14 frames a clip; --context 10 and --horizon 10 need 20 or more, or",
+            "clips.npy has 14 frames a clip, read as TNHW; it needs 20 or more, or another layout",
         ),
         (["run", "clips.npy", "--horizon", "2", "--sequences", "5"], "sequences is 5; the source has 4"),
         (

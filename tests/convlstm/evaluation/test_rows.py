@@ -28,6 +28,19 @@ def test_no_prediction_outlives_its_batch():
     assert most <= 1  # the batch before, at most
 
 
+def test_frames_of_different_sizes_are_not_averaged():
+    class Mixed:
+        def __len__(self) -> int:
+            return 4
+
+        def batch(self, indices, device="cpu"):
+            side = 8 if indices[0] < 2 else 9
+            return torch.rand(len(indices), 3, 1, side, 8)
+
+    with pytest.raises(ValueError, match=r"\(1, 9, 8\) after such of \(1, 8, 8\)"):
+        measure({"copy": copy_last}, Mixed(), 2, 1, batch_size=2)
+
+
 def test_memory_grows_by_rows_alone():
     def held(sequences: int) -> int:
         """Return the bytes that all tensors take when the last batch is done."""
