@@ -127,6 +127,8 @@ class DataConfig:
         source = self._open_clips(self.clips, split, length, channels)
         if train and isinstance(source, VideoFolder) and source.report:
             print(f"{self.clips}: {source.report}")
+        if train and isinstance(source, ArrayClips) and self.layout is None:
+            print(f"{self.clips}: read as {source.layout}; if its axes are others, give --data.layout")
         # The sets to score on are shuffled, too, so that their first sequences are of many clips.
         return Shuffled(source, seed if train else 0, epochs=None if train else 1)
 

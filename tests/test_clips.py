@@ -155,10 +155,11 @@ def test_a_run_whose_clips_have_changed_is_not_resumed_nor_scored(gifs: Path) ->
             train.main(train.parse([option, str(path), "--device", "cpu"]))
 
 
-def test_colour_and_an_array_of_clips() -> None:
+def test_colour_and_an_array_of_clips(capsys: pytest.CaptureFixture[str]) -> None:
     np.save("clips.npy", RANDOM.integers(0, 256, (5, 9, 3, 12, 16), dtype=np.uint8))  # (N, T, C, H, W)
     path = run("--data.clips clips.npy --data.size 12 16 --context 3 --horizon 3 --model.channels 3")
     assert read_config(path)["training"]["data"]["clips"] == "clips.npy"
+    assert "clips.npy: read as NTCHW; if its axes" in capsys.readouterr().out
     [number] = map(int, read_config(path)["test_clips"]["names"])
     command = ["evaluate", "runs/NAME", "clips.npy", "--context", "3", "--horizon", "2"]
     assert main([*command, "--json", "scores.json"]) == 0

@@ -83,11 +83,12 @@ def _evaluate(options: argparse.Namespace) -> None:
         write_json(options.json, evaluation.to_dict())
         print(f"{options.json}: all numbers")
     if options.report:
+        further = clips.longer(options.context + report.FURTHER * options.horizon)
         report.write_report(
             options.report,
             evaluation,
             report.example_rollouts(evaluation, model, clips, device),
-            report.long_rollout(evaluation, model, clips, device),
+            report.long_rollout(evaluation, model, further, device),
             made,
         )
         print(f"{options.report}: the report, a page for any browser")
@@ -124,6 +125,9 @@ def _read(options: argparse.Namespace, model: nn.Module, config: Mapping[str, An
     held_out = (Path(kept["of"]), set(kept["names"])) if isinstance(kept, dict) else None
     length = options.context + options.horizon
     clips = source_from(options, channels if channels in (1, 3) else None, length, held_out)
+    if clips.layout and options.layout is None:
+        count = "1 clip" if len(clips) == 1 else f"{len(clips):,} clips"
+        print(f"{options.clips}: {count}, read as {clips.layout}; if its axes are others, give --layout.")
     if clips.report:
         print(f"{options.clips}: {clips.report}")
     return clips

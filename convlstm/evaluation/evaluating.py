@@ -21,6 +21,7 @@ from convlstm.evaluation.sources import (
     gives_probabilities,
     physical_range,
 )
+from convlstm.metrics import ROUNDING
 
 __all__ = ["evaluate"]
 
@@ -111,6 +112,11 @@ def _threshold(threshold: Any, value_range: tuple[float, float]) -> float:
         raise ValueError(
             f"thresholds has {threshold:g}, but values go from {low:g} to {high:g}; it needs numbers above "
             f"{low:g}, at most {high:g}"
+        )
+    if (threshold - low) / (high - low) <= ROUNDING:
+        raise ValueError(
+            f"thresholds has {threshold:g}, which is {low:g} but for {ROUNDING:g} of the range of values, "
+            f"{low:g} to {high:g}: every value would reach it; it needs higher ones, or a narrower range"
         )
     return threshold
 

@@ -4,6 +4,7 @@ Letters: B batch, N clips, T time, C channels, H W pixels.
 """
 
 from collections.abc import Collection, Sequence
+from copy import copy
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from convlstm.video.arrays import ArrangedArray
 from convlstm.video.fitting import fit
-from convlstm.video.reading import ARRAYS, find_clips, is_array, kind_of, open_clips, read_clips
+from convlstm.video.reading import ARRAYS, find_clips, is_array, kind_of, open_clips, read_clips, stream_clips
 from convlstm.video.values import stored_values, unit_range
 
 __all__ = ["ClipSource"]
@@ -69,9 +70,13 @@ class ClipSource:
     ):
         self.value_range, self.unit = value_range, unit
         self._length, self._channels, self._size, self._stored = length, channels, size, stored
+        self._most = length
         path = Path(path)
         kind = kind_of(path)
         self._clips: list[tuple[Path, ArrangedArray | None, int]] = []
+        elsewhere = kind not in ARRAYS and kind != "folder"
+        if elsewhere and (layout, variable) != (None, None):
+            stream_clips(path, layout, variable)  # raises: there is nothing of the kind to name
         unfit: list[str] = []
         files = find_clips(path) if kind == "folder" else [path]
         for file in files:
@@ -102,6 +107,12 @@ class ClipSource:
             raise ValueError(f"{path} has no clip that can be used: {self.report}")
         self.layout = self._clips[0][1].layout if kind in ARRAYS and self._clips[0][1] else None
 
+    def longer(self, most: int) -> "ClipSource":
+        """Return the same clips with so many frames where they have as many; asked for one at a time."""
+        source = copy(self)
+        source._most = max(most, self._length)
+        return source
+
     def __len__(self) -> int:
         """The number of clips."""
         return len(self._clips)
@@ -120,10 +131,14 @@ class ClipSource:
 
     def _read(self, path: Path, array: ArrangedArray | None, number: int) -> NDArray[np.float32]:
         if array is None:
-            fitting = {"channels": self._channels, "size": self._size, "stored": self._stored}
-            clip = read_clips(path, frames=self._length, **fitting)[0, : self._length]
+            stored = self._stored
+            if path.is_dir():  # of images, which may hold floats
+                _, stretches = stream_clips(path)
+                stored = stored_values(next(stretches).dtype, stored, self.value_range)
+            fitting = {"channels": self._channels, "size": self._size, "stored": stored}
+            clip = read_clips(path, frames=self._most, **fitting)[0, : self._most]
         else:
-            frames = fit(array.frames(number, slice(self._length)), self._size, self._channels)
+            frames = fit(array.frames(number, slice(self._most)), self._size, self._channels)
             clip = unit_range(path, frames, stored_values(frames.dtype, self._stored, self.value_range))
         self._check_length(path, len(clip))
         return clip

@@ -2,6 +2,7 @@
 
 import gc
 import weakref
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -33,7 +34,7 @@ def test_frames_of_different_sizes_are_not_averaged():
         def __len__(self) -> int:
             return 4
 
-        def batch(self, indices, device="cpu"):
+        def batch(self, indices: Sequence[int], device: torch.device | str, /) -> torch.Tensor:
             side = 8 if indices[0] < 2 else 9
             return torch.rand(len(indices), 3, 1, side, 8)
 

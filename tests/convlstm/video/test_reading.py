@@ -374,6 +374,28 @@ def test_a_source_reads_what_read_clips_reads_a_clip_at_a_time(tmp_path: Path) -
         ClipSource(tmp_path / "more", 5, **{**rain, "size": None}).batch([0, 2])
 
 
+def test_float_frames_are_physical_as_float_arrays_are(tmp_path: Path) -> None:
+    frames = np.full((4, 8, 6), 0.6, np.float32)  # light rain: as fractions, it would be a cloudburst
+    (tmp_path / "rain").mkdir()
+    for t in range(4):
+        Image.fromarray(frames[t]).save(tmp_path / "rain" / f"{t}.tif")
+    np.save(tmp_path / "rain.npy", frames)
+    batch = ClipSource(tmp_path, 4, value_range=(0, 60)).batch([0, 1])
+    np.testing.assert_allclose(batch, 0.01, rtol=1e-6)
+
+
+def test_a_source_of_longer_clips(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", RANDOM.integers(0, 256, (2, 9, 1, 8, 6), dtype=np.uint8))
+    source = ClipSource(tmp_path / "a.npy", 5)
+    assert [s.batch([1]).shape[1] for s in (source.longer(7), source.longer(20), source)] == [7, 9, 5]
+
+
+def test_a_mapped_array_is_scaled_without_a_warning(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.full((3, 16, 12), 51, np.uint8))
+    source = ClipSource(tmp_path / "a.npy", 3, size=(8, 6))
+    np.testing.assert_allclose(source.batch([0]), 0.2)
+
+
 def test_the_options_of_a_source(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.full((5, 2, 8, 6), 3000, np.uint16))
     parser = argparse.ArgumentParser()
