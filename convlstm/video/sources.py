@@ -74,20 +74,20 @@ class ClipSource:
         path = Path(path)
         kind = kind_of(path)
         self._clips: list[tuple[Path, ArrangedArray | None, int]] = []
-        elsewhere = kind not in ARRAYS and kind != "folder"
-        if elsewhere and (layout, variable) != (None, None):
+        files = find_clips(path) if path.is_dir() else [path]
+        folder = kind == "folder" or len(files) > 1  # images may lie beside other clips, such as a cover
+        if not folder and kind not in ARRAYS and (layout, variable) != (None, None):
             stream_clips(path, layout, variable)  # raises: there is nothing of the kind to name
         unfit: list[str] = []
-        files = find_clips(path) if kind == "folder" else [path]
         for file in files:
             try:
                 array = open_clips(file, layout, variable) if kind in ARRAYS or is_array(file) else None
                 if array is not None:
                     self._check_length(file, array.shape[1], f", read as {array.layout}")
-                if kind == "folder":
+                if folder:
                     self._read(file, array, 0)
             except (ValueError, OSError) as error:
-                if strict or kind != "folder":
+                if strict or not folder:
                     raise
                 unfit.append(str(error))
                 continue

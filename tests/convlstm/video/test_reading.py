@@ -384,6 +384,17 @@ def test_float_frames_are_physical_as_float_arrays_are(tmp_path: Path) -> None:
     np.testing.assert_allclose(batch, 0.01, rtol=1e-6)
 
 
+def test_an_image_beside_clips_does_not_hide_them(tmp_path: Path) -> None:
+    for n in range(2):
+        np.save(tmp_path / f"{n}.npy", np.zeros((4, 8, 6), np.uint8))
+    Image.new("L", (8, 6)).save(tmp_path / "cover.png")
+    source = ClipSource(tmp_path, 4, strict=False)
+    assert len(source) == 2
+    assert source.report.startswith("1 of 3 files cannot be used and are left out:")
+    with pytest.raises(ValueError, match="has 1 frames a clip; it needs 4 or more"):
+        ClipSource(tmp_path, 4)
+
+
 def test_a_source_of_longer_clips(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", RANDOM.integers(0, 256, (2, 9, 1, 8, 6), dtype=np.uint8))
     source = ClipSource(tmp_path / "a.npy", 5)
