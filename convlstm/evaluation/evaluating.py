@@ -67,7 +67,8 @@ def evaluate(
         `convlstm.evaluation.format_evaluation`.
 
     Raises:
-        TypeError: a model that cannot be called, or clips that are no array and no source.
+        TypeError: a model that cannot be called, a forecast that is no tensor, or clips that are no array
+            and no source.
         ValueError: an argument out of its bounds, sequences that are too short or out of [0, 1], or a
             forecast whose shape is not that of the frames to come.
     """

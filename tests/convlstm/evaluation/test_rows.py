@@ -29,6 +29,15 @@ def test_no_prediction_outlives_its_batch():
     assert most <= 1  # the batch before, at most
 
 
+def test_what_a_predictor_does_to_its_context_is_its_own_matter():
+    clips = torch.rand(3, 4, 1, 8, 8)
+    alone = evaluate(copy_last, clips, 3, 1).model["mse"].mean
+    found = evaluate(lambda context, horizon: context.zero_()[:, :horizon], clips, 3, 1)
+    assert found.baselines[0]["mse"].mean == alone
+    with pytest.raises(TypeError, match="gave a ndarray; it needs to give a tensor"):
+        evaluate(lambda context, horizon: context[:, :horizon].numpy(), clips, 3, 1)
+
+
 def test_frames_of_different_sizes_are_not_averaged():
     class Mixed:
         def __len__(self) -> int:
