@@ -20,7 +20,7 @@ import sys
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import nn
@@ -150,6 +150,7 @@ def main(config: Config) -> Path:
         stored = settings_of(Config, config.score)
         require_same(config, stored, "score", "device bfloat16 test_sequences data.digits data.root")
         config.data.require_unseen_by(stored.data)
+        noted_clips(config, config.score)
         test(config.score, config)
         return config.score
     resume = config.resume
@@ -165,7 +166,8 @@ def main(config: Config) -> Path:
 
     torch.manual_seed(config.seed)
     model = build(config.model).to(device)
-    notes = provenance(config) | (origin_of(resume) if resume else start_from(model, config.init_from))
+    notes = provenance(config) | noted_clips(config, resume)
+    notes |= origin_of(resume) if resume else start_from(model, config.init_from)
     frozen = freeze(model, config.freeze)
     ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay))
     averaged = cast(Forecaster, ema.module)
@@ -246,6 +248,12 @@ def make_source(config: Config, split: str, length: int | None = None) -> Source
     """Return the training stream ("train") or a fixed set ("val", "test") of a run's sequences."""
     length = length or config.context + config.horizon
     return config.data.open(split, seed=config.seed, length=length, channels=config.model.channels)
+
+
+def noted_clips(config: Config, run: Path | None) -> dict[str, Any]:
+    """Return the note of the clips kept for the test; raise ValueError if a run's own note names others."""
+    length, noted = config.context + config.horizon, read_config(run) if run else None
+    return config.data.test_clips(noted, length=length, channels=config.model.channels)
 
 
 def test(path: Path, config: Config) -> None:

@@ -36,6 +36,7 @@ class ArrayClips(Windows):
 
     Attributes:
         layout: the axes.
+        names: the numbers of the clips in the split.
         value_range: as given.
         unit: as given.
 
@@ -77,5 +78,5 @@ class ArrayClips(Windows):
                 f"a stride of {stride} need {self._span} or more, or another layout"
             )
         numbers = [str(n) for n in range(array.shape[0])]
-        kept = split_by_hash(numbers, split, fractions, f"clips in {name}, read as {self.layout}")
-        self._keep([(name, array, [int(n) for n in kept])])
+        self.names = split_by_hash(numbers, split, fractions, f"clips in {name}, read as {self.layout}")
+        self._keep([(name, array, [int(n) for n in self.names])])

@@ -5,6 +5,7 @@ the names, sizes and times of its images), and by what was done to its frames. T
 as long, at each start, as many take to be decoded. Letters: N clips, T time, C channels, H W pixels.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -13,6 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import numpy as np
@@ -25,6 +27,7 @@ VERSION = 1  # of what is kept; another one is decoded anew
 ENDS = 2**16  # bytes of a file's beginning and end that are hashed
 HEADER = 256  # bytes of a .npy file's header, which is written last
 WORKERS = min(8, os.cpu_count() or 1)
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # errors of the cache, not of the clip that met them
 OPEN = 128  # arrays that are kept mapped at a time; each takes a file descriptor
 
 
@@ -79,9 +82,10 @@ def decode(
 
     Raises:
         ValueError: with `strict`, what is wrong with the first file that cannot be read.
+        OSError: a cache that cannot be written.
         ImportError: a package is missing that the files need.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    _check_writable(folder)
     found: dict[str, CachedClips] = {}
     unreadable: dict[str, str] = {}
     with ThreadPoolExecutor(WORKERS) as pool:
@@ -91,6 +95,11 @@ def decode(
                 try:
                     found[tasks[task]] = task.result()
                 except (ValueError, OSError) as error:
+                    if isinstance(error, OSError) and error.errno in FULL:
+                        raise OSError(
+                            f"cache is {folder}, where nothing more can be written ({error.strerror}); it "
+                            "needs a folder with more room"
+                        ) from error
                     if strict:
                         raise
                     unreadable[tasks[task]] = str(error)
@@ -98,6 +107,17 @@ def decode(
             pool.shutdown(cancel_futures=True)
     names = [name for name in paths if name in found]
     return [found[name] for name in names], {name: unreadable[name] for name in paths if name in unreadable}
+
+
+def _check_writable(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OSError(
+            f"cache is {folder}, which cannot be written ({error.strerror}); it needs a folder of your own"
+        ) from error
 
 
 def _with_bar(tasks: Mapping[Future[CachedClips], str]) -> Iterable[Future[CachedClips]]:

@@ -1,6 +1,7 @@
 """What a training run is told about its data, and the sources that it gets."""
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -122,19 +123,56 @@ class DataConfig:
                 image_size=self.image_size,
                 length=length,
             )
+        train = split == "train"
+        source = self._open_clips(self.clips, split, length, channels)
+        if train and isinstance(source, VideoFolder) and source.report:
+            print(f"{self.clips}: {source.report}")
+        if train and isinstance(source, ArrayClips) and self.layout is None:
+            print(f"{self.clips}: read as {source.layout}; if its axes are others, give --data.layout")
+        # The sets to score on are shuffled, too, so that their first sequences are of many clips.
+        return Shuffled(source, seed if train else 0, epochs=None if train else 1)
+
+    def test_clips(
+        self, noted: Mapping[str, Any] | None = None, *, length: int, channels: int
+    ) -> dict[str, Any]:
+        """Return a note for a run's config.json of the clips that it keeps for its test.
+
+        Args:
+            noted: the config.json of the run if it is there already, which must keep the same ones: where
+                files have come or gone, what was trained on may now be part of the test.
+            length: frames per sequence.
+            channels: of the network, 1 or 3.
+
+        Returns:
+            {"test_clips": {"of": the folder or file, "names": as in `VideoFolder`}}; {} for Moving MNIST.
+
+        Raises:
+            ValueError: others than those noted.
+        """
+        if self.clips is None:
+            return {}
+        names = self._open_clips(self.clips, "test", length, channels).names
+        before = (noted or {}).get("test_clips", {}).get("names", names)
+        if names != before:
+            raise ValueError(
+                f"{self.clips} has changed since the run began, so that its test would be of other clips "
+                f"({_some(names)}, then {_some(before)}), some of which may have been trained on; it needs "
+                "the files that were there"
+            )
+        return {"test_clips": {"of": str(self.clips.resolve()), "names": names}}
+
+    def _open_clips(self, clips: Path, split: str, length: int, channels: int) -> VideoFolder | ArrayClips:
         options: dict[str, Any] = {"size": self.frame_size, "stride": self.stride, "channels": channels}
         options |= {"value_range": self.value_range, "stored": self.stored, "unit": self.unit}
         options |= {"layout": self.layout, "variable": self.variable, "length": length}
-        train = split == "train"
-        if train:
+        if split == "train":
             options["step"] = self.step
-        if self.clips.is_file():
-            source = ArrayClips(self.clips, split, **options)
-        else:
-            with warnings.catch_warnings():  # said once in a run, not for each of its sets
-                warnings.simplefilter("ignore", UserWarning)
-                source = VideoFolder(self.clips, split, cache=self.cache, strict=self.strict, **options)
-            if train and source.report:
-                print(f"{self.clips}: {source.report}")
-        # The sets to score on are shuffled, too, so that their first sequences are of many clips.
-        return Shuffled(source, seed if train else 0, epochs=None if train else 1)
+        if clips.is_file():
+            return ArrayClips(clips, split, **options)
+        with warnings.catch_warnings():  # said once in a run, not for each of its sets
+            warnings.simplefilter("ignore", UserWarning)
+            return VideoFolder(clips, split, cache=self.cache, strict=self.strict, **options)
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

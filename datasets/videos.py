@@ -55,6 +55,7 @@ class VideoFolder(Windows):
         FileNotFoundError: no such folder, or no clips in it.
         ValueError: no clip that can be used, too few to split, frames of different sizes and no size given,
             an argument out of its bounds; with `strict`, a file that cannot be read.
+        OSError: a cache that cannot be written.
         ImportError: films need PyAV, HDF5 h5py, a size torchvision, and it is not installed.
     """
 

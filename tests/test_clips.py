@@ -103,10 +103,71 @@ def test_radar_frames_in_mm_per_hour() -> None:
     assert len(iio.imread("nowcast.gif", index=None)) == 18
 
 
-def test_colour_and_an_array_of_clips() -> None:
+def test_radar_to_the_scores_of_a_nowcast_in_mm_per_hour(capsys: pytest.CaptureFixture[str]) -> None:
+    """The README's example: trained on events, scored in mm/h on those kept for the test."""
+    for n in range(10):
+        folder = Path("radar") / f"event{n}"
+        folder.mkdir(parents=True)
+        rain = np.rint(RANDOM.gamma(0.5, 400, (16, 32))).clip(0, 6000).astype(np.uint16)
+        for t in range(8):
+            Image.fromarray(rain[:, t : t + 16]).save(folder / f"{5 * t:04}.pgm")
+    physical = "--data.value-range 0 60 --data.stored 0 6000 --data.unit mm/h"
+    path = run(f"--data.clips radar --data.image-size 16 {physical} --context 4 --horizon 3")
+    kept = read_config(path)["test_clips"]
+    assert kept["of"] == str(Path("radar").resolve())
+    [held_out] = kept["names"]
+    thresholds = ["--thresholds", "0.5", "2", "5"]
+    command = ["--context", "4", "--horizon", "3", *thresholds, "--json", "scores.json"]
+    Path("radar/event10").mkdir()
+    (Path("radar/event10") / "0.pgm").write_bytes(b"P5 16 16 65535\n")
+    capsys.readouterr()
+    # The meaning of the values is known from the training, and what was trained on is left out.
+    assert main(["evaluate", "runs/NAME", "radar", *command, "--report", "report.html"]) == 0
+    out = capsys.readouterr().out
+    assert "Values as in training: stored 0 to 6000, value-range 0 to 60, unit mm/h." in out
+    assert "radar: 1 of 11 files cannot be used and are left out: radar/event10/0.pgm is a damaged" in out
+    assert "9 of 10 clips were trained or validated on and are left out" in out
+    assert "CSI at 0.5 mm/h" in out
+    frames = [np.asarray(Image.open(f)) for f in sorted((Path("radar") / held_out).iterdir())]
+    last, truth = (np.stack(part).astype(float) / 100 for part in ([frames[3]] * 3, frames[4:7]))
+    found = json.loads(Path("scores.json").read_text())
+    assert (found["sequences"], found["unit"], found["value_range"]) == (1, "mm/h", [0.0, 60.0])
+    copied = next(scores for scores in found["baselines"] if scores["name"] == "copy last frame")
+    for scores, threshold in zip(copied["thresholds"], (0.5, 2, 5), strict=True):
+        hits = ((last >= threshold) & (truth >= threshold)).sum()
+        either = ((last >= threshold) | (truth >= threshold)).sum()
+        assert (scores["threshold"], scores["hits"]) == (threshold, hits)
+        assert scores["csi"]["mean"] == pytest.approx(hits / either, abs=1e-12)
+    assert "mm/h" in Path("report.html").read_text()
+    # Where all that is asked for was trained on, there is nothing to report.
+    seen = next(f"radar/event{n}" for n in range(10) if f"event{n}" != held_out)
+    assert main(["evaluate", "runs/NAME", seen, *command]) == 2
+    assert "1 of 1 clips were trained or validated on" in capsys.readouterr().err
+    assert main(["evaluate", "runs/NAME", "radar", *command, "--strict"]) == 2
+    assert "event10/0.pgm is a damaged image" in capsys.readouterr().err
+
+
+def test_a_run_whose_clips_have_changed_is_not_resumed_nor_scored(gifs: Path) -> None:
+    path = run("--data.clips gifs --data.image-size 16")
+    os.remove(gifs / read_config(path)["test_clips"]["names"][0])
+    for option in ("--resume", "--score"):
+        with pytest.raises(ValueError, match="gifs has changed since the run began, so that its test"):
+            train.main(train.parse([option, str(path), "--device", "cpu"]))
+
+
+def test_colour_and_an_array_of_clips(capsys: pytest.CaptureFixture[str]) -> None:
     np.save("clips.npy", RANDOM.integers(0, 256, (5, 9, 3, 12, 16), dtype=np.uint8))  # (N, T, C, H, W)
     path = run("--data.clips clips.npy --data.size 12 16 --context 3 --horizon 3 --model.channels 3")
     assert read_config(path)["training"]["data"]["clips"] == "clips.npy"
+    assert "clips.npy: read as NTCHW; if its axes" in capsys.readouterr().out
+    [number] = map(int, read_config(path)["test_clips"]["names"])
+    command = ["evaluate", "runs/NAME", "clips.npy", "--context", "3", "--horizon", "2"]
+    assert main([*command, "--json", "scores.json"]) == 0
+    truth = np.load("clips.npy")[number].astype(float) / 255
+    [copied, *_] = json.loads(Path("scores.json").read_text())["baselines"]
+    assert copied["metrics"]["mse"]["mean"] == pytest.approx(
+        ((truth[3:5] - truth[2]) ** 2).sum() / 2, rel=1e-6
+    )
     assert main(["rollout", "runs/NAME", "clips.npy", "--context", "3", "-o", "out.gif"]) == 0
 
 

@@ -4,7 +4,7 @@ import argparse
 import contextlib
 import dataclasses
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from convlstm import pretrained, report, training
+from convlstm.checkpoint import read_config
 from convlstm.evaluation.evaluating import evaluate
 from convlstm.evaluation.protocols import PROTOCOLS
 from convlstm.evaluation.results import Evaluation
@@ -73,7 +74,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     model = pretrained.from_pretrained(options.checkpoint, device=device)
     folder = Path(options.checkpoint)  # or a name
     made = report.read_run(folder) if options.report and folder.is_dir() else None
-    clips = _read(options, model)
+    clips = _read(options, model, read_config(folder) if folder.is_dir() else {})
     evaluation = run(options, model, clips, device)
     print(format_evaluation(evaluation))
     best = evaluation.examples
@@ -82,11 +83,12 @@ def _evaluate(options: argparse.Namespace) -> None:
         write_json(options.json, evaluation.to_dict())
         print(f"{options.json}: all numbers")
     if options.report:
+        further = clips.longer(options.context + report.FURTHER * options.horizon)
         report.write_report(
             options.report,
             evaluation,
             report.example_rollouts(evaluation, model, clips, device),
-            report.long_rollout(evaluation, model, clips, device),
+            report.long_rollout(evaluation, model, further, device),
             made,
         )
         print(f"{options.report}: the report, a page for any browser")
@@ -105,10 +107,34 @@ def _check_outputs(options: argparse.Namespace) -> None:
         taken[path.resolve()] = f"that is the file of --{name}"
 
 
-def _read(options: argparse.Namespace, model: nn.Module) -> ClipSource:
-    """Return the clips as the model takes them, read as they are asked for."""
+def _read(options: argparse.Namespace, model: nn.Module, config: Mapping[str, Any]) -> ClipSource:
+    """Return the clips as the model takes them, less those that it was trained or validated on."""
     channels = getattr(getattr(model, "config", None), "channels", None)
-    return source_from(options, channels if channels in (1, 3) else None, options.context + options.horizon)
+    training = config.get("training")
+    data = training.get("data") if isinstance(training, dict) else None
+    if isinstance(data, dict) and data.get("clips"):
+        # In other units than those trained on, every number would be wrong, and none would look so.
+        taken = [name for name in ("stored", "value_range", "unit") if data.get(name)]
+        taken = [name for name in taken if getattr(options, name) is None]
+        for name in taken:
+            setattr(options, name, data[name])
+        if taken:
+            words = (f"{name.replace('_', '-')} {_words(data[name])}" for name in taken)
+            print(f"Values as in training: {', '.join(words)}.")
+    kept = config.get("test_clips")
+    held_out = (Path(kept["of"]), set(kept["names"])) if isinstance(kept, dict) else None
+    length = options.context + options.horizon
+    clips = source_from(options, channels if channels in (1, 3) else None, length, held_out)
+    if clips.layout and options.layout is None:
+        count = "1 clip" if len(clips) == 1 else f"{len(clips):,} clips"
+        print(f"{options.clips}: {count}, read as {clips.layout}; if its axes are others, give --layout.")
+    if clips.report:
+        print(f"{options.clips}: {clips.report}")
+    return clips
+
+
+def _words(value: Any) -> str:
+    return " to ".join(f"{end:g}" for end in value) if isinstance(value, list | tuple) else str(value)
 
 
 def run(options: argparse.Namespace, model: nn.Module, clips: ClipSource, device: torch.device) -> Evaluation:

@@ -21,6 +21,7 @@ from convlstm.evaluation.sources import (
     gives_probabilities,
     physical_range,
 )
+from convlstm.metrics import ROUNDING
 
 __all__ = ["evaluate"]
 
@@ -66,7 +67,8 @@ def evaluate(
         `convlstm.evaluation.format_evaluation`.
 
     Raises:
-        TypeError: a model that cannot be called, or clips that are no array and no source.
+        TypeError: a model that cannot be called, a forecast that is no tensor, or clips that are no array
+            and no source.
         ValueError: an argument out of its bounds, sequences that are too short or out of [0, 1], or a
             forecast whose shape is not that of the frames to come.
     """
@@ -111,6 +113,11 @@ def _threshold(threshold: Any, value_range: tuple[float, float]) -> float:
         raise ValueError(
             f"thresholds has {threshold:g}, but values go from {low:g} to {high:g}; it needs numbers above "
             f"{low:g}, at most {high:g}"
+        )
+    if (threshold - low) / (high - low) <= ROUNDING:
+        raise ValueError(
+            f"thresholds has {threshold:g}, which is {low:g} but for {ROUNDING:g} of the range of values, "
+            f"{low:g} to {high:g}: every value would reach it; it needs higher ones, or a narrower range"
         )
     return threshold
 

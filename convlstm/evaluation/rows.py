@@ -77,8 +77,9 @@ def measure(
         progress: called after each batch with its number of sequences, such as `tqdm(...).update`.
 
     Raises:
-        ValueError: an argument out of its bounds, no predictor, sequences that are too short, or a forecast
-            whose shape is not that of the frames to come.
+        TypeError: a forecast that is no tensor.
+        ValueError: an argument out of its bounds, no predictor, sequences that are too short or of
+            different frame sizes, or a forecast whose shape is not that of the frames to come.
     """
     context, horizon = positive("context", context), positive("horizon", horizon)
     batch_size = positive("batch_size", batch_size)
@@ -103,10 +104,20 @@ def measure(
             )
         seen, target = clips[:, :context], clips[:, context : context + horizon]
         C, H, W = target.shape[2:]
+        if start and frame != (C, H, W):
+            raise ValueError(
+                f"source gives frames of (C, H, W) = {(C, H, W)} after such of {frame}; sums over frames of "
+                "different sizes cannot be compared, all need one"
+            )
         frame = C, H, W
         forecasts: dict[str, Tensor] = {}
         for name, predict in predictors.items():
-            forecasts[name] = predict(seen, horizon)
+            forecasts[name] = predict(seen.clone(), horizon)  # its own, whatever it does to it
+            if not isinstance(forecasts[name], Tensor):
+                raise TypeError(
+                    f"predictor {name!r} gave a {type(forecasts[name]).__name__}; it needs to give a tensor "
+                    "(B, horizon, C, H, W)"
+                )
             if forecasts[name].shape != target.shape:
                 raise ValueError(
                     f"predictor {name!r} gave shape {tuple(forecasts[name].shape)}; the frames to come have "

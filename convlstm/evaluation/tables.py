@@ -31,7 +31,8 @@ def format_evaluation(evaluation: Evaluation) -> str:
 def _conventions(evaluation: Evaluation) -> str:
     one, protocol = evaluation.sequences == 1, evaluation.protocol
     count = "one sequence" if one else f"{evaluation.sequences:,} sequences"
-    words = [f"Protocol {protocol.name}: {count}, {evaluation.horizon} frames from {evaluation.context}."]
+    frames = "1 frame" if evaluation.horizon == 1 else f"{evaluation.horizon} frames"
+    words = [f"Protocol {protocol.name}: {count}, {frames} from {evaluation.context}."]
     words.append(f"Means {protocol.average}" + ("." if one else ", [95% bootstrap interval over sequences]."))
     words.append(protocol.note)
     if evaluation.model.thresholds:

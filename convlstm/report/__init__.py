@@ -1,11 +1,12 @@
 """An evaluation as one self-contained page that opens from disk: tables, curves, animated rollouts."""
 
-from convlstm.report.examples import example_rollouts, long_rollout
+from convlstm.report.examples import FURTHER, example_rollouts, long_rollout
 from convlstm.report.frames import Shown
 from convlstm.report.page import render_report, write_report
 from convlstm.report.run import Run, read_run
 
 __all__ = [
+    "FURTHER",
     "Run",
     "Shown",
     "example_rollouts",

@@ -69,7 +69,7 @@ def _arrays_of_hdf5(path: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
 
     def keep(name: str, item: object) -> None:
-        if isinstance(item, h5py.Dataset):
+        if isinstance(item, h5py.Dataset) and item.shape is not None:  # None: of an empty one
             found[name] = item
 
     h5py.File(path, "r").visititems(keep)  # the datasets keep it open

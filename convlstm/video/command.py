@@ -1,6 +1,7 @@
 """Clips on the command line: the options that say what they are and how they are read."""
 
 import argparse
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -41,11 +42,16 @@ def add_clips(command: argparse.ArgumentParser, *, physical: bool = False) -> No
             type=float,
             nargs=2,
             metavar=("LOW", "HIGH"),
-            default=(0.0, 1.0),
             help="physical values that 0 and 1 stand for, such as 0 60; floats are taken for such "
-            "(default: 0 1)",
+            "(default: 0 1; --stored, --value-range and --unit: those that the network was trained with)",
         )
-        command.add_argument("--unit", default="", help="of the physical values, such as mm/h")
+        command.add_argument("--unit", help="of the physical values, such as mm/h")
+        command.add_argument(
+            "--strict",
+            action="store_true",
+            help="stop at a file of a folder that cannot be read or is too short; otherwise it is named and "
+            "left out",
+        )
 
 
 def read_from(
@@ -82,13 +88,19 @@ def read_from(
     return clips, layout
 
 
-def source_from(options: argparse.Namespace, channels: int | None, length: int) -> ClipSource:
+def source_from(
+    options: argparse.Namespace,
+    channels: int | None,
+    length: int,
+    held_out: tuple[Path, Collection[str]] | None = None,
+) -> ClipSource:
     """Return the clips that the options of `add_clips` with units name, read as they are asked for.
 
     Args:
         options: as parsed.
         channels: of the model, 1 or 3, to which the frames are converted; None to leave them.
         length: frames of each clip.
+        held_out: see `ClipSource`.
 
     Raises:
         FileNotFoundError: no such file.
@@ -96,7 +108,7 @@ def source_from(options: argparse.Namespace, channels: int | None, length: int) 
         ImportError: see `read_clips`.
     """
     _check(options)
-    low, high = options.value_range
+    low, high = (0.0, 1.0) if options.value_range is None else options.value_range
     if not (low < high and np.isfinite(high - low)):
         raise ValueError(f"--value-range is {low:g} {high:g}; it needs two finite numbers, the lower first")
     return ClipSource(
@@ -108,7 +120,9 @@ def source_from(options: argparse.Namespace, channels: int | None, length: int) 
         size=_pair(options.size),
         stored=_pair(options.stored),
         value_range=(low, high),
-        unit=options.unit,
+        unit=options.unit or "",
+        strict=options.strict,
+        held_out=held_out,
     )
 
 

@@ -50,8 +50,7 @@ def _resized(frames: NDArray, size: tuple[int, int]) -> NDArray:
     height, width = frames.shape[2:]
     scale = max(size[0] / height, size[1] / width)
     scaled = [max(want, round(side * scale)) for want, side in zip(size, (height, width), strict=True)]
-    tensor = torch.from_numpy(
-        np.ascontiguousarray(frames if frames.dtype == np.uint8 else frames.astype(np.float32))
-    )
+    # A copy in any case: torch warns of memory that it may not write to, such as a mapped file's.
+    tensor = torch.from_numpy(np.array(frames, np.uint8 if frames.dtype == np.uint8 else np.float32))
     tensor = F.resize(tensor, scaled, antialias=True)
     return F.center_crop(tensor, list(size)).numpy()

@@ -1,5 +1,6 @@
 """One's own clips: windows, splits by file, the cache, and files that cannot be used, named and counted."""
 
+import errno
 import os
 import re
 from pathlib import Path
@@ -169,6 +170,22 @@ def spoil(root: Path) -> dict[str, str]:
         "holes.npy": "no numbers (nan)",
         "frames": "frame 3 is 8 x 7 pixels, the first 8 x 6",
     }
+
+
+def test_a_cache_that_cannot_be_written_is_no_fault_of_the_clips(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "file", tmp_path / "file" / "cache"):
+        with pytest.raises(OSError, match=rf"cache is {folder}, which cannot be written"):
+            VideoFolder(root, length=4, size=16, cache=folder)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(cache_module, "write_atomically", full)
+    with pytest.raises(OSError, match="where nothing more can be written"):
+        VideoFolder(root, length=4, size=16, cache=tmp_path / "empty")
 
 
 def test_files_that_cannot_be_read_are_named_and_counted(root: Path, options: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 import gc
 import weakref
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -26,6 +27,28 @@ def test_no_prediction_outlives_its_batch():
     evaluate(predict, torch.rand(12, 4, 1, 8, 8), 2, 2, batch_size=1, thresholds=(0.5,))
     assert len(alive) == 12
     assert most <= 1  # the batch before, at most
+
+
+def test_what_a_predictor_does_to_its_context_is_its_own_matter():
+    clips = torch.rand(3, 4, 1, 8, 8)
+    alone = evaluate(copy_last, clips, 3, 1).model["mse"].mean
+    found = evaluate(lambda context, horizon: context.zero_()[:, :horizon], clips, 3, 1)
+    assert found.baselines[0]["mse"].mean == alone
+    with pytest.raises(TypeError, match="gave a ndarray; it needs to give a tensor"):
+        evaluate(lambda context, horizon: context[:, :horizon].numpy(), clips, 3, 1)
+
+
+def test_frames_of_different_sizes_are_not_averaged():
+    class Mixed:
+        def __len__(self) -> int:
+            return 4
+
+        def batch(self, indices: Sequence[int], device: torch.device | str, /) -> torch.Tensor:
+            side = 8 if indices[0] < 2 else 9
+            return torch.rand(len(indices), 3, 1, side, 8)
+
+    with pytest.raises(ValueError, match=r"\(1, 9, 8\) after such of \(1, 8, 8\)"):
+        measure({"copy": copy_last}, Mixed(), 2, 1, batch_size=2)
 
 
 def test_memory_grows_by_rows_alone():

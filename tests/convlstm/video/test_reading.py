@@ -192,6 +192,61 @@ def test_folders_that_are_no_clip(tmp_path: Path, images: dict, message: str) ->
         read_clips(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "header", [b"P2 5 4 # of rain\n6000\n", b"P5\n# mm/h\n5 # across\n4\n6000\n", b"P2\n#\n5 4\n6000 "]
+)
+def test_every_kind_of_pgm_keeps_its_values(tmp_path: Path, header: bytes) -> None:
+    values = RANDOM.integers(0, 6001, (4, 5))
+    plain = b"\n".join(b" ".join(b"%d" % v for v in row) for row in values.tolist()) + b"# end\n"
+    body = plain if header.startswith(b"P2") else values.astype(">u2").tobytes()
+    (tmp_path / "0.pgm").write_bytes(header + body)
+    np.testing.assert_allclose(read_clips(tmp_path, stored=(0, 6000))[0, 0, 0], values / 6000, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"P5 2 2 0\n" + bytes(4), "of 0 to 0; it needs"),
+        (b"P5 2 2 70000\n" + bytes(16), "of 0 to 70000; it needs"),
+        (b"P5 0 2 255\n", "2 x 0 pixels"),
+        (b"P5 2 2 255\n" + bytes(3), "0.pgm is a damaged image"),
+        (b"P2 2 2 255\n1 2 3", r"0.pgm is a damaged image \(3 values of 4\)"),
+        (b"P2 2 2 255\n1 2 3 x", "0.pgm is a damaged image"),
+        (b"P2 2 1 255\n1 300", r"0.pgm is a damaged image \(values from 1 to 300\)"),
+    ],
+)
+def test_a_pgm_that_is_none(tmp_path: Path, data: bytes, message: str) -> None:
+    (tmp_path / "0.pgm").write_bytes(data)
+    with pytest.raises(ValueError, match=message):
+        read_clips(tmp_path)
+
+
+@pytest.mark.parametrize("suffix", [".tif", ".png"])
+def test_an_image_of_several_pages_is_no_frame(tmp_path: Path, suffix: str) -> None:
+    pages = [Image.fromarray(RANDOM.integers(0, 256, (8, 8), dtype=np.uint8)) for _ in range(3)]
+    pages[0].save(tmp_path / f"0{suffix}", save_all=True, append_images=pages[1:])
+    with pytest.raises(ValueError, match=f"0{suffix} has 3 pages; it needs one"):
+        read_clips(tmp_path)
+
+
+def test_no_frame_is_missed_or_read_twice(tmp_path: Path) -> None:
+    for name in ("0.png", "0.pgm"):
+        Image.new("L", (8, 8)).save(tmp_path / name)
+    with pytest.raises(ValueError, match=r"has 0.pgm and 0.png, two files for one frame"):
+        read_clips(tmp_path)
+    (tmp_path / "0.pgm").unlink()
+    (tmp_path / "1.png").symlink_to("nowhere.png")
+    with pytest.raises(ValueError, match=r"1.png is a damaged image"):
+        read_clips(tmp_path)
+
+
+def test_an_hdf5_variable_without_a_shape_is_passed_over(tmp_path: Path) -> None:
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["nothing"], file["rain"] = h5py.Empty("f4"), np.ones((4, 8, 6), np.uint8)
+    assert read_clips(tmp_path / "a.h5").shape == (1, 4, 1, 8, 6)
+
+
 def test_an_opaque_alpha_channel_is_left_out(tmp_path: Path) -> None:
     Image.new("RGBA", (6, 5), (255, 0, 0, 255)).save(tmp_path / "0.png")
     np.testing.assert_array_equal(read_clips(tmp_path)[0, 0, :, 0, 0], [1, 0, 0])
@@ -317,6 +372,39 @@ def test_a_source_reads_what_read_clips_reads_a_clip_at_a_time(tmp_path: Path) -
     np.save(tmp_path / "more" / "a.npy", np.full((9, 8, 6), 30, np.float32))
     with pytest.raises(ValueError, match=r"clips that go together need one size"):
         ClipSource(tmp_path / "more", 5, **{**rain, "size": None}).batch([0, 2])
+
+
+def test_float_frames_are_physical_as_float_arrays_are(tmp_path: Path) -> None:
+    frames = np.full((4, 8, 6), 0.6, np.float32)  # light rain: as fractions, it would be a cloudburst
+    (tmp_path / "rain").mkdir()
+    for t in range(4):
+        Image.fromarray(frames[t]).save(tmp_path / "rain" / f"{t}.tif")
+    np.save(tmp_path / "rain.npy", frames)
+    batch = ClipSource(tmp_path, 4, value_range=(0, 60)).batch([0, 1])
+    np.testing.assert_allclose(batch, 0.01, rtol=1e-6)
+
+
+def test_an_image_beside_clips_does_not_hide_them(tmp_path: Path) -> None:
+    for n in range(2):
+        np.save(tmp_path / f"{n}.npy", np.zeros((4, 8, 6), np.uint8))
+    Image.new("L", (8, 6)).save(tmp_path / "cover.png")
+    source = ClipSource(tmp_path, 4, strict=False)
+    assert len(source) == 2
+    assert source.report.startswith("1 of 3 files cannot be used and are left out:")
+    with pytest.raises(ValueError, match="has 1 frames a clip; it needs 4 or more"):
+        ClipSource(tmp_path, 4)
+
+
+def test_a_source_of_longer_clips(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", RANDOM.integers(0, 256, (2, 9, 1, 8, 6), dtype=np.uint8))
+    source = ClipSource(tmp_path / "a.npy", 5)
+    assert [s.batch([1]).shape[1] for s in (source.longer(7), source.longer(20), source)] == [7, 9, 5]
+
+
+def test_a_mapped_array_is_scaled_without_a_warning(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.full((3, 16, 12), 51, np.uint8))
+    source = ClipSource(tmp_path / "a.npy", 3, size=(8, 6))
+    np.testing.assert_allclose(source.batch([0]), 0.2)
 
 
 def test_the_options_of_a_source(tmp_path: Path) -> None:
