@@ -62,7 +62,8 @@ def model_card(
     ]
     settings = kept.pop("training") if isinstance(kept.get("training"), dict) else {}
     if isinstance(settings.get("data"), dict):
-        items = (f"- {_words(key)}: {_words(value)}" for key, value in settings["data"].items())
+        data = {key: value for key, value in settings["data"].items() if value not in (None, "")}
+        items = (f"- {_words(key)}: {_words(value)}" for key, value in data.items())
         parts += ["## Data", "\n".join(items)]
     rows = _take_scores(kept)
     if rows:

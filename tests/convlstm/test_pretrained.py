@@ -193,7 +193,7 @@ def test_weights_are_found_in_an_installed_wheel(tmp_path: Path) -> None:
     assert (weights / "README.md").exists()
     code = f"""
 import convlstm, json
-assert convlstm.list_models(pretrained=True) == [{TINY!r}]
+assert {TINY!r} in convlstm.list_models(pretrained=True)
 model = convlstm.create_model({TINY!r}, pretrained=True)
 print(json.dumps([convlstm.__file__, model.head.bias.tolist()]))"""
     environment = os.environ | {"PYTHONPATH": str(site)}
