@@ -359,7 +359,7 @@ def test_the_command_writes_the_page(count: int, capsys: pytest.CaptureFixture[s
         assert [title for title, _ in titles] == ["Best", "Median", "Worst", "Median, 4 times as far"]
         scores = [float(note.rpartition(" ")[2]) for _, note in titles[:3]]
         assert scores == sorted(scores)
-    assert titles[-1][1].endswith(", known for 4 frames")
+    assert titles[-1][1].endswith(", known for 6 frames")
     assert "<script" not in page
     assert f"python -m convlstm {shlex.join(command)}" in words(page)
 
