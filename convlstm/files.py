@@ -11,8 +11,9 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-__all__ = ["open_npy", "write_atomically", "write_json"]
+__all__ = ["METRICS", "open_npy", "read_metrics", "write_atomically", "write_json"]
 
+METRICS = "metrics.jsonl"  # of a run
 MAGIC = b"\x93NUMPY"  # what every .npy file begins with
 MOST_AXES = 32  # of an array, in every version of numpy
 
@@ -37,6 +38,31 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
     """Write values as indented JSON, whole or not at all; see `write_atomically`."""
     text = json.dumps(values, indent=2) + "\n"
     write_atomically(path, lambda file: file.write_text(text))
+
+
+def read_metrics(path: Path) -> list[tuple[bytes, dict[str, Any]]]:
+    """Return the lines of a run's metrics.jsonl, and what they hold: values by name, "step" among them.
+
+    A last line that was cut short, as where a run was stopped or goes on, is left out.
+
+    Raises:
+        ValueError: a line that no run wrote.
+    """
+    lines = []
+    for number, line in enumerate(path.read_bytes().splitlines(keepends=True), 1):
+        if not line.endswith(b"\n"):
+            break
+        try:
+            values = json.loads(line)
+        except (ValueError, RecursionError):
+            values = None
+        if not isinstance(values, dict) or not isinstance(values.get("step"), int):
+            raise ValueError(
+                f"{path}, line {number}, is damaged; it needs a JSON object with a whole number under "
+                '"step": mend the line or remove it'
+            )
+        lines.append((line, values))
+    return lines
 
 
 def open_npy(path: str | Path) -> np.memmap:

@@ -18,14 +18,13 @@ from torch import Tensor
 
 from convlstm import ops
 from convlstm.evaluation import Predict, Scores
-from convlstm.files import write_atomically, write_json
+from convlstm.files import METRICS, read_metrics, write_atomically, write_json
 from convlstm.forecaster import Forecaster
 from convlstm.pictures import comparison
 from convlstm.rollouts import rollout
 from convlstm.video import write_gif
 
 STATE = "training.pt"
-METRICS = "metrics.jsonl"
 
 
 def choose_device(name: str) -> torch.device:
@@ -180,23 +179,9 @@ class RunDirectory:
         path.mkdir(parents=True, exist_ok=True)
         self.path = path
         if (path / METRICS).exists():
-            # The last line may have been cut short when the run was stopped.
-            lines = [x for x in (path / METRICS).read_bytes().splitlines(keepends=True) if x.endswith(b"\n")]
-            kept = [line for n, line in enumerate(lines, 1) if self._step_of(n, line) <= step]
+            kept = [line for line, values in read_metrics(path / METRICS) if values["step"] <= step]
             write_atomically(path / METRICS, lambda temporary: temporary.write_bytes(b"".join(kept)))
         self._board = SummaryWriter(str(path), purge_step=step + 1 if step else None)
-
-    def _step_of(self, number: int, line: bytes) -> int:
-        try:
-            values = json.loads(line)
-        except (ValueError, RecursionError):
-            values = None
-        if not isinstance(values, dict) or not isinstance(values.get("step"), int):
-            raise ValueError(
-                f"{self.path / METRICS}, line {number}, is damaged; it needs a JSON object with a whole "
-                'number under "step": mend the line or remove it'
-            )
-        return values["step"]
 
     def log(self, step: int, values: Mapping[str, Any]) -> None:
         """Append values, by name such as "train/loss", to metrics.jsonl and to TensorBoard."""

@@ -1,16 +1,14 @@
 """What a report shows of the run that a checkpoint came from."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from convlstm.checkpoint import read_config
+from convlstm.files import METRICS, read_metrics
 
 __all__ = ["Run", "read_run"]
-
-METRICS = "metrics.jsonl"
 
 
 @dataclass(frozen=True)
@@ -35,18 +33,4 @@ def read_run(directory: str | Path) -> Run:
     config, path = read_config(directory), Path(directory) / METRICS
     if not path.is_file():
         return Run(config)
-    metrics = []
-    for number, line in enumerate(path.read_bytes().splitlines(keepends=True), 1):
-        if not line.endswith(b"\n"):
-            break
-        try:
-            values = json.loads(line)
-        except (ValueError, RecursionError):
-            values = None
-        if not isinstance(values, dict) or not isinstance(values.get("step"), int):
-            raise ValueError(
-                f"{path}, line {number}, is damaged; it needs a JSON object with a whole number under "
-                '"step": mend the line or remove it'
-            )
-        metrics.append(values)
-    return Run(config, metrics)
+    return Run(config, [values for _, values in read_metrics(path)])
