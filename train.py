@@ -9,37 +9,39 @@
     python train.py --score runs/NAME --test-sequences 10000
     python train.py --help                              every setting, with its default
 
+    torchrun --nproc-per-node 4 train.py                the same run, each step shared by four processes
+
 A run ends as runs/NAME/: model.safetensors and config.json (the checkpoint that was best in validation),
-metrics.jsonl and a TensorBoard log, test-DIGITS-COUNT.json (test-clips-COUNT.json), rollout.gif, and
-training.pt to resume from.
+metrics.jsonl and a TensorBoard log, test-DIGITS-COUNT.json (test-clips-COUNT.json), rollout.gif, samples/
+of the rollouts on its way, and states/ to resume from: stop it with Ctrl-C whenever you like.
 """
 
 import dataclasses
 import math
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from convlstm import training
-from convlstm.checkpoint import load_checkpoint, read_config, save_checkpoint
-from convlstm.evaluation import copy_last, evaluate_all, format_scores
-from convlstm.forecaster import Forecaster, as_forecaster
+from convlstm.checkpoint import read_config
+from convlstm.forecaster import Forecaster
 from convlstm.networks import EncoderForecasterConfig, StackedForecasterConfig
 from convlstm.registry import build
 from convlstm.sampling import draw_use_target, linear_decay
-from convlstm.settings import check_range, parse_settings, provenance, require_same, settings_of
-from convlstm.transfer import freeze, origin_of, start_from
+from convlstm.settings import check_range, parse_settings, provenance, require_same, resumed, settings_of
+from convlstm.transfer import freeze, start_from
 from datasets import FIXED_SEQUENCES, DataConfig, Source
 
 LOG_EVERY = 10  # optimizer steps
-GIF_FPS = 5  # frames per second
+MAY_CHANGE = "device compile accumulate recompute save_minutes"  # in a run that goes on
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,8 +53,8 @@ class Config:
     name: str | None = None
     """Name of the run, a folder under runs/ (default: preset, date and time)."""
     resume: Path | None = None
-    """A run's folder, to go on with it under its own settings; with it may be given --device and
-    --compile."""
+    """A run's folder, to go on with it under its own settings; with it may be given --device, --compile,
+    --accumulate, --recompute and --save-minutes, and another number of processes."""
     score: Path | None = None
     """A run's folder, to score on the test set of --data.digits; nothing is trained."""
     init_from: Path | None = None
@@ -76,7 +78,12 @@ class Config:
     steps: int = 2500
     """Optimizer steps; all schedules stretch with them."""
     batch_size: int = 4
-    """Sequences per step."""
+    """Sequences per step, of all processes together."""
+    accumulate: int = 1
+    """In how many parts, one after the other, a process computes its share of a step: more need less memory,
+    and change nothing but rounding."""
+    recompute: bool = False
+    """Keep less for the backward pass and compute the rest anew in it: less memory, slower."""
     optimizer: Literal["adamw", "adam"] = "adamw"
     """AdamW (decoupled weight decay) or Adam."""
     lr: float = 4e-3
@@ -96,6 +103,9 @@ class Config:
     """Share of the run over which the probability of reading true frames falls from 1 to 0 (0: never)."""
     validations: int = 5
     """How often in a run the averaged weights are scored on held-out digits or clips, and the state saved."""
+    save_minutes: float = 5.0
+    """Minutes between saved states at most; they are saved at each validation and when the run is stopped,
+    too."""
     validation_sequences: int = 200
     """Of the 10,000 fixed validation sequences, the first so many; of clips, so many if there are."""
     test_sequences: int = 1000
@@ -107,11 +117,14 @@ class Config:
 
     def __post_init__(self) -> None:
         check_range(self, "seed", lambda n: -(2**63) <= n < 2**64, "-2**63 to 2**64 - 1")
-        check_range(self, "context horizon steps batch_size validations", lambda n: n >= 1, "1 or more")
+        check_range(
+            self, "context horizon steps batch_size accumulate validations", lambda n: n >= 1, "1 or more"
+        )
         fixed = "validation_sequences test_sequences"
         check_range(self, fixed, lambda n: 1 <= n <= FIXED_SEQUENCES, f"1 to {FIXED_SEQUENCES:,}")
         check_range(self, "lr", lambda x: 0 < x <= 1000, "a number above 0, at most 1,000")
         check_range(self, "clip_norm", lambda x: 0 < x < math.inf, "a number above 0")
+        check_range(self, "save_minutes", lambda x: 0 <= x < math.inf, "a number of minutes, 0 or more")
         check_range(self, "weight_decay", lambda x: 0 <= x <= 1000, "0 to 1,000")
         check_range(self, "warmup ema_decay", lambda x: 0 <= x < 1, "0 or more, below 1")
         check_range(self, "teacher_forcing", lambda x: 0 <= x <= 1, "a share of the run, 0 to 1")
@@ -141,107 +154,141 @@ PRESETS = {
 
 def parse(arguments: list[str]) -> Config:
     """Read the command line: first the preset or the stored run, then every setting that differs from it."""
-    return parse_settings(arguments, Config, PRESETS, __doc__)
+    return parse_settings(arguments, Config, PRESETS, __doc__, training.mend)
 
 
 def main(config: Config) -> Path:
     """Train from the first step, or from where a run stopped, to the table of test scores and the GIF."""
-    if config.score:
-        stored = settings_of(Config, config.score)
-        require_same(config, stored, "score", "device bfloat16 test_sequences data.digits data.root")
-        config.data.require_unseen_by(stored.data)
-        noted_clips(config, config.score)
-        test(config.score, config)
-        return config.score
+    with training.join() as world:
+        return score(config, config.score, world) if config.score else train(config, world)
+
+
+def train(config: Config, world: training.World) -> Path:
+    """Train, test, and show the rollout; return the run's directory."""
     resume = config.resume
-    path = resume or training.new_path(config.name, config.preset)
+    path = resume or world.from_first(lambda: training.new_path(config.name, config.preset))
     if resume:
-        require_same(config, settings_of(Config, resume), "resume", "device compile")
-    device = training.choose_device(config.device)
+        require_same(config, settings_of(Config, resume), "resume", MAY_CHANGE)
+    world.check_batch(config.batch_size, config.accumulate)
+    device = world.device(config.device)
     bfloat16 = training.choose_bfloat16(config.bfloat16, device)
     config = dataclasses.replace(config, resume=None, bfloat16=bfloat16)
     if config.init_from and not resume and "training" in read_config(config.init_from):
         config.data.require_unseen_by(settings_of(Config, config.init_from).data)
-    train_set, val_set = make_source(config, "train"), make_source(config, "val")
+    with world.first_alone():  # what it downloads or decodes then lies there for the others
+        train_set, val_set = make_source(config, "train"), make_source(config, "val")
+        notes = provenance(config) | noted_clips(config, resume)
 
     torch.manual_seed(config.seed)
     model = build(config.model).to(device)
-    notes = provenance(config) | noted_clips(config, resume)
-    notes |= origin_of(resume) if resume else start_from(model, config.init_from)
+    training.set_recompute(model, config.recompute)
+    if not resume:
+        notes |= start_from(model, config.init_from, world.say)
     frozen = freeze(model, config.freeze)
     ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay))
     averaged = cast(Forecaster, ema.module)
-    predict, lengths = training.predictor(averaged, bfloat16), (config.context, config.horizon)
     optimizer_type = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[config.optimizer]
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = optimizer_type(trained, weight_decay=config.weight_decay)
-    forward = torch.compile(model) if config.compile else model
-    parts = {"model": model, "ema": ema, "optimizer": optimizer}
-    step, best = training.load_state(path, **parts) if resume else (0, math.inf)
+    lengths = config.context, config.horizon
+    replica = world.wrap(model, device)
+    forward = torch.compile(replica) if config.compile else replica
+
+    def loss_of(network: Callable[..., Tensor], step: int, indices: Tensor) -> Tensor:
+        """What some of a step's sequences add to its loss."""
+        clips = train_set.batch(indices, device)  # (B, context + horizon, C, H, W)
+        context, targets = clips.split(lengths, dim=1)
+        with training.autocast(bfloat16, device):
+            if model.feedback:
+                teacher = linear_decay(step, config.teacher_forcing * config.steps)
+                told = draw_use_target(teacher, config.seed, step, indices, config.horizon).to(device)
+                options = {"targets": targets, "use_target": told, "return_context": True}
+                predictions = network(context, config.horizon, **options)
+                targets = clips[:, 1:]  # every frame but the first was predicted
+            else:
+                predictions = network(context, config.horizon)
+        # In the field's unit: summed over the pixels of a frame, averaged over frames and sequences.
+        return (predictions - targets).square().sum() / (config.batch_size * targets.shape[1])
 
     count = sum(p.numel() for p in model.parameters())
-    where = training.describe(device, bfloat16)
     size = f"{count:,} parameters" + (f" ({frozen:,} frozen)" if frozen else "")
-    print(f"{path}: {size}, {config.data.title}, on {where}")
+    where = training.describe(device, bfloat16) + (f", {world.size} processes" if world.size > 1 else "")
+    say = partial(world.say, write=tqdm.write)  # which leaves the bar whole
+    say(f"{path}: {size}, {config.data.title}, on {where}")
+    parts = {"model": model, "ema": ema, "optimizer": optimizer}
     with (
-        training.open_run(path, step, new=not resume) as run,
-        tqdm(total=config.steps, initial=step, unit="step", dynamic_ncols=True) as bar,
+        training.Stopping(alone=world.size == 1) as stopping,
+        training.open_run(path, world, parts, new=not resume) as run,
+        training.explained_memory(device, config.batch_size, config.accumulate),
+        tqdm(total=config.steps, unit="step", dynamic_ncols=True, disable=not world.first) as bar,
     ):
-        if not resume:  # so that a run can be resumed from its first second
-            save_checkpoint(path, averaged, {"step": 0} | notes)
-            run.save_state(0, best, **parts)
-        watch, logged = training.Stopwatch(device), step
-        while step < config.steps:
+        if resume:
+            run.restore()
+            notes = resumed(read_config(path), config, run.progress.step)
+        else:  # so that a run can be resumed from its first second
+            run.save_best(averaged, {"step": 0} | notes)
+            run.save()
+        now = run.progress
+        bar.initial = bar.n = now.step
+        watch, logged = training.Stopwatch(device), now.step
+        while True:
+            # Before the next step, so that a run that was stopped in its validation begins with it.
+            if now.validated < now.step and training.ends_part(now.step, config.steps, config.validations):
+                with watch.paused():
+                    say(training.validate(config, run, world, stopping, averaged, val_set, notes))
+            if now.step == config.steps:
+                break
+            step = now.step
             lr = config.lr * training.lr_factor(step, config.steps, config.schedule, config.warmup)
             for group in optimizer.param_groups:
                 group["lr"] = lr
-            teacher = linear_decay(step, config.teacher_forcing * config.steps)
-            indices = torch.arange(step * config.batch_size, (step + 1) * config.batch_size)
-            clips = train_set.batch(indices, device)  # (B, context + horizon, 1, H, W)
-            context, targets = clips.split(lengths, dim=1)
-            with training.autocast(bfloat16, device):
-                if model.feedback:
-                    told = draw_use_target(teacher, config.seed, step, indices, config.horizon).to(device)
-                    options = {"targets": targets, "use_target": told, "return_context": True}
-                    predictions = forward(context, config.horizon, **options)
-                    targets = clips[:, 1:]  # every frame but the first was predicted
-                else:
-                    predictions = forward(context, config.horizon)
-            # In the field's unit: summed over the pixels of a frame, averaged over frames and sequences.
-            loss = (predictions - targets).square().sum(dim=(2, 3, 4)).mean()
+            batch = torch.arange(step * config.batch_size, (step + 1) * config.batch_size)
+            shares, total = world.shares(batch, config.accumulate), torch.zeros((), device=device)
             optimizer.zero_grad()
-            loss.backward()
-            norm = nn.utils.clip_grad_norm_(trained, config.clip_norm)
-            optimizer.step()
-            ema.update_parameters(model)
-            step += 1
+            for share in shares:
+                with world.averaging(replica, last=share is shares[-1]):
+                    part = loss_of(forward, step, share)
+                    (part * world.size).backward()  # the processes' gradients are averaged, not summed
+                total += part.detach()
+            now.step += 1
+            logs = now.step % LOG_EVERY == 0 or now.step == config.steps
+            norms = training.gradient_norms(model) if logs else {}
+            norm = nn.utils.clip_grad_norm_(trained, config.clip_norm).item()
+            loss, asked = world.totals(total.item(), stopping.signal is not None)
+            if math.isfinite(loss) and math.isfinite(norm):
+                optimizer.step()
+                ema.update_parameters(model)
+                now.in_a_row = 0
+            else:
+                again = partial(loss_of, model, step, torch.cat(shares))
+                say(training.skip_step(run, loss, world, partial(training.where_it_began, model, again)))
             bar.update()
-            if step % LOG_EVERY == 0 or step == config.steps:
-                speed, logged = (step - logged) * config.batch_size / watch.lap(), step
-                values = {"loss": loss.item(), "gradient_norm": norm.item(), "lr": lr}
-                values |= {"teacher_forcing": teacher, "sequences_per_second": speed}
-                if not math.isfinite(values["loss"]):
-                    raise ArithmeticError(f"the loss is {loss} at step {step}; lower --lr or --clip-norm")
-                run.log(step, {f"train/{name}": value for name, value in values.items()})
-                bar.set_postfix_str(f"loss {values['loss']:.1f}, gradient {norm:.0f}, {speed:.1f} seq/s")
-            if step * config.validations // config.steps > (step - 1) * config.validations // config.steps:
-                with watch.paused():
-                    count = min(config.validation_sequences, len(val_set))
-                    options = {"sequences": count, "device": device}
-                    scores = evaluate_all({"val": predict}, val_set, *lengths, **options)["val"]
-                    if not math.isfinite(scores.mse):
-                        raise ArithmeticError(f"validation MSE is {scores.mse} at step {step}; lower --lr")
-                    run.log(step, {"val/mse": scores.mse, "val/mae": scores.mae, "val/ssim": scores.ssim})
-                    bar.write(f"step {step}: validation MSE {scores.mse:.1f} on {scores.sequences} sequences")
-                    if scores.mse < best:
-                        best = scores.mse
-                        scored = {"step": step, "validation": scores.to_dict()}
-                        save_checkpoint(path, averaged, scored | notes)
-                    run.save_state(step, best, **parts)
+            if logs:
+                speed, logged = (now.step - logged) * config.batch_size / watch.lap(), now.step
+                teacher = linear_decay(step, config.teacher_forcing * config.steps)
+                values = {"loss": loss, "gradient_norm": norm, "lr": lr, "teacher_forcing": teacher}
+                values |= {"skipped": now.skipped, "sequences_per_second": speed}
+                values |= {"memory_gib": training.memory_peak(device)}
+                run.log({f"train/{name}": value for name, value in values.items()} | norms)
+                bar.set_postfix_str(f"loss {loss:.1f}, gradient {norm:.0f}, {speed:.1f} seq/s")
+            stopping.stop_if(asked > 0)
+            run.save_after(config.save_minutes)
         bar.close()
-        test(path, config)
-        show(path, config)
+        test(path, config, world, stopping)
+        show(path, config, world)
     return path
+
+
+def score(config: Config, run: Path, world: training.World) -> Path:
+    """Score a run's checkpoint on the test set of --data.digits; return the run's directory."""
+    stored = settings_of(Config, run)
+    require_same(config, stored, "score", "device bfloat16 test_sequences data.digits data.root")
+    config.data.require_unseen_by(stored.data)
+    with world.first_alone():
+        noted_clips(config, run)
+    with training.Stopping(alone=world.size == 1) as stopping:
+        test(run, config, world, stopping)
+    return run
 
 
 def make_source(config: Config, split: str, length: int | None = None) -> Source:
@@ -256,34 +303,21 @@ def noted_clips(config: Config, run: Path | None) -> dict[str, Any]:
     return config.data.test_clips(noted, length=length, channels=config.model.channels)
 
 
-def test(path: Path, config: Config) -> None:
+def test(path: Path, config: Config, world: training.World, stopping: training.Stopping) -> None:
     """Score a run's checkpoint beside copy-last-frame: print the table, write test-DIGITS-COUNT.json."""
-    device = training.choose_device(config.device)
-    model = as_forecaster(load_checkpoint(path, device), str(path))
-    predict = training.predictor(model, config.bfloat16)
-    source = make_source(config, "test")
-    count = min(config.test_sequences, len(source))
-    with tqdm(total=count, desc="test", unit="seq", dynamic_ncols=True, leave=False) as bar:
-        predictors = {type(model).__name__: predict, "copy last frame": copy_last}
-        options = {"sequences": count, "device": device, "progress": bar.update}
-        scores = evaluate_all(predictors, source, config.context, config.horizon, **options)
-    what = "Test" if config.data.clips else "Moving MNIST test"
-    title = f"{what}, {config.data.title}, {count:,} of {len(source):,} sequences"
-    print(f"{title}\n{format_scores(scores)}")
-    training.write_scores(path / f"test-{config.data.label}-{count}.json", title, scores)
+    source, device = make_source(config, "test"), world.device(config.device)
+    title = f"{'Test' if config.data.clips else 'Moving MNIST test'}, {config.data.title}"
+    world.say(training.test(config, path, world, stopping, source, device, title, config.data.label))
 
 
-def show(path: Path, config: Config) -> None:
+def show(path: Path, config: Config, world: training.World) -> None:
     """Write rollout.gif: up to three test sequences, forecast for twice the horizon trained on."""
-    device, horizon = training.choose_device(config.device), 2 * config.horizon
-    model = as_forecaster(load_checkpoint(path, device), str(path))
-    predict = training.predictor(model, config.bfloat16)
+    horizon, device = 2 * config.horizon, world.device(config.device)
     # Clips need be no longer than what is trained on: beyond it, what really follows is not shown.
     known = config.horizon if config.data.clips else horizon
-    source = make_source(config, "test", config.context + known)
-    clips = source.batch(range(min(3, len(source))), device)
-    training.write_rollout(path / "rollout.gif", predict, clips, config.context, horizon, GIF_FPS)
-    print(f"{path / 'rollout.gif'}: {config.context} context frames and {horizon} forecast ones")
+    if world.first:
+        source = make_source(config, "test", config.context + known)
+        print(training.show(config, path, source, horizon, device))
 
 
 if __name__ == "__main__":

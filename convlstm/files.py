@@ -11,15 +11,18 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-__all__ = ["METRICS", "open_npy", "read_metrics", "write_atomically", "write_json"]
+__all__ = ["METRICS", "PARTIAL", "open_npy", "read_metrics", "write_atomically", "write_json"]
 
 METRICS = "metrics.jsonl"  # of a run
+PARTIAL = ".*.partial"  # what a killed process may leave of a file
 MAGIC = b"\x93NUMPY"  # what every .npy file begins with
 MOST_AXES = 32  # of an array, in every version of numpy
 
 
 def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
     """Call write(temporary path) and rename what it wrote to `path`; on an error leave nothing behind.
+
+    It is on the disk before it has its name, and has its name for good on return, whatever loses its power.
 
     Args:
         path: of the file; one that stands there is replaced once the new one is whole.
@@ -29,9 +32,20 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         write(temporary)
+        _to_disk(temporary)
         os.replace(temporary, path)
+        if os.name == "posix":  # elsewhere a folder cannot be opened
+            _to_disk(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _to_disk(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:

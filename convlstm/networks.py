@@ -131,6 +131,7 @@ class StackedForecaster(Forecaster):
             steps=given + horizon - 1,
             first=0 if return_context else given - 1,
             sigmoid=self.config.output == "sigmoid",
+            recompute=cells[0].recompute,
         )  # (T, B, p * p * C, h, w)
         return self._to_frames(predictions).to(context.dtype)
 

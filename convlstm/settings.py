@@ -89,6 +89,18 @@ def provenance(settings: Any) -> dict[str, Any]:
     }
 
 
+def resumed(notes: Mapping[str, Any], settings: Any, step: int) -> dict[str, Any]:
+    """Return the notes that a run's config.json goes on with: its own, and from where and how it goes on.
+
+    Args:
+        notes: what config.json holds.
+        settings: those that it goes on with.
+        step: optimizer steps done.
+    """
+    kept = {name: note for name, note in notes.items() if name not in ("network", "step", "validation")}
+    return kept | {"resumed": [*notes.get("resumed", []), {"step": step, **provenance(settings)}]}
+
+
 def versions() -> dict[str, str]:
     """Return the versions that a result may depend on."""
     return {
@@ -117,7 +129,11 @@ def settings_of(kind: type[T], run: Path) -> T:
 
 
 def parse_settings(
-    arguments: list[str], kind: type[T], presets: Mapping[str, T], description: str | None
+    arguments: list[str],
+    kind: type[T],
+    presets: Mapping[str, T],
+    description: str | None,
+    mend: Callable[[Path], object] = lambda run: None,
 ) -> T:
     """Read a command line with a setting an option, whose defaults are those of a preset or of a stored run.
 
@@ -126,6 +142,7 @@ def parse_settings(
         kind: the dataclass of settings, with the fields preset, resume and score.
         presets: by name, "default" among them.
         description: for --help.
+        mend: called with the run that is to be resumed, before its settings are read.
 
     Raises:
         SystemExit: an argument that does not fit, after the reason on stderr; or --help.
@@ -139,6 +156,8 @@ def parse_settings(
     first.add_argument("--resume", type=Path)
     first.add_argument("--score", type=Path)
     known = first.parse_known_args(arguments)[0]
+    if known.resume:
+        mend(known.resume)
     run = known.resume or known.score
     default = settings_of(kind, run) if run else presets[known.preset]
     # Without subcommands the kind of network is the preset's, and its settings are plain options.

@@ -1,7 +1,7 @@
 """Weights into a network of another shape: what fits is loaded, the rest is said. And freezing of parts."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from convlstm.checkpoint import WEIGHTS, load_checkpoint, read_config
+from convlstm.checkpoint import WEIGHTS, load_checkpoint
 from convlstm.matching import match
 
 __all__ = ["Transfer", "load_weights"]
@@ -147,8 +147,10 @@ def freeze(model: nn.Module, parts: Sequence[str]) -> int:
     return sum(parameters[name].numel() for name in frozen)
 
 
-def start_from(model: nn.Module, directory: Path | None) -> dict[str, Any]:
-    """Load what fits of a checkpoint (None: nothing), print what was done, return the note for config.json.
+def start_from(
+    model: nn.Module, directory: Path | None, say: Callable[[str], object] = print
+) -> dict[str, Any]:
+    """Load what fits of a checkpoint (None: nothing), say what was done, return the note for config.json.
 
     Raises:
         FileNotFoundError: see `load_weights`.
@@ -157,15 +159,10 @@ def start_from(model: nn.Module, directory: Path | None) -> dict[str, Any]:
     if directory is None:
         return {}
     transfer = load_weights(model, directory, strict=False)
-    print(f"weights of {directory}: {transfer}")
+    say(f"weights of {directory}: {transfer}")
     with (directory / WEIGHTS).open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return {ORIGIN: {"path": str(directory), "sha256": digest}}
-
-
-def origin_of(run: Path) -> dict[str, Any]:
-    """Return the note that `start_from` gave when a run began."""
-    return {name: note for name, note in read_config(run).items() if name == ORIGIN}
 
 
 def _opened(source: object) -> nn.Module | Mapping[str, Any]:

@@ -13,7 +13,7 @@ import torch
 from convlstm.evaluation.rows import Rows, measure
 from convlstm.evaluation.sources import Predict, Source
 
-__all__ = ["Scores", "evaluate_all", "format_scores"]
+__all__ = ["Scores", "evaluate_all", "format_scores", "summarize"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +89,7 @@ def evaluate_all(
         device=device,
         progress=progress,
     )
-    return {name: _scores(found) for name, found in rows.items()}
+    return {name: summarize(found) for name, found in rows.items()}
 
 
 def format_scores(scores: Mapping[str, Scores]) -> str:
@@ -119,7 +119,8 @@ def format_scores(scores: Mapping[str, Scores]) -> str:
     return "\n".join(lines)
 
 
-def _scores(rows: Rows) -> Scores:
+def summarize(rows: Rows) -> Scores:
+    """Return the scores of a predictor, of what `measure` noted down of it."""
     n = rows.metrics.shape[1]
     found = dict(zip(rows.names, rows.metrics.mean(dim=1).tolist(), strict=True))
     curves = {name: tuple(found[name]) for name in ("mse", "mae", "ssim", "ssim_range2", "psnr")}

@@ -228,6 +228,7 @@ def forecast(
     steps: int,
     first: int = 0,
     sigmoid: bool = False,
+    recompute: bool = False,
 ) -> Tensor:
     """Predict the next input again and again, reading the given ones first and then the predictions.
 
@@ -248,6 +249,7 @@ def forecast(
         steps: time steps in all.
         first: the first step whose prediction is returned, below `given` (default 0).
         sigmoid: whether a sigmoid follows the head (default False).
+        recompute: keep little for the backward pass and compute the rest anew in it (default False).
 
     Returns:
         The predictions (steps - first, B, I, *S), in the type that the op computes in.
@@ -261,6 +263,7 @@ def forecast(
     checks.check_head(head, input, [weight_hh for _, weight_hh, _, _ in layers])
     checks.check_steps(input, read_given, given, steps, first)
     options = {"given": given, "steps": steps, "first": first, "sigmoid": sigmoid}
+    options["recompute"] = recompute
     dtype = checks.compute_dtype(head[0])
     return fused.forecast(kind, input, layers, head, read_given, dtype=dtype, **options)
 

@@ -237,12 +237,13 @@ def forecast(
     steps: int,
     first: int,
     sigmoid: bool,
+    recompute: bool,
 ) -> Tensor:
     """Run a stack of layers of a kind that predicts its next input; see `convlstm.ops.forecast`."""
     weight, bias = (tensor.to(dtype) for tensor in head)
     none = [None] * (OF_STATE * len(layers))
     everything = [input.to(dtype), *none, *_parameters(kind, layers, dtype), weight.flatten(1), bias]
-    numbers = [steps, keep_of(everything, False), given, first, int(sigmoid)]
+    numbers = [steps, keep_of(everything, recompute), given, first, int(sigmoid)]
     return run(kind, everything, numbers, read_given, None)[0]
 
 

@@ -1,0 +1,131 @@
+"""What a run computes on and in: the device, its precision, its memory and its clock."""
+
+import contextlib
+import math
+import sys
+import time
+from collections.abc import Iterator
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from convlstm import ops
+from convlstm.base import ConvCell
+from convlstm.evaluation import Predict
+from convlstm.forecaster import Forecaster
+from convlstm.rollouts import rollout
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the named device, or for "auto" the first there is of cuda, mps and cpu.
+
+    Raises:
+        ValueError: the device is not there.
+    """
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        return torch.device(next(kind for kind, found in there.items() if found))
+    if not there.get(name.split(":")[0], False):
+        found = ", ".join(kind for kind in there if there[kind])
+        raise ValueError(f"device is {name!r}, which this machine does not have; it has {found}")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"device is {name!r}; it needs a name such as cuda, cuda:1, mps or cpu") from error
+    count = torch.cuda.device_count() if device.type == "cuda" else 1
+    if (device.index or 0) >= count:
+        raise ValueError(
+            f"device is {name!r}, but this machine has {count} of the kind; "
+            f"it needs {device.type}:0{f' to {device.type}:{count - 1}' if count > 1 else ''}"
+        )
+    return device
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether the device multiplies bfloat16 in hardware, so that autocast to it saves time."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "cpu":
+        capabilities = torch.cpu.get_capabilities()
+        return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+    return False
+
+
+BFloat16 = Literal["auto", "on", "off"]
+
+
+def choose_bfloat16(setting: BFloat16, device: torch.device) -> Literal["on", "off"]:
+    """Return whether to compute in bfloat16; "auto" is on where the hardware multiplies it."""
+    if setting == "auto":
+        return "on" if has_bfloat16(device) else "off"
+    return setting
+
+
+def autocast(setting: BFloat16, device: torch.device) -> torch.autocast:
+    """Return the autocast to bfloat16; the setting as for `choose_bfloat16`."""
+    enabled = choose_bfloat16(setting, device) == "on"
+    return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
+
+
+def describe(device: torch.device, setting: BFloat16) -> str:
+    """Return what a run computes on and in, for the terminal; the setting as for `choose_bfloat16`."""
+    names = {"cuda": torch.cuda.get_device_name, "cpu": lambda _: f"{torch.get_num_threads()} threads"}
+    name = f"{device} ({names[device.type](device)})" if device.type in names else str(device)
+    short = choose_bfloat16(setting, device) == "on"
+    fused = ops.is_fused(None, device, torch.bfloat16 if short else torch.float32)
+    return f"{name} in {'bfloat16' if short else 'float32'}{'' if fused else ', without fused ops'}"
+
+
+def predictor(model: Forecaster, setting: BFloat16) -> Predict:
+    """Return the model's rollout in a run's precision; the setting as for `choose_bfloat16`."""
+
+    def predict(context: Tensor, horizon: int) -> Tensor:
+        with autocast(setting, context.device):
+            return rollout(model, context, horizon)
+
+    return predict
+
+
+def set_recompute(model: nn.Module, recompute: bool) -> None:
+    """Have all cells keep less for the backward pass and compute the rest anew in it, or not."""
+    for module in model.modules():
+        if isinstance(module, ConvCell):
+            module.recompute = recompute
+
+
+def memory_peak(device: torch.device) -> float:
+    """Return the most memory used so far, in GiB: of the GPU, or else of the process (nan on Windows)."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    if sys.platform == "win32":
+        return math.nan
+    import resource  # which Windows has not
+
+    unit = 2**30 if sys.platform == "darwin" else 2**20  # bytes there, KiB elsewhere
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+
+
+class Stopwatch:
+    """Measures what a device takes for the steps alone: from lap to lap, less what is done in `paused`."""
+
+    def __init__(self, device: torch.device):
+        self._device = device
+        self._start = self._now()
+
+    def lap(self) -> float:
+        """Return the seconds since the last lap, and start the next."""
+        start, self._start = self._start, self._now()
+        return self._start - start
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leave out what is done meanwhile."""
+        start = self._now()
+        yield
+        self._start += self._now() - start
+
+    def _now(self) -> float:
+        if self._device.type != "cpu":  # what was asked of an accelerator may not be done yet
+            torch.accelerator.synchronize(self._device)
+        return time.perf_counter()

@@ -1,0 +1,288 @@
+"""The directory of a run: its log, its states, its best network, and the lock that keeps others out."""
+
+import contextlib
+import json
+import math
+import os
+import shutil
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from convlstm.checkpoint import read_config, save_checkpoint
+from convlstm.files import METRICS, PARTIAL, read_metrics, write_atomically
+from convlstm.saving import CONFIG, WEIGHTS
+from convlstm.training.states import FOLDER, load_state, save_state, states_of
+from convlstm.training.stopping import Stopped
+from convlstm.training.world import World
+
+LOCK, SAMPLES = ".lock", "samples"
+BEST, PROGRESS = "best", "progress"  # of a state
+
+
+@dataclass
+class Progress:
+    """How far a run is."""
+
+    step: int = 0
+    """Optimizer steps done."""
+    best: float = math.inf
+    """The lowest validation MSE."""
+    validated: int = 0
+    """The step at which it was last validated."""
+    skipped: int = 0
+    """Steps whose numbers were not finite."""
+    in_a_row: int = 0
+    """Of them, those that were the last ones."""
+    trouble: str = ""
+    """Where the first of those in a row went wrong."""
+
+
+def new_path(name: str | None, preset: str) -> Path:
+    """Return the directory of a run that begins: runs/NAME, or without a name the preset, date and time.
+
+    Raises:
+        ValueError: a name that is no folder's, or of a run that is there.
+    """
+    if name is not None and (name in ("", "..") or Path(name).name != name):
+        raise ValueError(f"name is {name!r}; it needs the name of a folder, which is made under runs/")
+    path = Path("runs") / (name or f"{preset}-{datetime.now():%Y%m%d-%H%M%S}")
+    if path.exists():
+        go_on = f", or go on with it: --resume {path}" if states_of(path) else ""
+        raise ValueError(f"name: {path} exists; choose another --name{go_on}")
+    return path
+
+
+class RunDirectory:
+    """The files of a run: metrics.jsonl and the TensorBoard log as they grow, states to go on from, samples.
+
+    Args:
+        path: the run's directory, which is there.
+        world: the processes; all but the first write nothing.
+        parts: whatever has a state_dict, by name: model, ema, optimizer.
+
+    Attributes:
+        progress: how far the run is; kept up to date by whoever trains.
+    """
+
+    def __init__(self, path: Path, world: World, parts: Mapping[str, Any]):
+        self.path, self.progress = path, Progress()
+        self._world, self._parts = world, parts
+        self._best: dict[str, torch.Tensor] = {}  # the bytes of the files of the best network
+        self._saved, self._board, self._purged = time.monotonic(), None, None
+
+    def log(self, values: Mapping[str, float]) -> None:
+        """Append values, by name such as "train/loss", to metrics.jsonl and to TensorBoard.
+
+        Those that are not finite are left out: JSON has no numbers for them.
+        """
+        if not self._world.first:
+            return
+        step = self.progress.step
+        finite = {name: value for name, value in values.items() if math.isfinite(value)}
+        with (self.path / METRICS).open("a") as file:
+            file.write(json.dumps({"step": step, **finite}) + "\n")
+        for name, value in finite.items():
+            self._writer().add_scalar(name, value, step)
+
+    def sample(self, write: Callable[[Path], object]) -> None:
+        """Have `write` make an animation, samples/step-STEP.gif, and show it in TensorBoard, too."""
+        if not self._world.first:
+            return
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        path = self.path / SAMPLES / f"step-{self.progress.step:08}.gif"
+        path.parent.mkdir(exist_ok=True)
+        write(path)
+        image = Summary.Image(encoded_image_string=path.read_bytes())
+        value = Summary.Value(tag="val/rollout", image=image)
+        self._writer()._get_file_writer().add_summary(Summary(value=[value]), self.progress.step)
+
+    def save_best(self, network: nn.Module, notes: Mapping[str, Any]) -> None:
+        """Write the network and its notes as the run's checkpoint, over the one before."""
+        if self._world.first:
+            save_checkpoint(self.path, network, notes)
+            self._best = {name: _bytes(self.path / name) for name in (WEIGHTS, CONFIG)}
+
+    def save(self) -> None:
+        """Write the state that a resumed run goes on from, after everything that was logged before it.
+
+        Raises:
+            OSError: it could not be written, as where the disk is full; said with the state that there is.
+        """
+        if not self._world.first:
+            return
+        try:
+            self._flush()
+            state = {name: part.state_dict() for name, part in self._parts.items()}
+            save_state(
+                self.path, self.progress.step, state | {BEST: self._best, PROGRESS: asdict(self.progress)}
+            )
+        except OSError as error:
+            kept = states_of(self.path)
+            left = f"; {kept[0]} is whole: go on with --resume {self.path}" if kept else ""
+            raise OSError(
+                f"the state after step {self.progress.step} was not written ({error}){left}"
+            ) from error
+        self._saved = time.monotonic()
+
+    def save_after(self, minutes: float) -> None:
+        """Write the state if the last one was written so many minutes ago."""
+        if time.monotonic() - self._saved >= 60 * minutes:
+            self.save()
+
+    def restore(self) -> None:
+        """Load the newest whole state into the parts and the progress; drop what was logged after it.
+
+        The run's checkpoint is written anew where it is not that of the state.
+
+        Raises:
+            ValueError: no whole state, or one that does not fit; a line of metrics.jsonl that no run wrote.
+        """
+        state = self._world.from_first(lambda: load_state(self.path))
+        try:
+            for name, part in self._parts.items():
+                part.load_state_dict(state[name])
+            self.progress = Progress(**state[PROGRESS])
+            self._best = dict(state[BEST])
+        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+            reason = " ".join(str(error).split())
+            raise ValueError(f"the state in {self.path} does not fit: {reason}") from error
+        self._purged = self.progress.step + 1
+        if not self._world.first:
+            return
+        _restore_files(self.path, self._best)
+        if (self.path / METRICS).exists():
+            lines = read_metrics(self.path / METRICS)
+            kept = b"".join(line for line, values in lines if values["step"] <= self.progress.step)
+            write_atomically(self.path / METRICS, lambda temporary: temporary.write_bytes(kept))
+
+    def close(self) -> None:
+        """Write out what TensorBoard still holds back."""
+        if self._board is not None:
+            self._board.close()
+
+    def _writer(self) -> Any:
+        """Return the TensorBoard log; that of a resumed run takes back the steps that are done anew."""
+        if self._board is None:
+            from torch.utils.tensorboard.writer import SummaryWriter
+
+            self._board = SummaryWriter(str(self.path), purge_step=self._purged)
+        return self._board
+
+    def _flush(self) -> None:
+        """See to it that what was logged is on the disk."""
+        if self._board is not None:
+            self._board.flush()
+        if (self.path / METRICS).exists():
+            with (self.path / METRICS).open("rb") as file:
+                os.fsync(file.fileno())
+
+
+@contextlib.contextmanager
+def open_run(
+    path: Path, world: World, parts: Mapping[str, Any], *, new: bool = False
+) -> Iterator[RunDirectory]:
+    """Open a `RunDirectory` for as long as its run lasts; a new run's directory must not be there yet.
+
+    Where an error comes before the first state is saved, what was made of the directory is removed. Where the
+    run is stopped, its state is saved and the `Stopped` says how to go on.
+
+    Raises:
+        ValueError: the directory of a new run is there, or another process trains in it.
+    """
+    with contextlib.ExitStack() as stack:
+        with world.first_alone():
+            if world.first:
+                stack.enter_context(_made(path, new))
+                stack.enter_context(_locked(path))
+        run = stack.enter_context(contextlib.closing(RunDirectory(path, world, parts)))
+        try:
+            yield run
+        except Stopped as stop:
+            run.save()
+            raise Stopped(
+                stop.signal, f"{stop} after step {run.progress.step}; go on with --resume {path}"
+            ) from None
+
+
+def mend(path: Path) -> None:
+    """Write the checkpoint of a run anew from its newest whole state, where its config.json is damaged."""
+    try:
+        read_config(path)
+    except (ValueError, FileNotFoundError):
+        if states_of(path):
+            _restore_files(path, load_state(path)[BEST])
+
+
+def _restore_files(path: Path, files: Mapping[str, torch.Tensor]) -> None:
+    for name, content in files.items():
+        data = content.numpy().tobytes()
+        if not (path / name).exists() or (path / name).read_bytes() != data:
+            print(
+                f"{path / name} is not as it was when the state was saved; it is written anew",
+                file=sys.stderr,
+            )
+            write_atomically(path / name, lambda temporary, data=data: temporary.write_bytes(data))
+
+
+def _bytes(path: Path) -> torch.Tensor:
+    return torch.frombuffer(bytearray(path.read_bytes()), dtype=torch.uint8)
+
+
+@contextlib.contextmanager
+def _made(path: Path, new: bool) -> Iterator[None]:
+    """Make the directory; remove it again if no state was saved in it."""
+    parents = [folder for folder in path.parents if not folder.exists()]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    made = True
+    try:
+        path.mkdir()
+    except FileExistsError as error:
+        made = False
+        if new:
+            raise ValueError(f"name: {path} exists; choose another --name") from error
+    try:
+        yield
+    finally:
+        if made and not states_of(path):
+            shutil.rmtree(path, ignore_errors=True)
+            with contextlib.suppress(OSError):  # another run may have been made beside it
+                for folder in parents:
+                    folder.rmdir()
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Keep others out of the directory, and remove what a killed process left half-written.
+
+    The lock is the operating system's and ends with the process, however it ends. Windows has no such lock.
+    """
+    if sys.platform == "win32":
+        yield
+        return
+    import fcntl
+
+    with (path / LOCK).open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            raise ValueError(
+                f"{path} is being trained by {file.read() or 'another process'}; stop it, or wait"
+            ) from error
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        file.flush()
+        for folder in (path, path / FOLDER):
+            for left in folder.glob(PARTIAL):
+                left.unlink()
+        yield

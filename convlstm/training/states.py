@@ -1,0 +1,93 @@
+"""States: what a run goes on from, one file each, whole or recognised as damaged.
+
+A state's name ends in the checksum of its bytes, so that name and content appear in one rename. The newest
+three are kept. Loading executes nothing.
+"""
+
+import hashlib
+import io
+import pickle
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from convlstm.files import write_atomically
+
+FOLDER = "states"
+KEPT = 3
+_NAME = re.compile(r"(\d{8,})-([0-9a-f]{32})\.pt")
+
+
+def save_state(run: Path, step: int, state: dict[str, Any]) -> Path:
+    """Write a state of a run, then remove those before the newest `KEPT`.
+
+    Args:
+        run: the run's directory.
+        step: optimizer steps done.
+        state: tensors, numbers, strings, and lists and dicts of them.
+
+    Returns:
+        The file.
+
+    Raises:
+        OSError: it could not be written, as where the disk is full; the states before are as they were.
+    """
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    data = buffer.getvalue()
+    folder = run / FOLDER
+    folder.mkdir(exist_ok=True)
+    path = folder / f"{step:08}-{_checksum(data)}.pt"
+    write_atomically(path, lambda temporary: temporary.write_bytes(data))
+    others = [other for other in states_of(run) if other != path]
+    for old in others[KEPT - 1 :]:
+        old.unlink(missing_ok=True)
+    return path
+
+
+def states_of(run: Path) -> list[Path]:
+    """Return the states of a run, the newest first; damaged ones are among them."""
+    named = [(match, path) for path in (run / FOLDER).glob("*.pt") if (match := _NAME.fullmatch(path.name))]
+    return [path for match, path in sorted(named, key=lambda pair: int(pair[0][1]), reverse=True)]
+
+
+def load_state(run: Path) -> dict[str, Any]:
+    """Return the newest state of a run that is whole; a damaged one is named on stderr and removed.
+
+    Raises:
+        ValueError: no state, none that is whole, or one that holds more than tensors and plain values.
+    """
+    damaged = []
+    for path in states_of(run):
+        data = path.read_bytes()
+        if not path.stem.endswith(_checksum(data)):
+            damaged.append(path)
+            continue
+        try:
+            # On the CPU, where Adam keeps its count of steps; each part copies its own to where it lies.
+            state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError as error:
+            raise ValueError(
+                f"{path} holds more than tensors and plain values, which is never loaded; it needs a file "
+                "that train.py wrote"
+            ) from error
+        except Exception as error:  # torch.load raises whatever an unknown content leads to
+            raise ValueError(f"{path} is no state: {' '.join(str(error).split())}") from error
+        for bad in damaged:
+            print(
+                f"{bad} is damaged (its checksum differs): removed; going on from {path.name}",
+                file=sys.stderr,
+            )
+            bad.unlink()
+        return state
+    if damaged:
+        names = ", ".join(path.name for path in damaged)
+        raise ValueError(f"{run}: all of its states are damaged (their checksums differ): {names}")
+    raise ValueError(f"resume is {str(run)!r}, which has no states: nothing to continue")
+
+
+def _checksum(data: bytes) -> str:
+    return hashlib.blake2b(data, digest_size=16).hexdigest()

@@ -1,0 +1,98 @@
+"""Signals: a run that is asked to stop ends its step, saves its state and exits with the usual code."""
+
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Self
+
+__all__ = ["Stopped", "Stopping", "exit_status"]
+
+# Asked for by a scheduler (SIGUSR1 is what several send some time before), or by the user.
+SIGNALS = [
+    getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1", "SIGBREAK") if hasattr(signal, name)
+]
+
+
+class Stopped(Exception):
+    """A run that ends before its time, because it was asked to.
+
+    Args:
+        number: of the signal.
+        text: what to tell the user; None (default): which signal it was.
+    """
+
+    def __init__(self, number: int, text: str | None = None):
+        self.signal = signal.Signals(number)
+        super().__init__(text or f"stopped by {self.signal.name}")
+
+
+class Stopping:
+    """While it is entered, a signal is noted and the code goes on until it asks with `check`.
+
+    A second Ctrl-C ends the process at once.
+
+    Args:
+        alone: whether this process has no others beside it: those that torchrun started get a Ctrl-C twice,
+            from the terminal and from torchrun, and the second means nothing then.
+    """
+
+    signal: int | None = None
+    """Number of the signal that came, or None."""
+
+    def __init__(self, alone: bool = True):
+        self._alone = alone
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():  # Python allows it to no other
+            self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def check(self, *_: Any) -> None:
+        """Raise `Stopped` if a signal came; takes and ignores what a progress callback is given."""
+        self.stop_if(self.signal is not None)
+
+    def stop_if(self, asked: bool) -> None:
+        """Raise `Stopped` if this or another process was asked to."""
+        if asked:
+            raise Stopped(self.signal or signal.SIGTERM)
+
+    def _note(self, number: int, _: object) -> None:
+        if self.signal is None:
+            self.signal = number
+            print(f"\n{signal.Signals(number).name}: ending this step, then saving", file=sys.stderr)
+        if self._alone:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def exit_status(script: str, run: Callable[[], object]) -> int:
+    """Run a script; return 0, 2 after one line on stderr for what was wrong, or 128 + a signal's number.
+
+    Signals that the script does not handle itself end it as an error does, so that nothing unfinished is
+    left behind.
+    """
+
+    def leave(number: int, _: object) -> None:
+        raise Stopped(number)
+
+    before = {number: signal.signal(number, leave) for number in SIGNALS}
+    try:
+        run()
+    except (ArithmeticError, ValueError, OSError, MemoryError) as error:
+        print(f"{script}: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except Stopped as stop:
+        print(f"{script}: {stop}", file=sys.stderr)
+        return 128 + stop.signal
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    return 0

@@ -1,0 +1,129 @@
+"""What goes wrong in a step: numbers that are not finite, memory that does not suffice.
+
+A step whose loss or gradient is not finite is skipped: the weights stay as they are, and the run goes on with
+the next sequences. After `PATIENCE` such steps in a row it ends.
+"""
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from convlstm import ops
+from convlstm.base import ConvCell
+from convlstm.training.hardware import memory_peak
+from convlstm.training.run import RunDirectory
+from convlstm.training.world import World
+
+PATIENCE = 10
+"""Steps in a row that may be skipped."""
+
+
+def gradient_norms(model: nn.Module) -> dict[str, float]:
+    """Return the norm of the gradient of each layer, as "gradient_norm/LAYER", for the log."""
+    layers: dict[str, list[Tensor]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.grad is not None:
+            layers.setdefault(name.rpartition(".")[0], []).append(parameter.grad)
+    return {f"gradient_norm/{layer}": nn.utils.get_total_norm(g).item() for layer, g in layers.items()}
+
+
+def skip_step(run: RunDirectory, loss: float, world: World, where: Callable[[], tuple[int, str]]) -> str:
+    """Count a step that is skipped, and return what to tell the user.
+
+    Args:
+        run: whose progress has the number of the step.
+        loss: of the step.
+        world: the processes.
+        where: finds what went wrong in this process; see `where_it_began`.
+
+    Raises:
+        ArithmeticError: it was one too many.
+    """
+    progress = run.progress
+    if progress.in_a_row == 0:
+        progress.trouble = min(world.gather(where()))[1]
+    progress.skipped += 1
+    progress.in_a_row += 1
+    what = f"the loss is {loss}" if not math.isfinite(loss) else "the gradient is not finite"
+    if progress.in_a_row >= PATIENCE:
+        first = progress.step - progress.in_a_row + 1
+        raise ArithmeticError(
+            f"{what} at step {progress.step}, and so it was in {PATIENCE} steps in a row; it began at step "
+            f"{first} in {progress.trouble}; lower --lr or --clip-norm and begin anew, from the best network "
+            f"so far with --init-from {run.path}"
+        )
+    return f"step {progress.step}: {what}, first in {progress.trouble}; skipped"
+
+
+def where_it_began(model: nn.Module, forward: Callable[[], Tensor]) -> tuple[int, str]:
+    """Find what first had a value that is not finite: a layer, the loss, or the gradient of a layer.
+
+    Args:
+        model: the network, with the gradients of the step.
+        forward: computes the loss of the step anew. It is run by the reference ops, layer by layer.
+
+    Returns:
+        How late in the step it is, and its name.
+    """
+    if (found := _first_in_forward(model, forward)) is not None:
+        return found
+    bad = [name for name, p in model.named_parameters() if p.grad is not None and not p.grad.isfinite().all()]
+    # Gradients go from the last layer to the first.
+    return (3, f"the gradient of {bad[-1].rpartition('.')[0]}") if bad else (4, "the sum over all processes")
+
+
+def _first_in_forward(model: nn.Module, forward: Callable[[], Tensor]) -> tuple[int, str] | None:
+    found: list[tuple[int, str]] = []
+
+    def look(time: int, name: str, values: Any) -> None:
+        tensors = values if isinstance(values, tuple | list) else (values,)
+        if not all(t.isfinite().all() for t in tensors if isinstance(t, Tensor)):
+            found.append((time, name))
+
+    def watched(name: str, cell: ConvCell) -> Callable[..., Any]:
+        run = cell.sequence
+
+        def sequence(input: Tensor, *arguments: Any, **options: Any) -> Any:
+            look(0, "the data", input)  # if nothing before it was wrong
+            output = run(input, *arguments, **options)
+            look(1, name, output)
+            return output
+
+        return sequence
+
+    with contextlib.ExitStack() as stack:
+        for name, module in model.named_modules():
+            if isinstance(module, ConvCell):  # networks run it over whole sequences, past the hooks
+                module.sequence = watched(name, module)
+                stack.callback(delattr, module, "sequence")
+            elif not any(True for _ in module.children()):
+                hook = module.register_forward_hook(lambda _, __, out, name=name: look(1, name, out))
+                stack.callback(hook.remove)
+        with ops.reference_only(), torch.no_grad():
+            look(2, "the loss", forward())
+    return found[0] if found else None
+
+
+@contextlib.contextmanager
+def explained_memory(device: torch.device, batch_size: int, accumulate: int) -> Iterator[None]:
+    """Turn an error about memory into one that says what was used, and which settings need less.
+
+    Raises:
+        MemoryError: in place of the allocator's own error.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        # The CPU's allocator raises a plain RuntimeError.
+        kinds = torch.OutOfMemoryError, MemoryError
+        if not isinstance(error, kinds) and "allocate memory" not in str(error):
+            raise
+        raise MemoryError(
+            f"out of memory: {memory_peak(device):.1f} GiB were in use at most on {device}, with batch_size "
+            f"{batch_size} and accumulate {accumulate}; to need less, give --accumulate {2 * accumulate} (the "
+            f"same steps in smaller parts), --recompute (slower) or a smaller --batch-size ({error})"
+        ) from error
