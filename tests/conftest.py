@@ -1,9 +1,14 @@
 """Settings of all tests: Keras computes with torch, GPU tests run only where there is one."""
 
 import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+
+from convlstm import training
 
 os.environ["KERAS_BACKEND"] = "torch"  # read when keras is imported
 # The tensors of the tests are too small to share out, and threads that wait for each other on a busy machine
@@ -21,3 +26,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def state_of() -> Callable[[Path], dict[str, Any]]:
+    """The newest state of a run: its tensors and numbers, without texts, which name the run."""
+
+    def load(run: Path) -> dict[str, Any]:
+        state = training.load_state(run)
+        del state["best"]["config.json"], state["progress"]["trouble"]
+        return state
+
+    return load

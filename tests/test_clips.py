@@ -7,12 +7,10 @@ from pathlib import Path
 import imageio.v3 as iio
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from torch.testing import assert_close
 
 import train
-from convlstm import training
 from convlstm.__main__ import main
 from convlstm.checkpoint import read_config
 from convlstm.video import read_clips, write_gif
@@ -171,7 +169,7 @@ def test_colour_and_an_array_of_clips(capsys: pytest.CaptureFixture[str]) -> Non
     assert main(["rollout", "runs/NAME", "clips.npy", "--context", "3", "-o", "out.gif"]) == 0
 
 
-def test_a_resumed_run_on_clips_is_the_run(gifs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_resumed_run_on_clips_is_the_run(gifs: Path, monkeypatch: pytest.MonkeyPatch, state_of) -> None:
     arguments = "--data.clips gifs --data.image-size 16 --context 4 --horizon 4"
     whole = run(arguments, "--steps", "4", "--validations", "2", "--name", "whole")
     with monkeypatch.context() as patch:
@@ -183,10 +181,10 @@ def test_a_resumed_run_on_clips_is_the_run(gifs: Path, monkeypatch: pytest.Monke
 
         genuine = train.linear_decay
         patch.setattr(train, "linear_decay", stop)
-        with pytest.raises(KeyboardInterrupt, match="go on with --resume"):
+        with pytest.raises(KeyboardInterrupt):
             run(arguments, "--steps", "4", "--validations", "2", "--name", "parts")
     parts = train.main(train.parse(["--resume", "runs/parts", "--device", "cpu"]))
-    ours, theirs = (torch.load(p / training.STATE, weights_only=True) for p in (parts, whole))
+    ours, theirs = (state_of(p) for p in (parts, whole))
     assert_close(ours, theirs, rtol=0, atol=0)
     assert train.main(train.parse(["--score", "runs/parts", "--device", "cpu"])) == parts
 

@@ -70,11 +70,13 @@ def test_fine_tuning_starts_from_a_run_and_leaves_frozen_parts_alone(
     assert config["init_from"] == {"path": "runs/first", "sha256": digest}
     assert config["training"]["freeze"] == ["cells.0"]
     assert config["training"]["init_from"] == "runs/first"
-    state = torch.load(tuned / training.STATE, weights_only=True)["optimizer"]
+    state = training.load_state(tuned)["optimizer"]
     assert len(state["state"]) == len(after) - 3
 
 
-def test_a_resumed_run_does_not_read_its_first_weights_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_resumed_run_does_not_read_its_first_weights_again(
+    monkeypatch: pytest.MonkeyPatch, state_of
+) -> None:
     first = Path("runs/first")
     save_checkpoint(first, build(FEW.model))
     config = dataclasses.replace(FEW, steps=6, validations=2, init_from=first, freeze=("cells.1", "head"))
@@ -88,7 +90,7 @@ def test_a_resumed_run_does_not_read_its_first_weights_again(monkeypatch: pytest
     with pytest.raises(ValueError, match="resume: a run keeps its own settings, but freeze was given"):
         train.main(train.parse(["--resume", "runs/parts", "--freeze", "head"]))
     parts = train.main(train.parse(["--resume", "runs/parts", "--device", "cpu"]))
-    ours, theirs = (torch.load(p / training.STATE, weights_only=True) for p in (parts, whole))
+    ours, theirs = (state_of(p) for p in (parts, whole))
     assert_close(ours, theirs, rtol=0, atol=0)
     assert read_config(parts)["init_from"] == read_config(whole)["init_from"]
 

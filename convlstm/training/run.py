@@ -97,8 +97,9 @@ class RunDirectory:
         """Have `write` make an animation, samples/step-STEP.gif, and show it in TensorBoard, too."""
         if not self._world.first:
             return
-        from tensorboard.compat.proto.summary_pb2 import Summary
+        from tensorboard.compat.proto import summary_pb2
 
+        Summary: Any = vars(summary_pb2)["Summary"]
         path = self.path / SAMPLES / f"step-{self.progress.step:08}.gif"
         path.parent.mkdir(exist_ok=True)
         write(path)

@@ -89,7 +89,7 @@ def validate(
     run.log({"val/mse": scores.mse, "val/mae": scores.mae, "val/ssim": scores.ssim})
     if scores.mse < now.best:
         now.best = scores.mse
-        run.save_best(model, {"step": now.step, "validation": scores.to_dict()} | notes)
+        run.save_best(model, {"step": now.step, "validation": scores.to_dict(), **notes})
     clips = source.batch(range(min(SHOWN, len(source))), device)
     run.sample(lambda path: _write_rollout(path, predict, clips, *lengths))
     run.save()

@@ -42,16 +42,18 @@ def save_state(run: Path, step: int, state: dict[str, Any]) -> Path:
     folder.mkdir(exist_ok=True)
     path = folder / f"{step:08}-{_checksum(data)}.pt"
     write_atomically(path, lambda temporary: temporary.write_bytes(data))
-    others = [other for other in states_of(run) if other != path]
-    for old in others[KEPT - 1 :]:
-        old.unlink(missing_ok=True)
+    older = [other for other in states_of(run) if _step_of(other) != step]
+    kept = [path, *older[: KEPT - 1]]
+    for other in states_of(run):
+        if other not in kept:
+            other.unlink(missing_ok=True)
     return path
 
 
 def states_of(run: Path) -> list[Path]:
     """Return the states of a run, the newest first; damaged ones are among them."""
-    named = [(match, path) for path in (run / FOLDER).glob("*.pt") if (match := _NAME.fullmatch(path.name))]
-    return [path for match, path in sorted(named, key=lambda pair: int(pair[0][1]), reverse=True)]
+    named = [path for path in (run / FOLDER).glob("*.pt") if _NAME.fullmatch(path.name)]
+    return sorted(named, key=_step_of, reverse=True)
 
 
 def load_state(run: Path) -> dict[str, Any]:
@@ -87,6 +89,10 @@ def load_state(run: Path) -> dict[str, Any]:
         names = ", ".join(path.name for path in damaged)
         raise ValueError(f"{run}: all of its states are damaged (their checksums differ): {names}")
     raise ValueError(f"resume is {str(run)!r}, which has no states: nothing to continue")
+
+
+def _step_of(state: Path) -> int:
+    return int(state.name.partition("-")[0])
 
 
 def _checksum(data: bytes) -> str:

@@ -123,7 +123,7 @@ def explained_memory(device: torch.device, batch_size: int, accumulate: int) -> 
         if not isinstance(error, kinds) and "allocate memory" not in str(error):
             raise
         raise MemoryError(
-            f"out of memory: {memory_peak(device):.1f} GiB were in use at most on {device}, with batch_size "
-            f"{batch_size} and accumulate {accumulate}; to need less, give --accumulate {2 * accumulate} (the "
-            f"same steps in smaller parts), --recompute (slower) or a smaller --batch-size ({error})"
+            f"out of memory: {memory_peak(device):.1f} GiB were in use on {device}, with batch_size "
+            f"{batch_size} and accumulate {accumulate}; to need less, give --accumulate {2 * accumulate} "
+            f"(the same steps in smaller parts), --recompute (slower) or a smaller --batch-size ({error})"
         ) from error

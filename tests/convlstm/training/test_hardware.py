@@ -1,0 +1,71 @@
+"""Devices, precision, memory and clocks."""
+
+import pytest
+import torch
+
+from convlstm import StackedForecaster, StackedForecasterConfig, training
+from convlstm.training import hardware
+
+
+def test_devices() -> None:
+    assert training.choose_device("cpu") == torch.device("cpu")
+    assert training.choose_device("auto").type in ("cuda", "mps", "cpu")
+    with pytest.raises(ValueError, match="device is 'abacus', which this machine does not have; it has"):
+        training.choose_device("abacus")
+    with pytest.raises(
+        ValueError, match="device is 'cpu:5', but this machine has 1 of the kind; it needs cpu:0"
+    ):
+        training.choose_device("cpu:5")
+
+
+def test_a_gpu_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert training.choose_device("cuda:1") == torch.device("cuda:1")
+    with pytest.raises(ValueError, match=r"cuda:9', but this machine has 2 .*; it needs cuda:0 to cuda:1"):
+        training.choose_device("cuda:9")
+
+
+@pytest.mark.parametrize("found", [False, True])
+def test_auto_is_bfloat16_where_the_hardware_has_it(monkeypatch: pytest.MonkeyPatch, found: bool) -> None:
+    monkeypatch.setattr(hardware, "has_bfloat16", lambda device: found)
+    device = torch.device("cpu")
+    assert training.choose_bfloat16("auto", device) == ("on" if found else "off")
+    for setting in ("on", "off"):
+        assert training.choose_bfloat16(setting, device) == setting
+        assert training.describe(device, setting).endswith("bfloat16" if setting == "on" else "float32")
+    with training.autocast("auto", device):
+        assert torch.is_autocast_enabled("cpu") is found
+
+
+def test_a_stopwatch_leaves_out_its_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = iter([0.0, 10.0, 17.0, 20.0, 21.0])
+    monkeypatch.setattr(hardware.time, "perf_counter", lambda: next(now))
+    watch = training.Stopwatch(torch.device("cpu"))
+    with watch.paused():  # from 10 to 17
+        pass
+    assert watch.lap() == 13.0
+    assert watch.lap() == 1.0
+
+
+def test_recompute_changes_no_gradient_and_needs_less_memory() -> None:
+    config = StackedForecasterConfig(hidden_channels=(8, 8), kernel_size=3)
+    gradients, kept = [], []
+    for recompute in (False, True):
+        torch.manual_seed(0)
+        model = StackedForecaster(config)
+        training.set_recompute(model, recompute)
+        sizes: list[int] = []
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda t, s=sizes: s.append(t.nbytes) or t, lambda t: t
+        ):
+            loss = model(torch.rand(2, 3, 1, 16, 16, generator=torch.Generator().manual_seed(0)), 4).sum()
+        loss.backward()
+        gradients.append([parameter.grad for parameter in model.parameters()])
+        kept.append(sum(sizes))
+    torch.testing.assert_close(gradients[0], gradients[1])
+    assert kept[1] < kept[0]
+
+
+def test_the_memory_of_the_process_is_counted() -> None:
+    assert 0.05 < training.memory_peak(torch.device("cpu")) < 1000

@@ -1,0 +1,93 @@
+"""Signals: noted while a run goes on, an end elsewhere, with the conventional exit codes."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from convlstm import training
+
+SIGNALS = [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1]
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_is_noted_until_it_is_asked_for(
+    number: signal.Signals, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = [signal.getsignal(n) for n in SIGNALS]
+    with training.Stopping() as stopping:
+        stopping.check()
+        os.kill(os.getpid(), number)
+        assert stopping.signal == number
+        with pytest.raises(training.Stopped, match=f"stopped by {number.name}"):
+            stopping.check(32)  # as a progress callback is called
+    assert [signal.getsignal(n) for n in SIGNALS] == before
+    assert f"{number.name}: ending this step" in capsys.readouterr().err
+
+
+def test_one_process_stops_when_another_was_asked_to() -> None:
+    with training.Stopping() as stopping:
+        stopping.stop_if(False)
+        with pytest.raises(training.Stopped, match="SIGTERM"):
+            stopping.stop_if(True)
+
+
+@pytest.mark.parametrize(("alone", "expected"), [(True, -signal.SIGINT), (False, 0)])
+def test_a_second_ctrl_c_ends_a_lone_process_at_once(alone: bool, expected: int) -> None:
+    code = (
+        "import os, signal; from convlstm.training.stopping import Stopping\n"
+        f"with Stopping(alone={alone}):\n    for _ in range(2): os.kill(os.getpid(), signal.SIGINT)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == expected
+
+
+def test_in_another_thread_signals_are_left_alone() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    found: list[object] = []
+
+    def enter() -> None:
+        with training.Stopping():
+            found.append(signal.getsignal(signal.SIGINT))
+
+    thread = threading.Thread(target=enter)
+    thread.start()
+    thread.join()
+    assert found == [before]
+
+
+def raising(error: BaseException) -> Callable[[], None]:
+    def run() -> None:
+        raise error
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("run", "status", "said"),
+    [
+        (lambda: None, 0, ""),
+        (raising(ValueError("lr is 0;\nit needs more")), 2, "x.py: error: lr is 0; it needs more\n"),
+        (raising(MemoryError("out of memory")), 2, "x.py: error: out of memory\n"),
+        (raising(training.Stopped(signal.SIGTERM)), 143, "x.py: stopped by SIGTERM\n"),
+        (raising(training.Stopped(2, "go on")), 130, "x.py: go on\n"),
+    ],
+)
+def test_the_exit_status_says_what_happened(run, status: int, said: str, capsys) -> None:
+    assert training.exit_status("x.py", run) == status
+    assert capsys.readouterr().err == said
+
+
+def test_a_fault_of_the_program_keeps_its_traceback() -> None:
+    with pytest.raises(RuntimeError):
+        training.exit_status("x.py", raising(RuntimeError()))
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_before_the_run_a_signal_ends_the_script(number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+    assert training.exit_status("x.py", lambda: os.kill(os.getpid(), number)) == 128 + number
+    assert signal.getsignal(number) is before

