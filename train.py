@@ -214,7 +214,6 @@ def train(config: Config, world: training.World) -> Path:
     size = f"{count:,} parameters" + (f" ({frozen:,} frozen)" if frozen else "")
     where = training.describe(device, bfloat16) + (f", {world.size} processes" if world.size > 1 else "")
     say = partial(world.say, write=tqdm.write)  # which leaves the bar whole
-    say(f"{path}: {size}, {config.data.title}, on {where}")
     parts = {"model": model, "ema": ema, "optimizer": optimizer}
     with (
         training.Stopping(alone=world.size == 1) as stopping,
@@ -222,6 +221,7 @@ def train(config: Config, world: training.World) -> Path:
         training.explained_memory(device, config.batch_size, config.accumulate),
         tqdm(total=config.steps, unit="step", dynamic_ncols=True, disable=not world.first) as bar,
     ):
+        say(f"{path}: {size}, {config.data.title}, on {where}")
         if resume:
             run.restore()
             notes = resumed(read_config(path), config, run.progress.step)

@@ -74,6 +74,7 @@ class Step:
         self._optimizer = optimizer_type(
             self.model.parameters(), lr=config.lr, weight_decay=config.weight_decay
         )
+        self.parts = {"model": self.model, "ema": self._ema, "optimizer": self._optimizer}
         self._step = 0
         self.stages: dict[str, list[float]] = {name: [] for name in STAGES}
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import train
-from benchmarks import contenders, evaluation, speed, timing, train_step
+from benchmarks import contenders, evaluation, scaling, speed, timing, train_step
 from benchmarks.floor import Layer, make_floor
 from convlstm.ops.choice import VARIABLE
 
@@ -179,3 +179,11 @@ def test_evaluation(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtu
     assert "without metrics: they add" in capsys.readouterr().out
     evaluation.main([*options, "--memory", "3"])
     assert "3 sequences of 20 frames of 64 x 64:" in capsys.readouterr().out
+
+
+def test_scaling(capsys: pytest.CaptureFixture[str]) -> None:
+    scaling.main(["--preset", "tiny", "--device", "cpu", "--rounds", "1"])
+    out = capsys.readouterr().out
+    assert "its gradients are 0.05 MB" in out  # 11,856 parameters of 4 bytes
+    assert "of the time" in out
+    assert out.count("Gbit/s |") == 3

@@ -1,0 +1,68 @@
+"""What saving costs a run of train.py, and how far sharing its steps among machines can go.
+
+    python benchmarks/scaling.py                     the default preset
+    python benchmarks/scaling.py --device cuda
+
+Measured: a step, a saved state, and the bytes of the gradients. Computed from them: the time of a step on N
+machines, t(N) = t(1) / N + 2 (N - 1) / N * bytes / bandwidth, the second term being a ring all-reduce of
+which nothing is hidden behind the backward pass: a bound from above. Prints Markdown.
+"""
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the checkout's folders are used, uninstalled
+import train
+from benchmarks import timing
+from benchmarks.train_step import PRESETS, Step
+from convlstm import training
+
+NETWORKS = {"1 Gbit/s": 1e9 / 8, "10 Gbit/s": 1e10 / 8, "100 Gbit/s": 1e11 / 8}
+MACHINES = (2, 4, 8, 16)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure what the command line asks for and print it."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--preset", choices=PRESETS, default="default")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--rounds", type=int, default=11)
+    options = parser.parse_args(arguments)
+    device, config = training.choose_device(options.device), train.PRESETS[options.preset]
+    step = Step(config, "auto", training.choose_bfloat16("auto", device), 0.0, device)
+    with tempfile.TemporaryDirectory() as folder:
+        run = training.RunDirectory(Path(folder), training.World(), step.parts)
+        run.save_best(step.model, {})
+
+        def save() -> None:
+            run.progress.step += 1
+            run.save()
+
+        seconds = timing.medians(timing.interleave({"step": step, "save": save}, options.rounds, device))
+        size = training.states_of(run.path)[0].stat().st_size
+    gradients = sum(p.numel() * p.element_size() for p in step.model.parameters())
+    header = timing.header(device, options.rounds)
+    print(f"{timing.format_header(header)}\n")
+    print(
+        f"{options.preset}: a step of {config.batch_size} sequences takes {timing.milliseconds(seconds['step'])} "
+        f"ms; its gradients are {gradients / 1e6:.2f} MB. A saved state of {size / 1e6:.1f} MB takes "
+        f"{timing.milliseconds(seconds['save'])} ms, which every {config.save_minutes:g} minutes is "
+        f"{100 * seconds['save'] / (60 * config.save_minutes):.3f}% of the time.\n"
+    )
+    rows = []
+    for name, bandwidth in NETWORKS.items():
+        cells = []
+        for n in MACHINES:
+            shared = seconds["step"] / n + 2 * (n - 1) / n * gradients / bandwidth
+            cells.append(f"{seconds['step'] / shared:.1f}")
+        rows.append([name, *cells])
+    print(timing.markdown(["times as fast, at best", *(f"{n} machines" for n in MACHINES)], rows))
+
+
+if __name__ == "__main__":
+    main()
