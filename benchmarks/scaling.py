@@ -50,8 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"{timing.format_header(header)}\n")
     print(
         f"{options.preset}: a step of {config.batch_size} sequences takes "
-        f"{timing.milliseconds(seconds['step'])} ms; its gradients are {gradients / 1e6:.2f} MB. A saved state of {size / 1e6:.1f} MB takes "
-        f"{timing.milliseconds(seconds['save'])} ms, which every {config.save_minutes:g} minutes is "
+        f"{timing.milliseconds(seconds['step'])} ms; its gradients are {gradients / 1e6:.2f} MB. "
+        f"A saved state of {size / 1e6:.1f} MB takes {timing.milliseconds(seconds['save'])} ms, which every {config.save_minutes:g} minutes is "
         f"{100 * seconds['save'] / (60 * config.save_minutes):.3f}% of the time.\n"
     )
     rows = []
