@@ -48,11 +48,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     gradients = sum(p.numel() * p.element_size() for p in step.model.parameters())
     header = timing.header(device, options.rounds)
     print(f"{timing.format_header(header)}\n")
+    step_ms, save_ms = (timing.milliseconds(seconds[name]) for name in ("step", "save"))
+    share = seconds["save"] / (60 * config.save_minutes)
     print(
-        f"{options.preset}: a step of {config.batch_size} sequences takes "
-        f"{timing.milliseconds(seconds['step'])} ms; its gradients are {gradients / 1e6:.2f} MB. "
-        f"A saved state of {size / 1e6:.1f} MB takes {timing.milliseconds(seconds['save'])} ms, which every {config.save_minutes:g} minutes is "
-        f"{100 * seconds['save'] / (60 * config.save_minutes):.3f}% of the time.\n"
+        f"{options.preset}: a step of {config.batch_size} sequences takes {step_ms} ms; its gradients are "
+        f"{gradients / 1e6:.2f} MB. A saved state of {size / 1e6:.1f} MB takes {save_ms} ms, which every "
+        f"{config.save_minutes:g} minutes is {100 * share:.3f}% of the time.\n"
     )
     rows = []
     for name, bandwidth in NETWORKS.items():
