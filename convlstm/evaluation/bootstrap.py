@@ -63,14 +63,11 @@ def _mean_scores(metrics: Tensor) -> list[Score]:
     """Return the score of each metric of rows (M, N, T)."""
     M, N = metrics.shape[:2]
     sums = resampled_sums(rearrange(metrics, "m n t -> n (m t)"))
-    resampled = rearrange(sums / N, "r (m t) -> m r t", m=M)
+    resampled = rearrange(sums / N, "r (m t) -> r m t", m=M)
     per_frame = metrics.mean(dim=1)  # (M, T)
     of_sequences = metrics.mean(dim=2)  # (M, N)
     errors = of_sequences.std(dim=1) / math.sqrt(N) if N > 1 else torch.full((M,), math.nan)
-    return [
-        _score(per_frame[m].mean(), errors[m], resampled[m].mean(dim=1), per_frame[m], resampled[m], N)
-        for m in range(M)
-    ]
+    return _scores(per_frame.mean(dim=1), errors, resampled.mean(dim=2), per_frame, resampled, N)
 
 
 def _threshold_scores(counts: Contingency, thresholds: tuple[float, ...]) -> tuple[ThresholdScores, ...]:
@@ -79,20 +76,18 @@ def _threshold_scores(counts: Contingency, thresholds: tuple[float, ...]) -> tup
         return ()
     K, N = counts.hits.shape[:2]
     rows = rearrange(torch.stack(counts), "kind k n t -> n (kind k t)")
-    resampled = rearrange(resampled_sums(rows), "r (kind k t) -> kind k r t", kind=3, k=K)
-    summed = reduce(torch.stack(counts), "kind k n t -> kind k t", "sum")
+    draws = Contingency(*rearrange(resampled_sums(rows), "r (kind k t) -> kind r k t", kind=3, k=K))
+    frames = Contingency(*reduce(torch.stack(counts), "kind k n t -> kind k t", "sum"))
+    whole, whole_draws = (Contingency(*(count.sum(dim=-1) for count in c)) for c in (frames, draws))
+    no_errors = torch.full((K,), math.nan)
+    scores = {
+        name: _scores(ratio(whole), no_errors, ratio(whole_draws), ratio(frames), ratio(draws), N)
+        for name, ratio in RATIOS.items()
+    }
     result = []
     for k, threshold in enumerate(thresholds):
-        frames, draws = Contingency(*summed[:, k]), Contingency(*resampled[:, k])
-        whole = Contingency(*(count.sum() for count in frames))
-        whole_draws = Contingency(*(count.sum(dim=1) for count in draws))
-        values: dict[str, Any] = {
-            name: _score(
-                ratio(whole), torch.tensor(math.nan), ratio(whole_draws), ratio(frames), ratio(draws), N
-            )
-            for name, ratio in RATIOS.items()
-        }
-        values |= {kind: int(count) for kind, count in whole._asdict().items()}
+        values: dict[str, Any] = {name: found[k] for name, found in scores.items()}
+        values |= {kind: int(count[k]) for kind, count in whole._asdict().items()}
         result.append(ThresholdScores(threshold=threshold, **values))
     return tuple(result)
 
@@ -105,22 +100,26 @@ RATIOS = {
 }
 
 
-def _score(mean: Tensor, error: Tensor, draws: Tensor, curve: Tensor, curve_draws: Tensor, n: int) -> Score:
-    """Return a score: draws (R,) of the mean, curve (T,), curve_draws (R, T), n sequences."""
-    low, high = _interval(draws, n)
-    curve_low, curve_high = _interval(curve_draws, n)
-    return Score(
-        mean=mean.item(),
-        stderr=error.item(),
-        low=low.item(),
-        high=high.item(),
-        per_frame=tuple(curve.tolist()),
-        per_frame_low=tuple(curve_low.tolist()),
-        per_frame_high=tuple(curve_high.tolist()),
-    )
+def _scores(
+    means: Tensor, errors: Tensor, draws: Tensor, curves: Tensor, curve_draws: Tensor, n: int
+) -> list[Score]:
+    """Return S scores: means and errors (S,), draws (R, S), curves (S, T), curve_draws (R, S, T)."""
+    low, high = _intervals(torch.cat([draws[..., None], curve_draws], dim=2), n)  # (S, 1 + T) each
+    return [
+        Score(
+            mean=means[s].item(),
+            stderr=errors[s].item(),
+            low=low[s, 0].item(),
+            high=high[s, 0].item(),
+            per_frame=tuple(curves[s].tolist()),
+            per_frame_low=tuple(low[s, 1:].tolist()),
+            per_frame_high=tuple(high[s, 1:].tolist()),
+        )
+        for s in range(len(means))
+    ]
 
 
-def _interval(draws: Tensor, sequences: int) -> tuple[Tensor, Tensor]:
+def _intervals(draws: Tensor, sequences: int) -> tuple[Tensor, Tensor]:
     """Return the ends, of the draws (R, ...) that are no nan; nan for a single sequence."""
     if sequences == 1:
         nothing = torch.full(draws.shape[1:], math.nan)
