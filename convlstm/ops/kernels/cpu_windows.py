@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from numba import carray, cfunc, njit
+from numba import cfunc, njit
+from numba.np.numpy_support import carray
 from torch import Tensor
 
 from convlstm.ops.kernels.cpu_language import COMPILE, SIGNATURE, argument, launch, pointer, take
