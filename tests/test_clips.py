@@ -128,6 +128,7 @@ def test_radar_to_the_scores_of_a_nowcast_in_mm_per_hour(capsys: pytest.CaptureF
     assert "radar: 1 of 11 files cannot be used and are left out: radar/event10/0.pgm is a damaged" in out
     assert "9 of 10 clips were trained or validated on and are left out" in out
     assert "CSI at 0.5 mm/h" in out
+    assert "MAE per pixel in mm/h" in out
     frames = [np.asarray(Image.open(f)) for f in sorted((Path("radar") / held_out).iterdir())]
     last, truth = (np.stack(part).astype(float) / 100 for part in ([frames[3]] * 3, frames[4:7]))
     found = json.loads(Path("scores.json").read_text())
@@ -138,7 +139,8 @@ def test_radar_to_the_scores_of_a_nowcast_in_mm_per_hour(capsys: pytest.CaptureF
         either = ((last >= threshold) | (truth >= threshold)).sum()
         assert (scores["threshold"], scores["hits"]) == (threshold, hits)
         assert scores["csi"]["mean"] == pytest.approx(hits / either, abs=1e-12)
-    assert "mm/h" in Path("report.html").read_text()
+    assert copied["metrics"]["mae_physical"]["mean"] == pytest.approx(abs(last - truth).mean(), rel=1e-5)
+    assert "MAE per pixel in mm/h" in Path("report.html").read_text()
     # Where all that is asked for was trained on, there is nothing to report.
     seen = next(f"radar/event{n}" for n in range(10) if f"event{n}" != held_out)
     assert main(["evaluate", "runs/NAME", seen, *command]) == 2

@@ -23,7 +23,13 @@ TOGETHER = 2**20  # draws that are made at a time
 TAIL = 0.025  # of each side of an interval
 
 
-def scores_of(name: str, rows: Rows, protocol: Protocol, thresholds: tuple[float, ...]) -> PredictorScores:
+def scores_of(
+    name: str,
+    rows: Rows,
+    protocol: Protocol,
+    thresholds: tuple[float, ...],
+    span: float | None = None,
+) -> PredictorScores:
     """Return the scores that a protocol asks for, as far as the predictor has them.
 
     Args:
@@ -31,14 +37,18 @@ def scores_of(name: str, rows: Rows, protocol: Protocol, thresholds: tuple[float
         rows: what was measured.
         protocol: whose columns decide.
         thresholds: those of the rows' counts, in the unit that is shown.
+        span: what lies between the physical values of pixels 0 and 1; None (default) if these have no unit.
     """
     values = math.prod(rows.frame)
     found = dict(zip(rows.names, _mean_scores(rows.metrics), strict=True))
     metrics = {}
     for column in protocol.columns:
-        whole = column.name.replace("_pixel", "")  # sums over a frame, of which pixel means are a part
-        if whole in found:
-            metrics[column.name] = found[whole] if whole == column.name else _scaled(found[whole], 1 / values)
+        # Sums over a frame, of which pixel means are a part, and those in a unit a multiple.
+        whole = column.name.replace("_pixel", "").replace("_physical", "")
+        if whole not in found or (column.physical and span is None):
+            continue
+        scale = (span or 1) ** column.physical / values
+        metrics[column.name] = found[whole] if whole == column.name else _scaled(found[whole], scale)
     return PredictorScores(name=name, metrics=metrics, thresholds=_threshold_scores(rows.counts, thresholds))
 
 
