@@ -6,13 +6,12 @@ import signal
 import sys
 from pathlib import Path
 
-import torch
-
 from convlstm import pictures, pretrained, rollouts, training, video
+from convlstm.checkpoint import read_config
 from convlstm.evaluation.command import add_command as add_evaluate
 from convlstm.export.command import add_command as add_export
 from convlstm.importers.command import add_command as add_import
-from convlstm.video.command import add_clips, read_from
+from convlstm.video.command import add_clips, source_from
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -77,24 +76,19 @@ def _rollout(options: argparse.Namespace) -> None:
         raise ValueError(f"--output {options.output} is the file of the clips; give another name")
     device = training.choose_device(options.device)
     model = pretrained.from_pretrained(options.checkpoint, device=device)
-    channels = getattr(getattr(model, "config", None), "channels", None)
-    channels = channels if channels in (1, 3) else None  # of imported networks, some have others
-    length = options.context + options.horizon
-    clips, layout = read_from(options, channels, first=options.count, frames=length)  # (N, T, C, H, W)
-    if clips.shape[1] < options.context:
-        guessed = layout is not None and options.layout is None
-        other = f", or another --layout: its axes were taken for {layout}" if guessed else ""
-        raise ValueError(
-            f"{options.clips} has {clips.shape[1]} frames a clip; --context {options.context} "
-            f"needs as many or more{other}"
-        )
+    folder = Path(options.checkpoint)  # or a name
+    config = read_config(folder) if folder.is_dir() else {}
+    source = source_from(options, model, config, options.context, first=options.count)
+    source = source.longer(options.context + options.horizon)
+    clips = source.batch(range(len(source)))  # (N, T, C, H, W)
     count = "1 clip" if len(clips) == 1 else f"{len(clips)} clips"
-    read_as = f" read as {layout.upper()}" if layout is not None else ""
+    read_as = f" read as {source.layout.upper()}" if source.layout is not None else ""
     print(f"{options.clips}{read_as}: {count} of {clips.shape[1]} frames", flush=True)
     context = clips[:, : options.context]
     truth = clips[:, options.context : options.context + options.horizon]
-    forecast = rollouts.rollout(model, torch.from_numpy(context).to(device), options.horizon)
-    frames = pictures.comparison(context, forecast.float().cpu().numpy(), truth if truth.shape[1] else None)
+    forecast = rollouts.rollout(model, context.to(device), options.horizon)
+    shown = truth.numpy() if truth.shape[1] else None
+    frames = pictures.comparison(context.numpy(), forecast.float().cpu().numpy(), shown)
     written = video.write_clip(options.output, frames, options.fps)
     rounded = (
         "" if written == options.fps else f" (not {options.fps:g}: {_why_not(options.output, options.fps)})"

@@ -166,7 +166,7 @@ def contingency(prediction: Tensor, target: Tensor, thresholds: Sequence[float])
 
 def reaching(frames: Tensor, threshold: float) -> Tensor:
     """Return 1 where a value reaches the threshold and 0 elsewhere, in the type of the frames."""
-    return (frames >= threshold - ROUNDING).to(frames.dtype)
+    return frames.clone().ge_(threshold - ROUNDING)  # in place: from booleans it would take a pass more
 
 
 def observed(target: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
@@ -177,8 +177,9 @@ def observed(target: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
 
 def contingency_of(forecast: Tensor, observed: Tensor, count: Tensor) -> Contingency:
     """Return the counts, (B, T) each, of `reaching` of a prediction and `observed` of its target."""
-    hits = torch.einsum("btchw,btchw->bt", forecast, observed)
-    return Contingency(hits, count - hits, reduce(forecast, "b t c h w -> b t", "sum") - hits)
+    forecast, observed = (rearrange(x, "b t c h w -> b t (c h w)") for x in (forecast, observed))
+    hits = torch.linalg.vecdot(forecast, observed)
+    return Contingency(hits, count - hits, forecast.sum(dim=2) - hits)
 
 
 def ssim(prediction: Tensor, target: Tensor, data_range: float = 1.0) -> Tensor:
@@ -226,6 +227,13 @@ def comparable(prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     return prediction.to(wide), target.to(wide)
 
 
+def require_windows(frames: Tensor) -> None:
+    """Raise ValueError for frames (B, T, C, H, W) that are smaller than a window of SSIM."""
+    H, W = frames.shape[3:]
+    if min(H, W) < SSIM_WINDOW:
+        raise ValueError(f"frames are {H}x{W} pixels; SSIM needs {SSIM_WINDOW}x{SSIM_WINDOW} or more")
+
+
 class WindowSums(NamedTuple):
     """What `ssim_of` needs of the target, once for all predictions of it; values are flat, see there."""
 
@@ -238,13 +246,9 @@ class WindowSums(NamedTuple):
 
 def window_sums(target: Tensor) -> WindowSums:
     """Return the sums over windows of target frames (B, T, C, H, W), clipped; raise if they are too small."""
-    size = target.shape[3:]
-    if min(size) < SSIM_WINDOW:
-        raise ValueError(
-            f"frames are {size[0]}x{size[1]} pixels; SSIM needs {SSIM_WINDOW}x{SSIM_WINDOW} or more"
-        )
+    require_windows(target)
     y = target.reshape(-1)
-    sums = _slide(y, size[1])
+    sums = _slide(y, target.shape[4])
     return WindowSums(tuple(target.shape), y, y * y, sums, sums * sums)
 
 

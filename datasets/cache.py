@@ -1,8 +1,8 @@
 """Clips decoded once: each as a .npy file beside a JSON file that says what it is, in a cache folder.
 
-A file is known again by its name, size, time of change and its first and last 64 KiB (a folder of frames: by
-the names, sizes and times of its images), and by what was done to its frames. To hash whole films would take
-as long, at each start, as many take to be decoded. Letters: N clips, T time, C channels, H W pixels.
+A file is known again by its name and a hash of all its bytes (a folder of frames: of all its files), and by
+what was done to its frames; so a folder that is moved or copied finds its clips in the cache. Letters: N
+clips, T time, C channels, H W pixels.
 """
 
 import errno
@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 
 from convlstm.files import open_npy, write_atomically
 from convlstm.video import fit, is_array, stream_clips
+from datasets.contents import Contents
 
-VERSION = 1  # of what is kept; another one is decoded anew
-ENDS = 2**16  # bytes of a file's beginning and end that are hashed
+VERSION = 2  # of what is kept; another one is decoded anew
 HEADER = 256  # bytes of a .npy file's header, which is written last
 WORKERS = min(8, os.cpu_count() or 1)
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # errors of the cache, not of the clip that met them
@@ -86,10 +86,13 @@ def decode(
         ImportError: a package is missing that the files need.
     """
     _check_writable(folder)
+    contents = Contents(folder / "contents.json")
     found: dict[str, CachedClips] = {}
     unreadable: dict[str, str] = {}
     with ThreadPoolExecutor(WORKERS) as pool:
-        tasks = {pool.submit(_decode, name, path, folder, settings): name for name, path in paths.items()}
+        tasks = {
+            pool.submit(_decode, name, path, contents, folder, settings): name for name, path in paths.items()
+        }
         try:
             for task in _with_bar(tasks):
                 try:
@@ -105,6 +108,7 @@ def decode(
                     unreadable[tasks[task]] = str(error)
         finally:
             pool.shutdown(cancel_futures=True)
+            contents.save()
     names = [name for name in paths if name in found]
     return [found[name] for name in names], {name: unreadable[name] for name in paths if name in unreadable}
 
@@ -129,8 +133,11 @@ def _with_bar(tasks: Mapping[Future[CachedClips], str]) -> Iterable[Future[Cache
     return tqdm(as_completed(tasks), "decoding", len(tasks), leave=False, unit="file", delay=1, disable=None)
 
 
-def _decode(name: str, path: Path, folder: Path, settings: Mapping[str, Any]) -> CachedClips:
-    key = hashlib.sha256(json.dumps([VERSION, name, _print_of(path), dict(settings)]).encode()).hexdigest()
+def _decode(
+    name: str, path: Path, contents: Contents, folder: Path, settings: Mapping[str, Any]
+) -> CachedClips:
+    known_by = [VERSION, name, contents.hash_of(path), dict(settings)]
+    key = hashlib.sha256(json.dumps(known_by).encode()).hexdigest()
     array, notes = folder / f"{key}.npy", folder / f"{key}.json"
     try:
         known = json.loads(notes.read_text())
@@ -148,19 +155,6 @@ def _decode(name: str, path: Path, folder: Path, settings: Mapping[str, Any]) ->
     text = json.dumps(known | {"low": made.low, "high": made.high}, indent=2)
     write_atomically(notes, lambda temporary: temporary.write_text(text))
     return made
-
-
-def _print_of(path: Path) -> list[Any]:
-    """Return what a file or a folder of frames is known again by."""
-    if path.is_dir():
-        files = sorted((entry for entry in os.scandir(path) if entry.is_file()), key=lambda entry: entry.name)
-        return [[entry.name, entry.stat().st_size, entry.stat().st_mtime_ns] for entry in files]
-    status = path.stat()
-    with path.open("rb") as file:
-        ends = hashlib.sha256(file.read(ENDS))
-        file.seek(max(0, status.st_size - ENDS))
-        ends.update(file.read(ENDS))
-    return [status.st_size, status.st_mtime_ns, ends.hexdigest()]
 
 
 def _write(name: str, path: Path, array: Path, temporary: Path, settings: Mapping[str, Any]) -> CachedClips:

@@ -62,7 +62,7 @@ def test_a_folder_of_gifs_to_a_network_and_its_rollout(
         main(["rollout", "runs/NAME", "gifs", "--size", "16", "16", "--horizon", "5", "-o", "out.mp4"]) == 0
     )
     assert read_clips("out.mp4").shape[1] == 15
-    assert "gifs: 3 clips of 20 frames" in capsys.readouterr().out
+    assert "gifs: 3 clips of 15 frames" in capsys.readouterr().out
     assert (
         main(["rollout", "runs/NAME", "gifs/clip2.gif", "-o", "out.gif"]) == 0
     )  # 20 x 24: patches divide it
@@ -126,6 +126,7 @@ def test_radar_to_the_scores_of_a_nowcast_in_mm_per_hour(capsys: pytest.CaptureF
     assert "radar: 1 of 11 files cannot be used and are left out: radar/event10/0.pgm is a damaged" in out
     assert "9 of 10 clips were trained or validated on and are left out" in out
     assert "CSI at 0.5 mm/h" in out
+    assert "MAE per pixel in mm/h" in out
     frames = [np.asarray(Image.open(f)) for f in sorted((Path("radar") / held_out).iterdir())]
     last, truth = (np.stack(part).astype(float) / 100 for part in ([frames[3]] * 3, frames[4:7]))
     found = json.loads(Path("scores.json").read_text())
@@ -136,13 +137,44 @@ def test_radar_to_the_scores_of_a_nowcast_in_mm_per_hour(capsys: pytest.CaptureF
         either = ((last >= threshold) | (truth >= threshold)).sum()
         assert (scores["threshold"], scores["hits"]) == (threshold, hits)
         assert scores["csi"]["mean"] == pytest.approx(hits / either, abs=1e-12)
-    assert "mm/h" in Path("report.html").read_text()
+    assert copied["metrics"]["mae_physical"]["mean"] == pytest.approx(abs(last - truth).mean(), rel=1e-5)
+    assert "MAE per pixel in mm/h" in Path("report.html").read_text()
     # Where all that is asked for was trained on, there is nothing to report.
     seen = next(f"radar/event{n}" for n in range(10) if f"event{n}" != held_out)
     assert main(["evaluate", "runs/NAME", seen, *command]) == 2
     assert "1 of 1 clips were trained or validated on" in capsys.readouterr().err
     assert main(["evaluate", "runs/NAME", "radar", *command, "--strict"]) == 2
     assert "event10/0.pgm is a damaged image" in capsys.readouterr().err
+    # So it is with rollouts, of which those on the clips of the training are shown, too.
+    command = ["rollout", "runs/NAME", "radar", "--context", "4", "--horizon", "3", "--count", "11"]
+    assert main([*command, "-o", "nowcast.gif"]) == 0
+    out = capsys.readouterr().out
+    assert "Values as in training: stored 0 to 6000, value-range 0 to 60, unit mm/h." in out
+    assert "radar: 1 of 11 files cannot be used and are left out: radar/event10/0.pgm is a damaged" in out
+    assert "radar: 10 clips of 7 frames" in out
+    assert main([*command, "--stored", "0", "6000", "-o", "same.gif"]) == 0
+    assert main([*command, "--stored", "0", "600", "-o", "other.gif"]) == 0
+    assert "Values as in training: value-range 0 to 60, unit mm/h." in capsys.readouterr().out
+    same, other = (Path(f"{name}.gif").read_bytes() for name in ("same", "other"))
+    assert Path("nowcast.gif").read_bytes() == same != other
+    assert main([*command, "--strict"]) == 2
+    assert "event10/0.pgm is a damaged image" in capsys.readouterr().err
+    # What is beyond the clips that are shown is not looked at.
+    assert main([*command[:-1], "2", "--strict", "-o", "nowcast.gif"]) == 0
+
+
+def test_a_rollout_of_clips_of_different_lengths_is_cut_to_the_shortest(
+    gifs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run("--data.clips gifs --data.image-size 16")
+    frames = np.full((12, 20, 24), 80, np.uint8) + np.arange(12, dtype=np.uint8)[:, None, None]
+    write_gif(gifs / "a.gif", frames, 10)
+    write_gif(gifs / "b.gif", frames[:9], 10)
+    assert main(["rollout", "runs/NAME", "gifs", "--size", "16", "16", "-o", "out.gif"]) == 0
+    out = capsys.readouterr().out
+    assert "gifs: 1 of 4 files cannot be used and are left out: gifs/b.gif has 9 frames a clip" in out
+    assert "gifs: 3 clips of 12 frames" in out
+    assert len(iio.imread("out.gif", index=None)) == 20
 
 
 def test_a_run_whose_clips_have_changed_is_not_resumed_nor_scored(gifs: Path) -> None:

@@ -16,9 +16,9 @@ arguments  card  evaluation.protocols  files  functional  hashing  importers.rea
     training.schedule  training.stopping  video.fitting  video.images  video.values
 evaluation.baselines  evaluation.results  importers.foreign  importers.keras_config \
     importers.reading.keras_files  importers.reading.pickles  importers.reading.plain  ops.choice \
-    ops.kernels.cpu_gru  ops.kernels.cpu_gru_before  ops.kernels.cpu_lstm  ops.kernels.cuda_lstm \
-    ops.kernels.plain  ops.reference  report.frames  report.plots  sampling  saving  staged.stages \
-    training.states  video.arrays  video.gif
+    ops.kernels.cpu_gru  ops.kernels.cpu_gru_before  ops.kernels.cpu_lstm  ops.kernels.cpu_windows \
+    ops.kernels.cuda_lstm  ops.kernels.plain  ops.reference  report.frames  report.plots  sampling \
+    saving  staged.stages  training.states  video.arrays  video.gif
 evaluation.tables  hub  importers.keras_weights  importers.reading.torch_files \
     importers.reading.unwrapping  ops.kernels.cpu  ops.kernels.cuda  ops.lstm_tape  report.tables \
     report.training_curves  video.films

@@ -23,7 +23,13 @@ TOGETHER = 2**20  # draws that are made at a time
 TAIL = 0.025  # of each side of an interval
 
 
-def scores_of(name: str, rows: Rows, protocol: Protocol, thresholds: tuple[float, ...]) -> PredictorScores:
+def scores_of(
+    name: str,
+    rows: Rows,
+    protocol: Protocol,
+    thresholds: tuple[float, ...],
+    span: float | None = None,
+) -> PredictorScores:
     """Return the scores that a protocol asks for, as far as the predictor has them.
 
     Args:
@@ -31,14 +37,18 @@ def scores_of(name: str, rows: Rows, protocol: Protocol, thresholds: tuple[float
         rows: what was measured.
         protocol: whose columns decide.
         thresholds: those of the rows' counts, in the unit that is shown.
+        span: what lies between the physical values of pixels 0 and 1; None (default) if these have no unit.
     """
     values = math.prod(rows.frame)
     found = dict(zip(rows.names, _mean_scores(rows.metrics), strict=True))
     metrics = {}
     for column in protocol.columns:
-        whole = column.name.replace("_pixel", "")  # sums over a frame, of which pixel means are a part
-        if whole in found:
-            metrics[column.name] = found[whole] if whole == column.name else _scaled(found[whole], 1 / values)
+        # Sums over a frame, of which pixel means are a part, and those in a unit a multiple.
+        whole = column.name.replace("_pixel", "").replace("_physical", "")
+        if whole not in found or (column.physical and span is None):
+            continue
+        scale = (span or 1) ** column.physical / values
+        metrics[column.name] = found[whole] if whole == column.name else _scaled(found[whole], scale)
     return PredictorScores(name=name, metrics=metrics, thresholds=_threshold_scores(rows.counts, thresholds))
 
 
@@ -63,14 +73,11 @@ def _mean_scores(metrics: Tensor) -> list[Score]:
     """Return the score of each metric of rows (M, N, T)."""
     M, N = metrics.shape[:2]
     sums = resampled_sums(rearrange(metrics, "m n t -> n (m t)"))
-    resampled = rearrange(sums / N, "r (m t) -> m r t", m=M)
+    resampled = rearrange(sums / N, "r (m t) -> r m t", m=M)
     per_frame = metrics.mean(dim=1)  # (M, T)
     of_sequences = metrics.mean(dim=2)  # (M, N)
     errors = of_sequences.std(dim=1) / math.sqrt(N) if N > 1 else torch.full((M,), math.nan)
-    return [
-        _score(per_frame[m].mean(), errors[m], resampled[m].mean(dim=1), per_frame[m], resampled[m], N)
-        for m in range(M)
-    ]
+    return _scores(per_frame.mean(dim=1), errors, resampled.mean(dim=2), per_frame, resampled, N)
 
 
 def _threshold_scores(counts: Contingency, thresholds: tuple[float, ...]) -> tuple[ThresholdScores, ...]:
@@ -79,20 +86,18 @@ def _threshold_scores(counts: Contingency, thresholds: tuple[float, ...]) -> tup
         return ()
     K, N = counts.hits.shape[:2]
     rows = rearrange(torch.stack(counts), "kind k n t -> n (kind k t)")
-    resampled = rearrange(resampled_sums(rows), "r (kind k t) -> kind k r t", kind=3, k=K)
-    summed = reduce(torch.stack(counts), "kind k n t -> kind k t", "sum")
+    draws = Contingency(*rearrange(resampled_sums(rows), "r (kind k t) -> kind r k t", kind=3, k=K))
+    frames = Contingency(*reduce(torch.stack(counts), "kind k n t -> kind k t", "sum"))
+    whole, whole_draws = (Contingency(*(count.sum(dim=-1) for count in c)) for c in (frames, draws))
+    no_errors = torch.full((K,), math.nan)
+    scores = {
+        name: _scores(ratio(whole), no_errors, ratio(whole_draws), ratio(frames), ratio(draws), N)
+        for name, ratio in RATIOS.items()
+    }
     result = []
     for k, threshold in enumerate(thresholds):
-        frames, draws = Contingency(*summed[:, k]), Contingency(*resampled[:, k])
-        whole = Contingency(*(count.sum() for count in frames))
-        whole_draws = Contingency(*(count.sum(dim=1) for count in draws))
-        values: dict[str, Any] = {
-            name: _score(
-                ratio(whole), torch.tensor(math.nan), ratio(whole_draws), ratio(frames), ratio(draws), N
-            )
-            for name, ratio in RATIOS.items()
-        }
-        values |= {kind: int(count) for kind, count in whole._asdict().items()}
+        values: dict[str, Any] = {name: found[k] for name, found in scores.items()}
+        values |= {kind: int(count[k]) for kind, count in whole._asdict().items()}
         result.append(ThresholdScores(threshold=threshold, **values))
     return tuple(result)
 
@@ -105,22 +110,26 @@ RATIOS = {
 }
 
 
-def _score(mean: Tensor, error: Tensor, draws: Tensor, curve: Tensor, curve_draws: Tensor, n: int) -> Score:
-    """Return a score: draws (R,) of the mean, curve (T,), curve_draws (R, T), n sequences."""
-    low, high = _interval(draws, n)
-    curve_low, curve_high = _interval(curve_draws, n)
-    return Score(
-        mean=mean.item(),
-        stderr=error.item(),
-        low=low.item(),
-        high=high.item(),
-        per_frame=tuple(curve.tolist()),
-        per_frame_low=tuple(curve_low.tolist()),
-        per_frame_high=tuple(curve_high.tolist()),
-    )
+def _scores(
+    means: Tensor, errors: Tensor, draws: Tensor, curves: Tensor, curve_draws: Tensor, n: int
+) -> list[Score]:
+    """Return S scores: means and errors (S,), draws (R, S), curves (S, T), curve_draws (R, S, T)."""
+    low, high = _intervals(torch.cat([draws[..., None], curve_draws], dim=2), n)  # (S, 1 + T) each
+    return [
+        Score(
+            mean=means[s].item(),
+            stderr=errors[s].item(),
+            low=low[s, 0].item(),
+            high=high[s, 0].item(),
+            per_frame=tuple(curves[s].tolist()),
+            per_frame_low=tuple(low[s, 1:].tolist()),
+            per_frame_high=tuple(high[s, 1:].tolist()),
+        )
+        for s in range(len(means))
+    ]
 
 
-def _interval(draws: Tensor, sequences: int) -> tuple[Tensor, Tensor]:
+def _intervals(draws: Tensor, sequences: int) -> tuple[Tensor, Tensor]:
     """Return the ends, of the draws (R, ...) that are no nan; nan for a single sequence."""
     if sequences == 1:
         nothing = torch.full(draws.shape[1:], math.nan)

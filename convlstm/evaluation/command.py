@@ -35,7 +35,7 @@ def add_command(commands: Any) -> None:
         "checkpoint",
         help="a run of train.py or another checkpoint directory, a name with shipped weights, hf://OWNER/NAME",
     )
-    add_clips(command, physical=True)
+    add_clips(command)
     command.add_argument("--context", type=int, default=10, help="frames given (default: %(default)s)")
     command.add_argument("--horizon", type=int, default=10, help="frames forecast (default: %(default)s)")
     command.add_argument("--sequences", type=int, help="clips, from the first on (default: all)")
@@ -109,32 +109,13 @@ def _check_outputs(options: argparse.Namespace) -> None:
 
 def _read(options: argparse.Namespace, model: nn.Module, config: Mapping[str, Any]) -> ClipSource:
     """Return the clips as the model takes them, less those that it was trained or validated on."""
-    channels = getattr(getattr(model, "config", None), "channels", None)
-    training = config.get("training")
-    data = training.get("data") if isinstance(training, dict) else None
-    if isinstance(data, dict) and data.get("clips"):
-        # In other units than those trained on, every number would be wrong, and none would look so.
-        taken = [name for name in ("stored", "value_range", "unit") if data.get(name)]
-        taken = [name for name in taken if getattr(options, name) is None]
-        for name in taken:
-            setattr(options, name, data[name])
-        if taken:
-            words = (f"{name.replace('_', '-')} {_words(data[name])}" for name in taken)
-            print(f"Values as in training: {', '.join(words)}.")
     kept = config.get("test_clips")
     held_out = (Path(kept["of"]), set(kept["names"])) if isinstance(kept, dict) else None
-    length = options.context + options.horizon
-    clips = source_from(options, channels if channels in (1, 3) else None, length, held_out)
+    clips = source_from(options, model, config, options.context + options.horizon, held_out=held_out)
     if clips.layout and options.layout is None:
         count = "1 clip" if len(clips) == 1 else f"{len(clips):,} clips"
         print(f"{options.clips}: {count}, read as {clips.layout}; if its axes are others, give --layout.")
-    if clips.report:
-        print(f"{options.clips}: {clips.report}")
     return clips
-
-
-def _words(value: Any) -> str:
-    return " to ".join(f"{end:g}" for end in value) if isinstance(value, list | tuple) else str(value)
 
 
 def run(options: argparse.Namespace, model: nn.Module, clips: ClipSource, device: torch.device) -> Evaluation:

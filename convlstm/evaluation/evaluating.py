@@ -92,7 +92,10 @@ def evaluate(
         probabilities={name} if gives_probabilities(model) else (),
         progress=progress,
     )
-    scored, *baselines = (scores_of(label, found, protocol, thresholds) for label, found in rows.items())
+    span = high - low if unit else None
+    scored, *baselines = (
+        scores_of(label, found, protocol, thresholds, span) for label, found in rows.items()
+    )
     return Evaluation(
         protocol=protocol,
         sequences=rows[name].metrics.shape[1],

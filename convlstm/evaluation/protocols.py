@@ -13,7 +13,7 @@ class Metric:
     name: str
     """In JSON, such as "mse_clipped"."""
     label: str
-    """In tables."""
+    """In tables; see `title`."""
     per: Literal["sum", "mean"]
     """Over the values of a frame (channels and pixels; for SSIM its windows)."""
     clipped: bool
@@ -23,6 +23,13 @@ class Metric:
     better: Literal["lower", "higher"] = "lower"
     decimals: int = 2
     """That tables show."""
+    physical: int = 0
+    """The power of the physical unit that it is in, and is scored in only where the source names one; 0 of
+    pixels in [0, 1]."""
+
+    def title(self, unit: str) -> str:
+        """Return the label and, of a physical one, the unit: "MAE per pixel in mm/h"."""
+        return self.label + ("", f" {unit}", f" ({unit})²")[self.physical]
 
 
 METRICS = {
@@ -39,6 +46,12 @@ METRICS = {
         ),
         Metric(
             name="mae_pixel_clipped", label="MAE per pixel, clipped", per="mean", clipped=True, decimals=5
+        ),
+        Metric(
+            name="mse_physical", label="MSE per pixel in", per="mean", clipped=False, decimals=4, physical=2
+        ),
+        Metric(
+            name="mae_physical", label="MAE per pixel in", per="mean", clipped=False, decimals=4, physical=1
         ),
         Metric(
             name="ssim",
@@ -63,7 +76,7 @@ METRICS = {
     )
 }
 """Every metric by its name, in the order of tables. "bce", binary cross-entropy in nats per frame, is there
-only for predictions that are probabilities."""
+only for predictions that are probabilities, "mse_physical" and "mae_physical" where a source names a unit."""
 
 
 @dataclass(frozen=True, kw_only=True)

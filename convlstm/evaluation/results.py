@@ -4,7 +4,7 @@
       "schema": 1,
       "protocol": {"name": "strict", "average": "over all frames of all sequences",
                    "columns": [{"name": "mse", "label": "MSE", "per": "sum", "clipped": false,
-                                "data_range": null, "better": "lower", "decimals": 2}, ...],
+                                "data_range": null, "better": "lower", "decimals": 2, "physical": 0}, ...],
                    "note": "the conventions in words"},
       "checkpoint": "runs/NAME", "clips": "clips.npy",   null where python -m convlstm evaluate was not run
       "command": "python -m convlstm evaluate ...", "versions": {"python": "3.12.1", "torch": ..., ...},
@@ -13,7 +13,8 @@
       "value_range": [0.0, 1.0], "unit": "",             the physical values of pixels 0 and 1
       "model": {
         "name": "StackedForecaster",
-        "metrics": {"mse": SCORE, ...},                  those of the protocol; "bce" only of probabilities
+        "metrics": {"mse": SCORE, ...},                  those of the protocol; "bce" only of probabilities,
+                                                         "..._physical" only where there is a unit
         "thresholds": [{"threshold": 0.5,                in the unit; observed or forecast at or above it
                         "hits": 812, "misses": 90, "false_alarms": 120,    values of the whole set
                         "csi": SCORE, "pod": SCORE, "far": SCORE, "bias": SCORE}, ...]

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
-from einops import rearrange, reduce
+from einops import rearrange
 from torch import Tensor
 
 from convlstm.arguments import positive
@@ -21,9 +21,11 @@ from convlstm.metrics import (
     observed,
     psnr_of,
     reaching,
+    require_windows,
     ssim_of,
     window_sums,
 )
+from convlstm.ops.choice import is_fused
 
 __all__ = ["MEASURED", "Rows", "measure"]
 
@@ -33,6 +35,7 @@ MEASURED = ("mse", "mae", "mse_clipped", "mae_clipped", "ssim", "ssim_range2", "
 # Values of a prediction that are scored at a time, by one thread: what the windows of SSIM need of them stays
 # in the cache. On other devices as many as keep them busy.
 CACHED, BUSY = 2**16, 2**22
+SSIM_RANGES = (1.0, 2.0)
 
 
 class Rows(NamedTuple):
@@ -161,8 +164,7 @@ class _Truth:
 
     def __init__(self, target: Tensor, thresholds: Sequence[float]):
         self.target = comparable(target, target)[0]
-        self.clipped = self.target.clamp(0, 1)
-        self.windows = window_sums(self.clipped)
+        self.similarity = _similarity_to(self.target.clamp(0, 1))
         # Counts of a frame are exact in float32 if it has no more values than that has whole numbers.
         self.counted = torch.float32 if target[0].numel() <= 2**24 else self.target.dtype
         self.reached = [(t, *observed(target.to(self.counted), t)) for t in thresholds]
@@ -179,7 +181,7 @@ class _Truth:
             clipped = prediction.clamp(0, 1)
             clipped_errors = _errors(clipped - target)
         metrics = [*errors, *clipped_errors]
-        metrics += ssim_of(clipped, self.windows, (1.0, 2.0))
+        metrics += self.similarity(clipped)
         metrics.append(psnr_of(metrics[2] / target[0].numel()))
         if probability:
             metrics.append(cross_entropy(prediction, target))
@@ -188,8 +190,19 @@ class _Truth:
         return torch.stack([*metrics, *(count.to(target.dtype) for count in counts)])
 
 
+def _similarity_to(target: Tensor) -> Callable[[Tensor], list[Tensor]]:
+    """Return what maps predictions, clipped, to their SSIM with each data range: compiled if that can be."""
+    require_windows(target)
+    if target.device.type == "cpu" and is_fused(None, target.device, torch.float32):
+        from convlstm.ops.kernels.cpu_windows import similarities
+
+        return lambda prediction: similarities(prediction, target, SSIM_RANGES)
+    sums = window_sums(target)
+    return lambda prediction: ssim_of(prediction, sums, SSIM_RANGES)
+
+
 def _errors(difference: Tensor) -> tuple[Tensor, Tensor]:
-    """Return what `mse` and `mae` do of prediction - target, in one pass each; the difference is used up."""
+    """Return what `mse` and `mae` do of prediction - target; the difference is used up."""
     rows = rearrange(difference, "b t c h w -> b t (c h w)")
-    squared = torch.einsum("bti,bti->bt", rows, rows)
-    return squared, reduce(difference.abs_(), "b t c h w -> b t", "sum")
+    squared = torch.linalg.vecdot(rows, rows)
+    return squared, rows.abs_().sum(dim=2)

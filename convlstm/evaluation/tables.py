@@ -46,7 +46,7 @@ def _metrics(evaluation: Evaluation) -> str:
     for metric in evaluation.protocol.columns:
         found = [p.metrics.get(metric.name) for p in (model, *baselines)]
         if any(found):
-            rows.append((metric.label, metric.decimals, found))
+            rows.append((metric.title(evaluation.unit), metric.decimals, found))
     for n, scores in enumerate(model.thresholds):
         for name, label in RATIOS:
             found = [getattr(p.thresholds[n], name) for p in (model, *baselines)]

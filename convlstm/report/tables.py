@@ -36,7 +36,7 @@ def verdict(evaluation: Evaluation) -> Html:
     metric = next((m for m in _present(evaluation) if m.name == "mse"), _present(evaluation)[0])
     found = evaluation.model[metric.name]
     value = _value(found.mean, metric.decimals)
-    parts: list[str] = [f"{metric.label} ", tag("strong", value)]
+    parts: list[str] = [f"{metric.title(evaluation.unit)} ", tag("strong", value)]
     if math.isfinite(found.low):
         parts.append(f" (95% interval {_interval(found, metric.decimals)})")
     rivals = [b for b in evaluation.baselines if metric.name in b.metrics]
@@ -63,7 +63,8 @@ def _compared(evaluation: Evaluation, metric: Metric, rival: PredictorScores) ->
         parts.append(" The intervals do not overlap.")
     elif math.isfinite(found.low):
         parts.append(" The intervals overlap: more sequences would tell whether the model is better.")
-    lost = [m.label for m in _present(evaluation) if m is not metric and _is_beaten(evaluation, m)]
+    others = [m for m in _present(evaluation) if m is not metric]
+    lost = [m.title(evaluation.unit) for m in others if _is_beaten(evaluation, m)]
     return [*parts, f" But a baseline is better in {_listed(lost)}."] if lost else parts
 
 
@@ -72,7 +73,8 @@ def score_table(evaluation: Evaluation) -> Html:
     predictors = [evaluation.model, *evaluation.baselines]
     names = [predictor.name for predictor in predictors]
     head = tag("tr", tag("td"), *(tag("th", name, scope="col") for name in names))
-    rows = (_row(_metric_row(metric, predictors), names) for metric in _present(evaluation))
+    unit = evaluation.unit
+    rows = (_row(_metric_row(metric, predictors, unit), names) for metric in _present(evaluation))
     bodies = [tag("tbody", *rows)]
     for n, scores in enumerate(evaluation.model.thresholds):
         counts = f"{scores.hits:,} hits, {scores.misses:,} misses, {scores.false_alarms:,} false alarms"
@@ -131,15 +133,15 @@ def _present(evaluation: Evaluation) -> list[Metric]:
     return [metric for metric in evaluation.protocol.columns if metric.name in evaluation.model.metrics]
 
 
-def _metric_row(metric: Metric, predictors: Sequence[PredictorScores]) -> _Row:
-    unit = "values of a frame" if not metric.name.startswith("ssim") else "windows of a frame"
-    words = [f"{'summed' if metric.per == 'sum' else 'mean'} over the {unit}"]
+def _metric_row(metric: Metric, predictors: Sequence[PredictorScores], unit: str) -> _Row:
+    parts = "values of a frame" if not metric.name.startswith("ssim") else "windows of a frame"
+    words = [f"{'summed' if metric.per == 'sum' else 'mean'} over the {parts}"]
     words.append("predictions clipped to [0, 1]" if metric.clipped else "unclipped")
     if metric.data_range is not None:
         words.append(f"data range {number(metric.data_range)}")
     words.append(f"{metric.better} is better")
     scores = [predictor.metrics.get(metric.name) for predictor in predictors]
-    return _Row(metric.label, ", ".join(words), scores, metric.decimals, _badness(metric))
+    return _Row(metric.title(unit), ", ".join(words), scores, metric.decimals, _badness(metric))
 
 
 def _row(row: _Row, names: Sequence[str]) -> Html:

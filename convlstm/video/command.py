@@ -1,21 +1,20 @@
 """Clips on the command line: the options that say what they are and how they are read."""
 
 import argparse
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from torch import nn
 
-from convlstm.video.reading import guess_layout, read_clips
 from convlstm.video.sources import ClipSource
 
-__all__ = ["add_clips", "read_from", "source_from"]
+__all__ = ["add_clips", "source_from"]
 
 
-def add_clips(command: argparse.ArgumentParser, *, physical: bool = False) -> None:
-    """Add `clips` and its options to a command, for `read_from`; with `physical`, for `source_from`."""
+def add_clips(command: argparse.ArgumentParser) -> None:
+    """Add `clips` and its options to a command, for `source_from`."""
     command.add_argument(
         "clips",
         type=Path,
@@ -36,94 +35,92 @@ def add_clips(command: argparse.ArgumentParser, *, physical: bool = False) -> No
         metavar=("LOW", "HIGH"),
         help="stored values that become 0 and 1 (default: 0 and 255 of 8 bits, 65535 of 16)",
     )
-    if physical:
-        command.add_argument(
-            "--value-range",
-            type=float,
-            nargs=2,
-            metavar=("LOW", "HIGH"),
-            help="physical values that 0 and 1 stand for, such as 0 60; floats are taken for such "
-            "(default: 0 1; --stored, --value-range and --unit: those that the network was trained with)",
-        )
-        command.add_argument("--unit", help="of the physical values, such as mm/h")
-        command.add_argument(
-            "--strict",
-            action="store_true",
-            help="stop at a file of a folder that cannot be read or is too short; otherwise it is named and "
-            "left out",
-        )
-
-
-def read_from(
-    options: argparse.Namespace, channels: int | None, first: int | None = None, frames: int | None = None
-) -> tuple[NDArray[np.float32], str | None]:
-    """Read the clips that the options of `add_clips` name.
-
-    Args:
-        options: as parsed.
-        channels: of the model, 1 or 3, to which the frames are converted; None to leave them.
-        first: see `read_clips`.
-        frames: see `read_clips`.
-
-    Returns:
-        float32 (N, T, C, H, W) in [0, 1], and the layout that an array was read as, None for other files.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: see `read_clips`; or a size or stored values that make no sense.
-        ImportError: see `read_clips`.
-    """
-    _check(options)
-    layout = guess_layout(options.clips, options.variable) if options.layout is None else options.layout
-    clips = read_clips(
-        options.clips,
-        layout,
-        first,
-        frames=frames,
-        variable=options.variable,
-        channels=channels,
-        size=_pair(options.size),
-        stored=_pair(options.stored),
+    command.add_argument(
+        "--value-range",
+        type=float,
+        nargs=2,
+        metavar=("LOW", "HIGH"),
+        help="physical values that 0 and 1 stand for, such as 0 60; floats are taken for such "
+        "(default: 0 1; --stored, --value-range and --unit: those that the network was trained with)",
     )
-    return clips, layout
+    command.add_argument("--unit", help="of the physical values, such as mm/h")
+    command.add_argument(
+        "--strict",
+        action="store_true",
+        help="stop at a file of a folder that cannot be read or is too short; otherwise it is named and "
+        "left out",
+    )
 
 
 def source_from(
     options: argparse.Namespace,
-    channels: int | None,
+    model: nn.Module,
+    config: Mapping[str, Any],
     length: int,
+    *,
+    first: int | None = None,
     held_out: tuple[Path, Collection[str]] | None = None,
 ) -> ClipSource:
-    """Return the clips that the options of `add_clips` with units name, read as they are asked for.
+    """Return the clips that the options of `add_clips` name, as the model takes them.
+
+    What is taken from its training and what is left out is printed.
 
     Args:
         options: as parsed.
-        channels: of the model, 1 or 3, to which the frames are converted; None to leave them.
-        length: frames of each clip.
-        held_out: see `ClipSource`.
+        model: to whose channels, if they are 1 or 3, the frames are converted.
+        config: the config.json of its run, with the values that it was trained with; {} where there is none.
+        length: frames of each clip, at least.
+        first: see `ClipSource`, as the next.
+        held_out: as there.
 
     Raises:
         FileNotFoundError: no such file.
         ValueError: see `ClipSource`; or a size, stored values or a range that make no sense.
         ImportError: see `read_clips`.
     """
+    _take_values(options, config)
     _check(options)
     low, high = (0.0, 1.0) if options.value_range is None else options.value_range
     if not (low < high and np.isfinite(high - low)):
         raise ValueError(f"--value-range is {low:g} {high:g}; it needs two finite numbers, the lower first")
-    return ClipSource(
+    channels = getattr(getattr(model, "config", None), "channels", None)
+    clips = ClipSource(
         options.clips,
         length,
         layout=options.layout,
         variable=options.variable,
-        channels=channels,
+        channels=channels if channels in (1, 3) else None,  # of imported networks, some have others
         size=_pair(options.size),
         stored=_pair(options.stored),
         value_range=(low, high),
         unit=options.unit or "",
         strict=options.strict,
+        first=first,
         held_out=held_out,
     )
+    if clips.report:
+        print(f"{options.clips}: {clips.report}")
+    return clips
+
+
+def _take_values(options: argparse.Namespace, config: Mapping[str, Any]) -> None:
+    """Set what the options leave open to what the clips of the training meant, if it was of clips."""
+    training = config.get("training")
+    data = training.get("data") if isinstance(training, dict) else None
+    if not isinstance(data, dict) or not data.get("clips"):
+        return
+    # In other units than those trained on, every number would be wrong, and none would look so.
+    taken = [name for name in ("stored", "value_range", "unit") if data.get(name)]
+    taken = [name for name in taken if getattr(options, name) is None]
+    for name in taken:
+        setattr(options, name, data[name])
+    if taken:
+        words = (f"{name.replace('_', '-')} {_words(data[name])}" for name in taken)
+        print(f"Values as in training: {', '.join(words)}.")
+
+
+def _words(value: Any) -> str:
+    return " to ".join(f"{end:g}" for end in value) if isinstance(value, list | tuple) else str(value)
 
 
 def _pair(values: Any) -> Any:

@@ -37,6 +37,8 @@ class ClipSource:
         unit: of the physical values, such as "mm/h". Default: "".
         strict: whether a file in a folder that cannot be read, or is too short, is an error (default); else
             it is left out. All are tried at once.
+        first: at most so many clips, from the first on; files beyond are not looked at. None (default) for
+            all.
         held_out: a folder or file, and the names of the clips in it that may be scored on (files by their
             path in the folder, clips of an array by their number): others in it are left out. None (default)
             for all.
@@ -66,11 +68,12 @@ class ClipSource:
         value_range: tuple[float, float] = (0.0, 1.0),
         unit: str = "",
         strict: bool = True,
+        first: int | None = None,
         held_out: tuple[Path, Collection[str]] | None = None,
     ):
         self.value_range, self.unit = value_range, unit
         self._length, self._channels, self._size, self._stored = length, channels, size, stored
-        self._most = length
+        self._most, self._guessed = length, layout is None
         path = Path(path)
         kind = kind_of(path)
         self._clips: list[tuple[Path, ArrangedArray | None, int]] = []
@@ -79,7 +82,11 @@ class ClipSource:
         if not folder and kind not in ARRAYS and (layout, variable) != (None, None):
             stream_clips(path, layout, variable)  # raises: there is nothing of the kind to name
         unfit: list[str] = []
+        tried = 0
         for file in files:
+            if first is not None and len(self._clips) >= first:
+                break
+            tried += 1
             try:
                 array = open_clips(file, layout, variable) if kind in ARRAYS or is_array(file) else None
                 if array is not None:
@@ -92,14 +99,13 @@ class ClipSource:
                 unfit.append(str(error))
                 continue
             self._clips += [(file, array, n) for n in range(1 if array is None else array.shape[0])]
+        self._clips = self._clips[:first]
         found = len(self._clips)
         if held_out is not None:
             self._clips = [clip for clip in self._clips if _may_be_scored(clip[0], clip[2], *held_out)]
         parts = []
         if unfit:
-            parts.append(
-                f"{len(unfit)} of {len(files)} files cannot be used and are left out: {_some(unfit)}"
-            )
+            parts.append(f"{len(unfit)} of {tried} files cannot be used and are left out: {_some(unfit)}")
         if seen := found - len(self._clips):
             parts.append(f"{seen} of {found} clips were trained or validated on and are left out")
         self.report = "; ".join(parts)
@@ -108,7 +114,7 @@ class ClipSource:
         self.layout = self._clips[0][1].layout if kind in ARRAYS and self._clips[0][1] else None
 
     def longer(self, most: int) -> "ClipSource":
-        """Return the same clips with so many frames where they have as many; asked for one at a time."""
+        """Return the same clips with so many frames where they have as many."""
         source = copy(self)
         source._most = max(most, self._length)
         return source
@@ -118,16 +124,20 @@ class ClipSource:
         return len(self._clips)
 
     def batch(self, indices: Sequence[int], device: torch.device | str = "cpu", /) -> Tensor:
-        """Return the clips with these numbers: float32 (B, T, C, H, W) in [0, 1], on `device`."""
+        """Return the clips with these numbers: float32 (B, T, C, H, W) in [0, 1], on `device`.
+
+        All are cut to the length of the shortest.
+        """
         clips = [self._read(*self._clips[n]) for n in indices]
         for n, clip in zip(indices, clips, strict=True):
-            if clip.shape != clips[0].shape:
+            if clip.shape[1:] != clips[0].shape[1:]:
                 first, other = self._clips[indices[0]][0], self._clips[n][0]
                 raise ValueError(
                     f"{other} has frames of (C, H, W) = {clip.shape[1:]}, {first} of {clips[0].shape[1:]}; "
                     "clips that go together need one size and number of channels"
                 )
-        return torch.from_numpy(np.stack(clips)).to(device)
+        shortest = min(map(len, clips))
+        return torch.from_numpy(np.stack([clip[:shortest] for clip in clips])).to(device)
 
     def _read(self, path: Path, array: ArrangedArray | None, number: int) -> NDArray[np.float32]:
         if array is None:
@@ -145,7 +155,7 @@ class ClipSource:
 
     def _check_length(self, path: Path, frames: int, read_as: str = "") -> None:
         if frames < self._length:
-            layout = ", or another layout" if read_as else ""
+            layout = ", or another layout" if read_as and self._guessed else ""
             raise ValueError(
                 f"{path} has {frames} frames a clip{read_as}; it needs {self._length} or more{layout}"
             )

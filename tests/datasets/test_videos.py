@@ -1,8 +1,10 @@
 """One's own clips: windows, splits by file, the cache, and files that cannot be used, named and counted."""
 
 import errno
+import hashlib
 import os
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +136,53 @@ def test_each_file_is_decoded_once(
     assert len(decoded) == 1
     assert {path.suffix for path in options["cache"].iterdir()} == {".npy", ".json"}  # nothing half-written
     np.load(array)  # an array as numpy knows them
+
+
+def test_a_clip_is_known_by_all_of_its_bytes(
+    root: Path, options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (root / "frames").mkdir()
+    for t in range(4):
+        Image.fromarray(np.full((8, 6), t, np.uint8)).save(root / "frames" / f"{t}.pgm")
+    done: list[str] = []
+    genuine_stream, genuine_digest = cache_module.stream_clips, hashlib.file_digest
+
+    def stream(path: Path, *rest):
+        done.append(f"decoded {path.name}")
+        return genuine_stream(path, *rest)
+
+    def digest(file, name: str):
+        done.append(f"hashed {Path(file.name).name}")
+        return genuine_digest(file, name)
+
+    monkeypatch.setattr(cache_module, "stream_clips", stream)
+    monkeypatch.setattr(hashlib, "file_digest", digest)
+
+    def read(folder: Path) -> tuple[torch.Tensor, list[str]]:
+        done.clear()
+        source = VideoFolder(folder, length=4, **options)
+        return source.batch(range(len(source))), sorted(done)
+
+    before, first = read(root)
+    assert len(first) == 11 + 14
+    shutil.copytree(root, tmp_path / "copy")  # whose files have other times
+    again, told = read(tmp_path / "copy")
+    assert torch.equal(again, before)
+    assert told == [entry for entry in first if entry.startswith("hashed")]
+    assert read(tmp_path / "copy")[1] == []
+    # One byte in the middle of a file, whose size and time of change are as they were.
+    image = root / "frames" / "2.pgm"
+    times, size = image.stat(), image.stat().st_size
+    image.write_bytes(image.read_bytes()[:-20] + b"\xff" + image.read_bytes()[-19:])
+    os.utime(image, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert image.stat().st_size == size
+    changed, told = read(root)
+    assert told == ["decoded frames", *(f"hashed {t}.pgm" for t in range(4))]
+    assert (changed != before).sum() == 1
+    (options["cache"] / "contents.json").write_text("[")  # damaged: only time is lost
+    assert read(root)[1] == [entry for entry in first if entry.startswith("hashed")]
+    os.rename(image, root / "frames" / "20.pgm")  # now the last
+    assert "decoded frames" in read(root)[1]
 
 
 def test_the_cache_is_the_users_own(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

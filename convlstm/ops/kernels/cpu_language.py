@@ -95,6 +95,16 @@ def argument(typing: Any, data: Any, number: Any) -> Any:
 
 
 @intrinsic
+def pointer(typing: Any, address: Any) -> Any:
+    """An address as what numba.carray makes an array of."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.inttoptr(arguments[0], ir.IntType(8).as_pointer())
+
+    return types.voidptr(types.int64), generate
+
+
+@intrinsic
 def take(typing: Any, data: Any, count: Any) -> Any:
     """Add `count` to argument 0, atomically, and return what it was: how threads share out the rows."""
 

@@ -11,7 +11,7 @@ from torch.testing import assert_close
 
 import convlstm
 from convlstm import ConvLSTM, StackedForecaster, StackedForecasterConfig, evaluate, rollout
-from convlstm.evaluation import METRICS, Evaluation, copy_last, mean_frame
+from convlstm.evaluation import METRICS, Evaluation, copy_last, format_evaluation, mean_frame
 from convlstm.evaluation.sources import gives_probabilities
 from convlstm.metrics import contingency, cross_entropy, mae, mse, psnr, ssim
 from convlstm.staged.network import StagedConfig, StagedNetwork
@@ -112,6 +112,24 @@ def test_thresholds_are_physical_and_ratios_those_of_summed_counts():
         assert math.isnan(at.csi.stderr)
         counts = contingency(prediction, target, [threshold])
         assert_close(at.csi.per_frame, tuple(type(counts)(*(c.sum(dim=1) for c in counts)).csi()[0].tolist()))
+
+
+def test_errors_are_physical_where_the_source_names_a_unit():
+    clips = torch.rand(6, 5, 1, 8, 9)
+    found = evaluate(blurred, Clips(clips, (-10.0, 30.0), "mm/h"), 2, 3)
+    prediction, target = (40 * x.double() - 10 for x in (blurred(clips[:, :2], 3), clips[:, 2:]))
+    squared, absolute = (mean(prediction, target, per_pixel=True) for mean in (mse, mae))
+    for name, values in (("mse_physical", squared), ("mae_physical", absolute)):
+        score = found.model[name]
+        assert_close(score.mean, values.mean().item())
+        assert_close(score.per_frame, tuple(values.mean(dim=0).tolist()))
+        assert score.low < score.mean < score.high
+    table = format_evaluation(found)
+    assert "\nMSE per pixel in (mm/h)² " in table
+    assert "\nMAE per pixel in mm/h " in table
+    assert "physical" not in json.dumps(
+        evaluate(blurred, Clips(clips, (0, 255)), 2, 3).model.metrics, default=vars
+    )
 
 
 def test_ratios_without_a_denominator_are_nan_and_null():

@@ -74,6 +74,15 @@ def test_memory_grows_by_rows_alone():
     assert many - few <= 36 * 8 * values
 
 
+def test_the_compiled_metrics_are_those_of_torch(monkeypatch: pytest.MonkeyPatch):
+    source = Clips(torch.rand(3, 5, 2, 9, 8))
+    compiled = measure({"copy": copy_last, "blurred": blurred}, source, 2, 3)
+    monkeypatch.setenv("CONVLSTM_OPS", "reference")
+    plain = measure({"copy": copy_last, "blurred": blurred}, source, 2, 3)
+    for name, found in compiled.items():
+        assert_close(found.metrics, plain[name].metrics, rtol=0, atol=1e-12)
+
+
 @pytest.mark.parametrize("cached", [1, 200, 2**20])
 def test_chunks_of_frames_change_nothing(cached: int, monkeypatch: pytest.MonkeyPatch):
     source = Clips(torch.rand(3, 5, 2, 9, 8))

@@ -9,6 +9,7 @@ import h5py
 import imageio.v3 as iio
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from convlstm.video import (
@@ -410,12 +411,12 @@ def test_a_mapped_array_is_scaled_without_a_warning(tmp_path: Path) -> None:
 def test_the_options_of_a_source(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.full((5, 2, 8, 6), 3000, np.uint16))
     parser = argparse.ArgumentParser()
-    add_clips(parser, physical=True)
+    add_clips(parser)
     command = [str(tmp_path / "a.npy"), "--value-range", "0", "60", "--stored", "0", "6000", "--unit", "mm/h"]
-    source = source_from(parser.parse_args([*command, "--size", "4", "4"]), 1, 5)
+    source = source_from(parser.parse_args([*command, "--size", "4", "4"]), torch.nn.Identity(), {}, 5)
     assert (source.value_range, source.unit, len(source)) == ((0, 60), "mm/h", 2)
     assert source.batch([1]).unique().tolist() == [0.5]
     with pytest.raises(
         ValueError, match="--value-range is 60 0; it needs two finite numbers, the lower first"
     ):
-        source_from(parser.parse_args([command[0], "--value-range", "60", "0"]), 1, 5)
+        source_from(parser.parse_args([command[0], "--value-range", "60", "0"]), torch.nn.Identity(), {}, 5)
