@@ -229,7 +229,7 @@ def train(config: Config, world: training.World) -> Path:
             run.save_best(averaged, {"step": 0} | notes)
             run.save()
         now = run.progress
-        bar.initial = bar.n = now.step
+        bar.initial = bar.n = bar.last_print_n = now.step
         watch, logged = training.Stopwatch(device), now.step
         while True:
             # Before the next step, so that a run that was stopped in its validation begins with it.
