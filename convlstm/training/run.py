@@ -26,6 +26,7 @@ from convlstm.training.world import World
 
 LOCK, SAMPLES = ".lock", "samples"
 BEST, PROGRESS = "best", "progress"  # of a state
+VALIDATED = "val/mse"  # what each validation logs
 
 
 @dataclass
@@ -90,8 +91,7 @@ class RunDirectory:
         finite = {name: value for name, value in values.items() if math.isfinite(value)}
         with (self.path / METRICS).open("a") as file:
             file.write(json.dumps({"step": step, **finite}) + "\n")
-        for name, value in finite.items():
-            self._writer().add_scalar(name, value, step)
+        self._show(finite, step)
 
     def sample(self, write: Callable[[Path], object]) -> None:
         """Have `write` make an animation, samples/step-STEP.gif, and show it in TensorBoard, too."""
@@ -157,19 +157,35 @@ class RunDirectory:
         except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
             reason = " ".join(str(error).split())
             raise ValueError(f"the state in {self.path} does not fit: {reason}") from error
-        self._purged = self.progress.step + 1
-        if not self._world.first:
+        if self._world.first:
+            _restore_files(self.path, self._best)
+            self._restore_logs()
+
+    def _restore_logs(self) -> None:
+        """Drop what was logged after the state; of its last step, too, a validation that is yet to be done."""
+        step, validated = self.progress.step, self.progress.validated
+        self._purged = step + 1 if validated == step else step
+        if not (self.path / METRICS).exists():
             return
-        _restore_files(self.path, self._best)
-        if (self.path / METRICS).exists():
-            lines = read_metrics(self.path / METRICS)
-            kept = b"".join(line for line, values in lines if values["step"] <= self.progress.step)
-            write_atomically(self.path / METRICS, lambda temporary: temporary.write_bytes(kept))
+        kept = [
+            (line, values)
+            for line, values in read_metrics(self.path / METRICS)
+            if values["step"] <= step and (values["step"] <= validated or VALIDATED not in values)
+        ]
+        data = b"".join(line for line, _ in kept)
+        write_atomically(self.path / METRICS, lambda temporary: temporary.write_bytes(data))
+        for _, values in kept:
+            if values["step"] == self._purged:  # TensorBoard takes back whole steps: what stays is shown again
+                self._show({name: value for name, value in values.items() if name != "step"}, step)
 
     def close(self) -> None:
         """Write out what TensorBoard still holds back."""
         if self._board is not None:
             self._board.close()
+
+    def _show(self, values: Mapping[str, float], step: int) -> None:
+        for name, value in values.items():
+            self._writer().add_scalar(name, value, step)
 
     def _writer(self) -> Any:
         """Return the TensorBoard log; that of a resumed run takes back the steps that are done anew."""

@@ -14,7 +14,7 @@ from convlstm.files import write_json
 from convlstm.forecaster import Forecaster, as_forecaster
 from convlstm.pictures import comparison
 from convlstm.training.hardware import BFloat16, predictor
-from convlstm.training.run import RunDirectory
+from convlstm.training.run import VALIDATED, RunDirectory
 from convlstm.training.stopping import Stopping
 from convlstm.training.world import World
 from convlstm.video import write_gif
@@ -86,7 +86,7 @@ def validate(
     if not math.isfinite(scores.mse):
         raise ArithmeticError(f"validation MSE is {scores.mse} at step {now.step}; lower --lr")
     now.validated = now.step
-    run.log({"val/mse": scores.mse, "val/mae": scores.mae, "val/ssim": scores.ssim})
+    run.log({VALIDATED: scores.mse, "val/mae": scores.mae, "val/ssim": scores.ssim})
     if scores.mse < now.best:
         now.best = scores.mse
         run.save_best(model, {"step": now.step, "validation": scores.to_dict(), **notes})

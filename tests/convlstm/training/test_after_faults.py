@@ -1,0 +1,31 @@
+"""What is left of a run when something happens to it in a moment that is rarely hit."""
+
+from pathlib import Path
+
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from convlstm import training
+from convlstm.files import METRICS, read_metrics
+
+ALONE = training.World()
+
+
+def test_a_validation_logged_but_not_saved_is_logged_once(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    with training.open_run(path, ALONE, {}, new=True) as run:
+        for run.progress.step in (1, 2):
+            run.log({"train/loss": 5.0 - run.progress.step})
+        run.save()
+        run.log({"val/mse": 2.0})
+    with training.open_run(path, ALONE, {}) as run:  # killed before it was saved
+        run.restore()
+        run.log({"val/mse": 2.0})
+        run.progress.validated = 2
+        run.save()
+        run.progress.step = 3
+        run.log({"train/loss": 2.0})
+    logged = [(values["step"], set(values) - {"step"}) for _, values in read_metrics(path / METRICS)]
+    assert logged == [(1, {"train/loss"}), (2, {"train/loss"}), (2, {"val/mse"}), (3, {"train/loss"})]
+    board = EventAccumulator(str(path)).Reload()
+    assert [(e.step, e.value) for e in board.Scalars("train/loss")] == [(1, 4.0), (2, 3.0), (3, 2.0)]
+    assert [e.step for e in board.Scalars("val/mse")] == [2]
