@@ -20,7 +20,7 @@ from torch import nn
 from convlstm.checkpoint import read_config, save_checkpoint
 from convlstm.files import METRICS, PARTIAL, read_metrics, write_atomically
 from convlstm.saving import CONFIG, WEIGHTS
-from convlstm.training.states import FOLDER, load_state, save_state, states_of
+from convlstm.training.states import load_state, save_state, states_of
 from convlstm.training.stopping import Stopped
 from convlstm.training.world import World
 
@@ -299,7 +299,6 @@ def _locked(path: Path) -> Iterator[None]:
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}")
         file.flush()
-        for folder in (path, path / FOLDER):
-            for left in folder.glob(PARTIAL):
-                left.unlink()
+        for left in list(path.rglob(PARTIAL)):
+            left.unlink()
         yield

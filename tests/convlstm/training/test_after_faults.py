@@ -29,3 +29,14 @@ def test_a_validation_logged_but_not_saved_is_logged_once(tmp_path: Path) -> Non
     board = EventAccumulator(str(path)).Reload()
     assert [(e.step, e.value) for e in board.Scalars("train/loss")] == [(1, 4.0), (2, 3.0), (3, 2.0)]
     assert [e.step for e in board.Scalars("val/mse")] == [2]
+
+
+def test_nothing_half_written_stays(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    with training.open_run(path, ALONE, {}, new=True) as run:
+        run.save()
+    for folder in ("", "states", "samples"):
+        (path / folder).mkdir(exist_ok=True)
+        (path / folder / ".file.123.partial").touch()
+    with training.open_run(path, ALONE, {}):
+        assert not list(path.rglob("*.partial"))
