@@ -1,5 +1,6 @@
 """Signals: a run that is asked to stop ends its step, saves its state and exits with the usual code."""
 
+import contextlib
 import signal
 import sys
 import threading
@@ -68,7 +69,8 @@ class Stopping:
     def _note(self, number: int, _: object) -> None:
         if self.signal is None:
             self.signal = number
-            print(f"\n{signal.Signals(number).name}: ending this step, then saving", file=sys.stderr)
+            with contextlib.suppress(RuntimeError):  # it came while something else was being printed there
+                print(f"\n{signal.Signals(number).name}: ending this step, then saving", file=sys.stderr)
         if self._alone:
             signal.signal(signal.SIGINT, signal.SIG_DFL)
 

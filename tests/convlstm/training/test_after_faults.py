@@ -1,7 +1,12 @@
 """What is left of a run when something happens to it in a moment that is rarely hit."""
 
+import io
+import os
+import signal
+import sys
 from pathlib import Path
 
+import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from convlstm import training
@@ -40,3 +45,20 @@ def test_nothing_half_written_stays(tmp_path: Path) -> None:
         (path / folder / ".file.123.partial").touch()
     with training.open_run(path, ALONE, {}):
         assert not list(path.rglob("*.partial"))
+
+
+def test_a_signal_may_come_while_something_is_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Signalled(io.RawIOBase):
+        def writable(self) -> bool:
+            return True
+
+        def write(self, data: object) -> int:
+            if stopping.signal is None:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return len(bytes(data))
+
+    stderr = io.TextIOWrapper(io.BufferedWriter(Signalled()), write_through=True)
+    monkeypatch.setattr(sys, "stderr", stderr)
+    with training.Stopping() as stopping:
+        print("a bar", file=sys.stderr, flush=True)
+    assert stopping.signal == signal.SIGTERM
