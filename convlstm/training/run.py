@@ -121,18 +121,11 @@ class RunDirectory:
         """
         if not self._world.first:
             return
-        try:
+        step = self.progress.step
+        with _way_on(self.path, f"the state after step {step} was not written"):
             self._flush()
             state = {name: part.state_dict() for name, part in self._parts.items()}
-            save_state(
-                self.path, self.progress.step, state | {BEST: self._best, PROGRESS: asdict(self.progress)}
-            )
-        except OSError as error:
-            kept = states_of(self.path)
-            left = f"; {kept[0]} is whole: go on with --resume {self.path}" if kept else ""
-            raise OSError(
-                f"the state after step {self.progress.step} was not written ({error}){left}"
-            ) from error
+            save_state(self.path, step, state | {BEST: self._best, PROGRESS: asdict(self.progress)})
         self._saved = time.monotonic()
 
     def save_after(self, minutes: float) -> None:
@@ -215,12 +208,14 @@ def open_run(
 
     Raises:
         ValueError: the directory of a new run is there, or another process trains in it.
+        OSError: as where the disk is full; said with the state that there is.
     """
     with contextlib.ExitStack() as stack:
         with world.first_alone():
             if world.first:
                 stack.enter_context(_made(path, new))
                 stack.enter_context(_locked(path))
+        stack.enter_context(_way_on(path))
         run = stack.enter_context(contextlib.closing(RunDirectory(path, world, parts)))
         try:
             yield run
@@ -229,6 +224,23 @@ def open_run(
             raise Stopped(
                 stop.signal, f"{stop} after step {run.progress.step}; go on with --resume {path}"
             ) from None
+
+
+class _Told(OSError):
+    """An error that tells how to go on."""
+
+
+@contextlib.contextmanager
+def _way_on(path: Path, what: str = "") -> Iterator[None]:
+    """Have an error of the system tell what went wrong, and which state of a run there is to go on from."""
+    try:
+        yield
+    except OSError as error:
+        kept = states_of(path)
+        if isinstance(error, _Told) or not (kept or what):
+            raise
+        left = f"; {kept[0]} is whole: go on with --resume {path}" if kept else ""
+        raise _Told((f"{what} ({error})" if what else str(error)) + left) from error
 
 
 def mend(path: Path) -> None:

@@ -62,3 +62,21 @@ def test_a_signal_may_come_while_something_is_printed(monkeypatch: pytest.Monkey
     with training.Stopping() as stopping:
         print("a bar", file=sys.stderr, flush=True)
     assert stopping.signal == signal.SIGTERM
+
+
+def test_a_full_disk_is_said_with_the_way_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "run"
+    with training.open_run(path, ALONE, {}, new=True) as run:
+        run.save()
+    [state] = training.states_of(path)
+    told = rf"no space left; {state} is whole: go on with --resume {path}$"
+    with pytest.raises(OSError, match=told), training.open_run(path, ALONE, {}):
+        raise OSError("no space left")
+    told = rf"after step 0 was not written \(no space left\); {state} is whole: go on with --resume {path}$"
+    monkeypatch.setattr("convlstm.files.os.replace", _full)
+    with pytest.raises(OSError, match=told), training.open_run(path, ALONE, {}) as run:
+        run.save()
+
+
+def _full(*_: object) -> None:
+    raise OSError("no space left")
