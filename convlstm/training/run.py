@@ -20,7 +20,7 @@ from torch import nn
 from convlstm.checkpoint import read_config, save_checkpoint
 from convlstm.files import METRICS, PARTIAL, read_metrics, write_atomically
 from convlstm.saving import CONFIG, WEIGHTS
-from convlstm.training.states import load_state, save_state, states_of
+from convlstm.training.states import find_state, load_state, save_state, states_of
 from convlstm.training.stopping import Stopped
 from convlstm.training.world import World
 
@@ -168,7 +168,9 @@ class RunDirectory:
         data = b"".join(line for line, _ in kept)
         write_atomically(self.path / METRICS, lambda temporary: temporary.write_bytes(data))
         for _, values in kept:
-            if values["step"] == self._purged:  # TensorBoard takes back whole steps: what stays is shown again
+            if (
+                values["step"] == self._purged
+            ):  # TensorBoard takes back whole steps: what stays is shown again
                 self._show({name: value for name, value in values.items() if name != "step"}, step)
 
     def close(self) -> None:
@@ -220,7 +222,8 @@ def open_run(
         try:
             yield run
         except Stopped as stop:
-            run.save()
+            with world.first_alone():  # where one process has ended, the others are soon killed
+                run.save()
             raise Stopped(
                 stop.signal, f"{stop} after step {run.progress.step}; go on with --resume {path}"
             ) from None
@@ -244,12 +247,23 @@ def _way_on(path: Path, what: str = "") -> Iterator[None]:
 
 
 def mend(path: Path) -> None:
-    """Write the checkpoint of a run anew from its newest whole state, where its config.json is damaged."""
+    """Write the checkpoint of a run anew from its newest whole state, where config.json has other settings.
+
+    It may be damaged and still be JSON, as where one digit is another.
+    """
+    if not states_of(path):
+        return
+    state = find_state(path)[1]
+    if BEST not in state:  # not of a run; `restore` says so
+        return
+    files = state[BEST]
+    own = json.loads(files[CONFIG].numpy().tobytes())
     try:
-        read_config(path)
+        config = read_config(path)
     except (ValueError, FileNotFoundError):
-        if states_of(path):
-            _restore_files(path, load_state(path)[BEST])
+        config = {}
+    if any(config.get(name) != own.get(name) for name in ("network", "training")):
+        _restore_files(path, files)
 
 
 def _restore_files(path: Path, files: Mapping[str, torch.Tensor]) -> None:

@@ -60,6 +60,19 @@ def load_state(run: Path) -> dict[str, Any]:
     """Return the newest state of a run that is whole; a damaged one is named on stderr and removed.
 
     Raises:
+        ValueError: as `find_state`.
+    """
+    path, state, damaged = find_state(run)
+    for bad in damaged:
+        print(f"{bad} is damaged (its checksum differs): removed; going on from {path.name}", file=sys.stderr)
+        bad.unlink()
+    return state
+
+
+def find_state(run: Path) -> tuple[Path, dict[str, Any], list[Path]]:
+    """Return the newest state of a run that is whole: its file, what it holds, and the damaged newer ones.
+
+    Raises:
         ValueError: no state, none that is whole, or one that holds more than tensors and plain values.
     """
     damaged = []
@@ -78,13 +91,7 @@ def load_state(run: Path) -> dict[str, Any]:
             ) from error
         except Exception as error:  # torch.load raises whatever an unknown content leads to
             raise ValueError(f"{path} is no state: {' '.join(str(error).split())}") from error
-        for bad in damaged:
-            print(
-                f"{bad} is damaged (its checksum differs): removed; going on from {path.name}",
-                file=sys.stderr,
-            )
-            bad.unlink()
-        return state
+        return path, state, damaged
     if damaged:
         names = ", ".join(path.name for path in damaged)
         raise ValueError(f"{run}: all of its states are damaged (their checksums differ): {names}")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from convlstm import training
+from convlstm import StackedForecaster, StackedForecasterConfig, training
 from convlstm.files import METRICS, read_metrics
 
 ALONE = training.World()
@@ -62,6 +62,24 @@ def test_a_signal_may_come_while_something_is_printed(monkeypatch: pytest.Monkey
     with training.Stopping() as stopping:
         print("a bar", file=sys.stderr, flush=True)
     assert stopping.signal == signal.SIGTERM
+
+
+def test_a_digit_of_the_settings_that_changed_comes_back(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with training.open_run(tmp_path / "run", ALONE, {}, new=True) as run:
+        run.save_best(
+            StackedForecaster(StackedForecasterConfig(hidden_channels=(2,))), {"training": {"lr": 0.004}}
+        )
+        run.save()
+    config = tmp_path / "run" / "config.json"
+    whole = config.read_text()
+    config.write_text(whole.replace("0.004", "0.006"))
+    training.mend(tmp_path / "run")  # what --resume does first
+    assert config.read_text() == whole
+    assert "config.json is not as it was when the state was saved" in capsys.readouterr().err
+    training.mend(tmp_path / "run")
+    assert not capsys.readouterr().err
 
 
 def test_a_full_disk_is_said_with_the_way_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
