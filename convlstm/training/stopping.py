@@ -16,8 +16,10 @@ SIGNALS = [
 ]
 
 
-class Stopped(Exception):
+class Stopped(BaseException):
     """A run that ends before its time, because it was asked to.
+
+    It may come at any moment, as KeyboardInterrupt does: who catches every Exception must not catch it.
 
     Args:
         number: of the signal.

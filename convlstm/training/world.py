@@ -218,7 +218,7 @@ def join() -> Iterator[World]:
     dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
     try:
         yield World(rank, size, store)
-    except Exception as error:
+    except (Exception, Stopped) as error:
         if not _speaks(store, rank):
             raise SystemExit(128 + error.signal if isinstance(error, Stopped) else 1) from None
         if isinstance(error, dist.DistError) or "onnection" in str(error):

@@ -82,6 +82,19 @@ def test_a_digit_of_the_settings_that_changed_comes_back(
     assert not capsys.readouterr().err
 
 
+def test_a_signal_while_a_state_is_read_is_no_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    training.save_state(tmp_path, 1, {})
+
+    def load(*_: object, **__: object) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr("convlstm.training.states.torch.load", load)
+    assert training.exit_status("train.py", lambda: training.load_state(tmp_path)) == 128 + signal.SIGTERM
+    assert capsys.readouterr().err == "train.py: stopped by SIGTERM\n"
+
+
 def test_a_full_disk_is_said_with_the_way_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "run"
     with training.open_run(path, ALONE, {}, new=True) as run:
