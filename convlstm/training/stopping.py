@@ -30,6 +30,9 @@ class Stopped(BaseException):
         self.signal = signal.Signals(number)
         super().__init__(text or f"stopped by {self.signal.name}")
 
+    def __reduce__(self) -> tuple[type[Self], tuple[int, str]]:
+        return type(self), (self.signal, str(self))  # processes tell each other of it
+
 
 class Stopping:
     """While it is entered, a signal is noted and the code goes on until it asks with `check`.

@@ -2,6 +2,7 @@
 
 import io
 import os
+import pickle
 import signal
 import sys
 from pathlib import Path
@@ -93,6 +94,11 @@ def test_a_signal_while_a_state_is_read_is_no_damage(
     monkeypatch.setattr("convlstm.training.states.torch.load", load)
     assert training.exit_status("train.py", lambda: training.load_state(tmp_path)) == 128 + signal.SIGTERM
     assert capsys.readouterr().err == "train.py: stopped by SIGTERM\n"
+
+
+def test_processes_can_tell_each_other_of_a_signal() -> None:
+    told = pickle.loads(pickle.dumps(training.Stopped(signal.SIGUSR1, "go on")))
+    assert (told.signal, str(told)) == (signal.SIGUSR1, "go on")
 
 
 def test_a_full_disk_is_said_with_the_way_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
