@@ -3,6 +3,7 @@
 Hardware, schedule, the run's directory and its states, several processes, signals, and what goes wrong.
 """
 
+from convlstm.training.directory import mend, new_path
 from convlstm.training.hardware import (
     Stopwatch,
     autocast,
@@ -14,7 +15,7 @@ from convlstm.training.hardware import (
     predictor,
     set_recompute,
 )
-from convlstm.training.run import Progress, RunDirectory, mend, new_path, open_run
+from convlstm.training.run import Progress, RunDirectory, open_run
 from convlstm.training.schedule import ends_part, lr_factor
 from convlstm.training.scoring import show, test, validate
 from convlstm.training.states import load_state, save_state, states_of

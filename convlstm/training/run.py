@@ -1,31 +1,28 @@
-"""The directory of a run: its log, its states, its best network, and the lock that keeps others out."""
+"""A run as it goes: its log, its states, its best network, and how far it is."""
 
 import contextlib
 import json
 import math
 import os
-import shutil
-import socket
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from convlstm.checkpoint import read_config, save_checkpoint
-from convlstm.files import METRICS, PARTIAL, read_metrics, write_atomically
+from convlstm.checkpoint import save_checkpoint
+from convlstm.files import METRICS, read_metrics, write_atomically
 from convlstm.saving import CONFIG, WEIGHTS
-from convlstm.training.states import find_state, load_state, save_state, states_of
+from convlstm.training.directory import BEST, locked, made, restore_files, way_on
+from convlstm.training.states import load_state, save_state
 from convlstm.training.stopping import Stopped
 from convlstm.training.world import World
 
-LOCK, SAMPLES = ".lock", "samples"
-BEST, PROGRESS = "best", "progress"  # of a state
+SAMPLES = "samples"
+PROGRESS = "progress"  # of a state
 VALIDATED = "val/mse"  # what each validation logs
 
 
@@ -45,21 +42,6 @@ class Progress:
     """Of them, those that were the last ones."""
     trouble: str = ""
     """Where the first of those in a row went wrong."""
-
-
-def new_path(name: str | None, preset: str) -> Path:
-    """Return the directory of a run that begins: runs/NAME, or without a name the preset, date and time.
-
-    Raises:
-        ValueError: a name that is no folder's, or of a run that is there.
-    """
-    if name is not None and (name in ("", "..") or Path(name).name != name):
-        raise ValueError(f"name is {name!r}; it needs the name of a folder, which is made under runs/")
-    path = Path("runs") / (name or f"{preset}-{datetime.now():%Y%m%d-%H%M%S}")
-    if path.exists():
-        go_on = f", or go on with it: --resume {path}" if states_of(path) else ""
-        raise ValueError(f"name: {path} exists; choose another --name{go_on}")
-    return path
 
 
 class RunDirectory:
@@ -122,7 +104,7 @@ class RunDirectory:
         if not self._world.first:
             return
         step = self.progress.step
-        with _way_on(self.path, f"the state after step {step} was not written"):
+        with way_on(self.path, f"the state after step {step} was not written"):
             self._flush()
             state = {name: part.state_dict() for name, part in self._parts.items()}
             save_state(self.path, step, state | {BEST: self._best, PROGRESS: asdict(self.progress)})
@@ -151,11 +133,11 @@ class RunDirectory:
             reason = " ".join(str(error).split())
             raise ValueError(f"the state in {self.path} does not fit: {reason}") from error
         if self._world.first:
-            _restore_files(self.path, self._best)
+            restore_files(self.path, self._best)
             self._restore_logs()
 
     def _restore_logs(self) -> None:
-        """Drop what was logged after the state; of its last step, too, a validation that is yet to be done."""
+        """Drop what was logged after the state; of its last step, too, a validation yet to be done."""
         step, validated = self.progress.step, self.progress.validated
         self._purged = step + 1 if validated == step else step
         if not (self.path / METRICS).exists():
@@ -215,9 +197,9 @@ def open_run(
     with contextlib.ExitStack() as stack:
         with world.first_alone():
             if world.first:
-                stack.enter_context(_made(path, new))
-                stack.enter_context(_locked(path))
-        stack.enter_context(_way_on(path))
+                stack.enter_context(made(path, new))
+                stack.enter_context(locked(path))
+        stack.enter_context(way_on(path))
         run = stack.enter_context(contextlib.closing(RunDirectory(path, world, parts)))
         try:
             yield run
@@ -229,102 +211,5 @@ def open_run(
             ) from None
 
 
-class _Told(OSError):
-    """An error that tells how to go on."""
-
-
-@contextlib.contextmanager
-def _way_on(path: Path, what: str = "") -> Iterator[None]:
-    """Have an error of the system tell what went wrong, and which state of a run there is to go on from."""
-    try:
-        yield
-    except OSError as error:
-        kept = states_of(path)
-        if isinstance(error, _Told) or not (kept or what):
-            raise
-        left = f"; {kept[0]} is whole: go on with --resume {path}" if kept else ""
-        raise _Told((f"{what} ({error})" if what else str(error)) + left) from error
-
-
-def mend(path: Path) -> None:
-    """Write the checkpoint of a run anew from its newest whole state, where config.json has other settings.
-
-    It may be damaged and still be JSON, as where one digit is another.
-    """
-    if not states_of(path):
-        return
-    state = find_state(path)[1]
-    if BEST not in state:  # not of a run; `restore` says so
-        return
-    files = state[BEST]
-    own = json.loads(files[CONFIG].numpy().tobytes())
-    try:
-        config = read_config(path)
-    except (ValueError, FileNotFoundError):
-        config = {}
-    if any(config.get(name) != own.get(name) for name in ("network", "training")):
-        _restore_files(path, files)
-
-
-def _restore_files(path: Path, files: Mapping[str, torch.Tensor]) -> None:
-    for name, content in files.items():
-        data = content.numpy().tobytes()
-        if not (path / name).exists() or (path / name).read_bytes() != data:
-            print(
-                f"{path / name} is not as it was when the state was saved; it is written anew",
-                file=sys.stderr,
-            )
-            write_atomically(path / name, lambda temporary, data=data: temporary.write_bytes(data))
-
-
 def _bytes(path: Path) -> torch.Tensor:
     return torch.frombuffer(bytearray(path.read_bytes()), dtype=torch.uint8)
-
-
-@contextlib.contextmanager
-def _made(path: Path, new: bool) -> Iterator[None]:
-    """Make the directory; remove it again if no state was saved in it."""
-    parents = [folder for folder in path.parents if not folder.exists()]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    made = True
-    try:
-        path.mkdir()
-    except FileExistsError as error:
-        made = False
-        if new:
-            raise ValueError(f"name: {path} exists; choose another --name") from error
-    try:
-        yield
-    finally:
-        if made and not states_of(path):
-            shutil.rmtree(path, ignore_errors=True)
-            with contextlib.suppress(OSError):  # another run may have been made beside it
-                for folder in parents:
-                    folder.rmdir()
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Keep others out of the directory, and remove what a killed process left half-written.
-
-    The lock is the operating system's and ends with the process, however it ends. Windows has no such lock.
-    """
-    if sys.platform == "win32":
-        yield
-        return
-    import fcntl
-
-    with (path / LOCK).open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            file.seek(0)
-            raise ValueError(
-                f"{path} is being trained by {file.read() or 'another process'}; stop it, or wait"
-            ) from error
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}")
-        file.flush()
-        for left in list(path.rglob(PARTIAL)):
-            left.unlink()
-        yield

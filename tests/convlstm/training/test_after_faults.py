@@ -6,6 +6,7 @@ import pickle
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -53,7 +54,7 @@ def test_a_signal_may_come_while_something_is_printed(monkeypatch: pytest.Monkey
         def writable(self) -> bool:
             return True
 
-        def write(self, data: object) -> int:
+        def write(self, data: Any) -> int:
             if stopping.signal is None:
                 os.kill(os.getpid(), signal.SIGTERM)
             return len(bytes(data))
