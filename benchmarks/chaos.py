@@ -1,4 +1,4 @@
-"""Runs that are killed, stopped and damaged at random moments, and resumed, beside one that nothing happened to.
+"""Runs that are killed, stopped and damaged at random moments, and resumed, beside an undisturbed one.
 
     python benchmarks/chaos.py                          105 faults of all kinds, about a quarter of an hour
     python benchmarks/chaos.py --faults 1000 --seed 1
@@ -21,6 +21,7 @@ import signal
 import sys
 import tempfile
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the checkout's folders are used, uninstalled
@@ -38,7 +39,8 @@ TINY = (
 )
 STEPS = {1: 90, 2: 60}  # of a run alone, and by two processes
 MOMENTS = 0.3  # seconds of training within which a fault comes
-EARLY, START = 0.15, 4.0  # share of the faults that may come within so many seconds of a process's start
+EARLY = 0.15  # share of the signals that come earlier, within so many seconds of a process's start:
+START = {False: 4.0, True: 0.3}  # of Python, and of a fork
 
 
 class Chaos:
@@ -97,13 +99,11 @@ class Chaos:
         while True:
             if life.process is None and met:
                 self.resumes[met[-1]] += bool(life.states)
-            new, process = life.process is None, life.go_on()
-            if new and kind.early and not life.says and self._random.random() < EARLY:
-                alive = process.until(lambda: False, self._random.uniform(0, 0.1 if self._fork else START))
-            else:
-                alive = process.until(lambda: process.first_step(life.steps) > 0)
-                alive = alive and process.until(lambda: False, self._random.uniform(0, MOMENTS))
-            if not alive:
+            early = kind.early and life.process is None and not life.says and self._random.random() < EARLY
+            process = life.go_on()
+            if not early and not process.until(partial(process.trains, life.steps)):
+                return False
+            if not process.pause(self._random.uniform(0, START[self._fork] if early else MOMENTS)):
                 return False
             again = kind.act(life, self._random)
             if again is not None:

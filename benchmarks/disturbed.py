@@ -74,13 +74,17 @@ class Process:
             time.sleep(0.001)
         return not over
 
+    def pause(self, seconds: float) -> bool:
+        """Wait for the end or so many seconds; return whether it has not ended."""
+        return self.until(lambda: False, seconds)
+
     def end(self, seconds: float = PATIENCE) -> int:
         """Wait for its end, then return its exit status: negative where a signal killed it.
 
         Raises:
             TimeoutError: it goes on; it was killed.
         """
-        if self.until(lambda: False, seconds):
+        if self.pause(seconds):
             os.killpg(self.pid, signal.SIGKILL)
             raise TimeoutError(f"did not end within {seconds} s; it wrote: {self.output[-500:]}")
         assert self.code is not None
@@ -91,6 +95,10 @@ class Process:
         """Return the step that its bar shows; 0 where there is none yet."""
         shown = re.findall(rf"(\d+)/{steps} \[", self.output)
         return int(shown[-1]) if shown else 0
+
+    def trains(self, steps: int) -> bool:
+        """Whether it has done a step of so many."""
+        return self.first_step(steps) > 0
 
     def first_step(self, steps: int) -> int:
         """Return the first step above 0 that its bar showed; 0 where there is none yet."""

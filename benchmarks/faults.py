@@ -156,7 +156,7 @@ def two_interrupts(life: Life, random: Random) -> int:
     """Ctrl-C, and soon another, which ends the process at once."""
     process = life.go_on()
     os.kill(process.pid, signal.SIGINT)
-    process.until(lambda: False, random.uniform(0, 0.03))
+    process.pause(random.uniform(0, 0.03))
     if not process.ended():
         os.kill(process.pid, signal.SIGINT)
     code, output = life.end(10)
