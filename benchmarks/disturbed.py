@@ -171,7 +171,7 @@ def differences(found: Any, wanted: Any, where: str = "") -> list[str]:
     """Return where two values, of tensors, lists, dicts and plain ones, are not equal bit for bit."""
     if isinstance(wanted, torch.Tensor):
         same = found.dtype == wanted.dtype and found.numpy().tobytes() == wanted.numpy().tobytes()
-        return [] if same else [where]
+        return [] if same else [where.strip()]
     if isinstance(wanted, dict) and found.keys() == wanted.keys():
         return [d for key in wanted for d in differences(found[key], wanted[key], f"{where} {key}")]
     if isinstance(wanted, list | tuple) and len(found) == len(wanted):

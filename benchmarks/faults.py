@@ -6,7 +6,7 @@ import shutil
 import signal
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -35,7 +35,13 @@ class Life:
     """
 
     def __init__(
-        self, folder: Path, name: str, options: list[str], steps: int, processes: int = 1, fork: bool = False
+        self,
+        folder: Path,
+        name: str,
+        options: Sequence[str],
+        steps: int,
+        processes: int = 1,
+        fork: bool = False,
     ):
         self.folder, self.steps, self.processes, self.fork = folder, steps, processes, fork
         self.run = folder / "runs" / name
