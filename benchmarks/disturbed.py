@@ -117,6 +117,7 @@ def _fork(arguments: list[str], folder: Path, output: int) -> int:
     """Train in a fork of this process, which has run no operation of torch; return its number."""
     if pid := os.fork():
         return pid
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # or Ctrl-C would be an exception until the run handles it
     status = 1
     try:
         os.setsid()

@@ -88,6 +88,8 @@ def exit_status(script: str, run: Callable[[], object]) -> int:
     """
 
     def leave(number: int, _: object) -> None:
+        for another in SIGNALS:  # what is unfinished is removed before the end, which comes at once
+            signal.signal(another, signal.SIG_IGN)
         raise Stopped(number)
 
     before = {number: signal.signal(number, leave) for number in SIGNALS}

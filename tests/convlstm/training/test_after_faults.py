@@ -97,6 +97,21 @@ def test_a_signal_while_a_state_is_read_is_no_damage(
     assert capsys.readouterr().err == "train.py: stopped by SIGTERM\n"
 
 
+def test_a_second_signal_does_not_cut_the_end_short(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def asked() -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    def told(*arguments: object, **options: Any) -> None:
+        asked()
+        print(*arguments, **options)
+
+    monkeypatch.setattr("convlstm.training.stopping.print", told, raising=False)
+    assert training.exit_status("train.py", asked) == 128 + signal.SIGTERM
+    assert capsys.readouterr().err == "train.py: stopped by SIGTERM\n"
+
+
 def test_processes_can_tell_each_other_of_a_signal() -> None:
     told = pickle.loads(pickle.dumps(training.Stopped(signal.SIGUSR1, "go on")))
     assert (told.signal, str(told)) == (signal.SIGUSR1, "go on")
