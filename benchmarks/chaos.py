@@ -84,7 +84,7 @@ class Chaos:
                 if found:
                     raise Wrong(f"differs in {len(found)} places: {', '.join(found[:5])}")
                 print(f"{life.run.name}: equal, after {len(met)} faults", flush=True)
-            except (Wrong, TimeoutError) as wrong:
+            except (Wrong, OSError, ValueError, LookupError) as wrong:  # TimeoutError is an OSError
                 if left:  # it was at this one
                     met.append(left.pop(0).name)
                     self.count[met[-1]] += 1
@@ -119,7 +119,12 @@ class Chaos:
             for k in KINDS
             if self.count[k.name] or self.lost[k.name]
         ]
-        totals = [self.count.total(), self.resumes.total(), max(self.again.values()), self.lost.total()]
+        totals = [
+            self.count.total(),
+            self.resumes.total(),
+            max(self.again.values(), default=0),
+            self.lost.total(),
+        ]
         return markdown(head, [*rows, ["all", *map(str, totals)]])
 
 
