@@ -14,7 +14,6 @@ It needs Linux. A full disk is played by RLIMIT_FSIZE, which lets no file grow b
 """
 
 import argparse
-import ctypes
 import os
 import random
 import signal
@@ -28,6 +27,10 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # the checkout's folders are
 # Before torch and tqdm are imported, by this process and by those that it starts: a bar that shows each step.
 os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "TQDM_MININTERVAL": "0"}
 os.environ |= {"PYTHONUNBUFFERED": "1"}
+from benchmarks import permissions
+
+if __name__ == "__main__":
+    permissions.obey()  # before the imports, which take long and are made anew after it
 from benchmarks import faults
 from benchmarks.disturbed import differences, left_by, prepare_forks
 from benchmarks.faults import KINDS, Kind, Life, Wrong
@@ -141,7 +144,7 @@ def main(arguments: list[str] | None = None) -> int:
     shuffled = random.Random(options.seed)
     alone = [kind for kind in KINDS if kind.processes == 1]
     several = [] if options.fork else [kind for kind in KINDS if kind.processes > 1]
-    if not _obeys_permissions():
+    if not permissions.hold():
         print("root may write into read-only folders: that fault is left out")
         alone = [kind for kind in alone if kind.act is not faults.read_only]
     # Those of several processes are slow: each of them as often as one in 35.
@@ -164,21 +167,5 @@ def main(arguments: list[str] | None = None) -> int:
     return 1 if lost else 0
 
 
-def _obeys_permissions() -> bool:
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder).chmod(0o555)
-        return not os.access(folder, os.W_OK)
-
-
-def _obey_permissions() -> None:
-    """Where root may write anywhere, start this program anew without that right (CAP_DAC_OVERRIDE)."""
-    if not _obeys_permissions() and "CHAOS_OBEYS" not in os.environ:
-        for capability in (1, 2):  # to write, and to read
-            ctypes.CDLL(None).prctl(24, capability, 0, 0, 0)  # PR_CAPBSET_DROP: from what a program may have
-        os.environ["CHAOS_OBEYS"] = "1"
-        os.execv(sys.executable, sys.orig_argv)
-
-
 if __name__ == "__main__":
-    _obey_permissions()
     sys.exit(main())
