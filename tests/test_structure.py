@@ -37,9 +37,9 @@ checkpoint  evaluation.bootstrap  evaluation.scores  export.program  exporters  
     importers.encoder_forecaster  importers.holmdk  importers.keras_layers  importers.ndrplz \
     importers.openstl  importers.sladewinter  importers.torch_rnn
 evaluation.evaluating  export.onnx_file  importers.hzzone  importers.jhhuang96  importers.keras_bare \
-    pretrained  report.run  settings  transfer
+    pretrained  report.run  settings  training.directory  transfer
 evaluation  export  export.command  importers.keras  importers.vpsuite  report.page
-importers.sources  report  training.directory  training.hardware
+importers.sources  report  training.hardware
 importers  importers.command  training.world
 training.run
 training.scoring  training.trouble
