@@ -38,6 +38,7 @@ speed)
     mkdir -p "$folder"
     python benchmarks/speed.py --device cuda --rows "$rows" --json "$folder/speed.json"
     python benchmarks/train_step.py --device cuda --json "$folder/train_step.json"
+    python benchmarks/scaling.py --device cuda
     ;;
 train)
     shift

@@ -182,3 +182,36 @@ def test_training_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert train.training.choose_device("auto").type == "cuda"
     path = train.main(dataclasses.replace(train.PRESETS["tiny"], device="cuda"))
     assert (path / "rollout.gif").exists()
+
+
+def test_a_resumed_run_is_the_run_but_for_the_order_of_sums(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state_of
+) -> None:
+    class Killed(Exception):
+        pass
+
+    def killed(step: int, *settings) -> float:
+        if step == 4:
+            raise Killed
+        return genuine(step, *settings)
+
+    monkeypatch.chdir(tmp_path)
+    genuine = train.training.lr_factor
+    config = dataclasses.replace(train.PRESETS["tiny"], device="cuda", bfloat16="off")
+    whole = train.main(dataclasses.replace(config, name="whole"))
+    with monkeypatch.context() as patch:
+        patch.setattr(train.training, "lr_factor", killed)
+        with pytest.raises(Killed):
+            train.main(dataclasses.replace(config, name="parts"))
+    parts = train.main(train.parse(["--resume", "runs/parts"]))
+    ours, theirs = (state_of(path)["model"] for path in (parts, whole))
+    assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
+
+
+def test_too_little_memory_names_the_settings_that_need_less() -> None:
+    device = torch.device("cuda")
+    with (
+        pytest.raises(MemoryError, match=r"GiB were in use on cuda, .* --accumulate 2 "),
+        train.training.explained_memory(device, 4, 1),
+    ):
+        torch.empty(2**50, device=device)
