@@ -253,14 +253,16 @@ def train(config: Config, world: training.World) -> Path:
             now.step += 1
             logs = now.step % LOG_EVERY == 0 or now.step == config.steps
             norms = training.gradient_norms(model) if logs else {}
-            norm = nn.utils.clip_grad_norm_(trained, config.clip_norm).item()
-            loss, asked = world.totals(total.item(), stopping.signal is not None)
+            whole = nn.utils.get_total_norm([p.grad for p in trained if p.grad is not None])
+            own, norm = torch.stack((total, whole)).tolist()  # the device is waited for once
+            loss, asked = world.totals(own, stopping.signal is not None)
             if math.isfinite(loss) and math.isfinite(norm):
+                nn.utils.clip_grads_with_norm_(trained, config.clip_norm, whole)
                 optimizer.step()
                 ema.update_parameters(model)
                 now.in_a_row = 0
             else:
-                again = partial(loss_of, model, step, torch.cat(shares))
+                again = [partial(loss_of, model, step, share) for share in shares]
                 say(training.skip_step(run, loss, world, partial(training.where_it_began, model, again)))
             bar.update()
             if logs:

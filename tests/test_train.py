@@ -309,6 +309,7 @@ def test_a_step_whose_numbers_are_bad_is_skipped_and_the_run_goes_on(
 ) -> None:
     """The weights after a skipped step are those before it, and it is counted."""
     genuine = train.make_source
+    read: list[int] = []
 
     class Broken:
         def __init__(self, source):
@@ -318,6 +319,7 @@ def test_a_step_whose_numbers_are_bad_is_skipped_and_the_run_goes_on(
             return len(self.source)
 
         def batch(self, indices, device="cpu"):
+            read.append(len(indices))
             clips = self.source.batch(indices, device)
             return clips.where(torch.as_tensor(indices)[:, None, None, None, None] != 5, torch.nan)
 
@@ -327,8 +329,9 @@ def test_a_step_whose_numbers_are_bad_is_skipped_and_the_run_goes_on(
 
     monkeypatch.setattr(train, "LOG_EVERY", 1)
     monkeypatch.setattr(train, "make_source", broken)
-    config = dataclasses.replace(FEW, steps=3, save_minutes=0.0)  # sequence 5 is one of the second step
-    path = train.main(config)
+    config = dataclasses.replace(FEW, steps=3, validations=3, accumulate=2)
+    path = train.main(config)  # sequence 5 is one of the second step
+    assert set(read) == {2}  # what was wrong is looked for in no more at a time than a step takes
     assert "step 2: the loss is nan, first in the data; skipped" in capsys.readouterr().out
     models = [torch.load(state, weights_only=True)["model"] for state in training.states_of(path)]
     assert_close(models[1], models[2], rtol=0, atol=0)  # after steps 2 and 1
@@ -336,6 +339,22 @@ def test_a_step_whose_numbers_are_bad_is_skipped_and_the_run_goes_on(
     logged = [line for line in metrics(path) if "train/lr" in line]
     assert [line["train/skipped"] for line in logged] == [0, 1, 1]
     assert ["train/loss" in line for line in logged] == [True, False, True]
+
+
+def test_a_gradient_that_is_bad_is_named_by_its_layer_alone(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    genuine = train.build
+
+    def broken(config):
+        model = genuine(config)
+        model.get_parameter("cells.0.weight_ih").register_hook(lambda gradient: gradient * torch.nan)
+        return model
+
+    monkeypatch.setattr(train, "build", broken)
+    train.main(dataclasses.replace(FEW, steps=1))
+    said = "step 1: the gradient is not finite, first in the gradient of cells.0; skipped"
+    assert said in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("found", [False, True])

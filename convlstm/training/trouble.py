@@ -6,7 +6,7 @@ the next sequences. After `PATIENCE` such steps in a row it ends.
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -59,24 +59,26 @@ def skip_step(run: RunDirectory, loss: float, world: World, where: Callable[[], 
     return f"step {progress.step}: {what}, first in {progress.trouble}; skipped"
 
 
-def where_it_began(model: nn.Module, forward: Callable[[], Tensor]) -> tuple[int, str]:
+def where_it_began(model: nn.Module, parts: Sequence[Callable[[], Tensor]]) -> tuple[int, str]:
     """Find what first had a value that is not finite: a layer, the loss, or the gradient of a layer.
 
     Args:
-        model: the network, with the gradients of the step.
-        forward: computes the loss of the step anew. It is run by the reference ops, layer by layer.
+        model: the network, with the gradients of the step as they came, not yet clipped: a norm that is not
+            finite spoils those of all layers.
+        parts: each computes the loss of a part of the step anew; they are run one after the other, as in the
+            step, by the reference ops, layer by layer.
 
     Returns:
         How late in the step it is, and its name.
     """
-    if (found := _first_in_forward(model, forward)) is not None:
+    if (found := _first_in_forward(model, parts)) is not None:
         return found
     bad = [name for name, p in model.named_parameters() if p.grad is not None and not p.grad.isfinite().all()]
     # Gradients go from the last layer to the first.
     return (3, f"the gradient of {bad[-1].rpartition('.')[0]}") if bad else (4, "the sum over all processes")
 
 
-def _first_in_forward(model: nn.Module, forward: Callable[[], Tensor]) -> tuple[int, str] | None:
+def _first_in_forward(model: nn.Module, parts: Sequence[Callable[[], Tensor]]) -> tuple[int, str] | None:
     found: list[tuple[int, str]] = []
 
     def look(time: int, name: str, values: Any) -> None:
@@ -104,7 +106,8 @@ def _first_in_forward(model: nn.Module, forward: Callable[[], Tensor]) -> tuple[
                 hook = module.register_forward_hook(lambda _, __, out, name=name: look(1, name, out))
                 stack.callback(hook.remove)
         with ops.reference_only(), torch.no_grad():
-            look(2, "the loss", forward())
+            for part in parts:
+                look(2, "the loss", part())
     return found[0] if found else None
 
 

@@ -32,10 +32,8 @@ def loss_of(model: Network, scale: float = 1.0, data: float = 0.5) -> Tensor:
 
 
 def found(model: Network, **options: float) -> str:
-    with torch.no_grad():
-        pass
     loss_of(model, **options).backward()
-    return training.where_it_began(model, lambda: loss_of(model, **options))[1]
+    return training.where_it_began(model, [lambda: loss_of(model, **options)])[1]
 
 
 @pytest.mark.parametrize("make", [stacked, encoder])
@@ -53,13 +51,20 @@ def test_the_data_and_the_loss_are_named(make) -> None:
     assert found(make(), scale=1e30) == "the loss"
 
 
+def test_every_part_of_a_step_is_looked_at() -> None:
+    model = stacked()
+    loss_of(model).backward()
+    parts = [lambda: loss_of(model), lambda: loss_of(model, data=math.nan)]
+    assert training.where_it_began(model, parts) == (0, "the data")
+
+
 def test_a_gradient_is_named_where_nothing_before_it_was_wrong() -> None:
     model = stacked()
     loss_of(model).backward()
     for parameter in model.cells[0].parameters():
         assert parameter.grad is not None
         parameter.grad.fill_(math.inf)
-    assert training.where_it_began(model, lambda: loss_of(model)) == (3, "the gradient of cells.0")
+    assert training.where_it_began(model, [lambda: loss_of(model)]) == (3, "the gradient of cells.0")
 
 
 def test_looking_leaves_the_network_as_it_was() -> None:
