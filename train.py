@@ -218,7 +218,7 @@ def train(config: Config, world: training.World) -> Path:
     with (
         training.Stopping(alone=world.size == 1) as stopping,
         training.open_run(path, world, parts, new=not resume) as run,
-        training.explained_memory(device, config.batch_size, config.accumulate),
+        training.explained_memory(device, config.batch_size, config.accumulate, world.size),
         tqdm(total=config.steps, unit="step", dynamic_ncols=True, disable=not world.first) as bar,
     ):
         say(f"{path}: {size}, {config.data.title}, on {where}")

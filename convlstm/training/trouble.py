@@ -20,6 +20,8 @@ from convlstm.training.world import World
 
 PATIENCE = 10
 """Steps in a row that may be skipped."""
+# What the plain RuntimeErrors of allocators say: of the CPU, of MPS and of CUDA's own, of cuBLAS and cuDNN.
+ALLOCATORS = "allocate memory", "out of memory", "ALLOC_FAILED"
 
 
 def gradient_norms(model: nn.Module) -> dict[str, float]:
@@ -112,8 +114,16 @@ def _first_in_forward(model: nn.Module, parts: Sequence[Callable[[], Tensor]]) -
 
 
 @contextlib.contextmanager
-def explained_memory(device: torch.device, batch_size: int, accumulate: int) -> Iterator[None]:
+def explained_memory(
+    device: torch.device, batch_size: int, accumulate: int, processes: int = 1
+) -> Iterator[None]:
     """Turn an error about memory into one that says what was used, and which settings need less.
+
+    Args:
+        device: computed on.
+        batch_size: sequences per step, of all processes together.
+        accumulate: in how many parts a process computes its share of them.
+        processes: how many there are.
 
     Raises:
         MemoryError: in place of the allocator's own error.
@@ -121,12 +131,13 @@ def explained_memory(device: torch.device, batch_size: int, accumulate: int) -> 
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        # The CPU's allocator raises a plain RuntimeError.
-        kinds = torch.OutOfMemoryError, MemoryError
-        if not isinstance(error, kinds) and "allocate memory" not in str(error):
+        known = isinstance(error, torch.OutOfMemoryError | MemoryError)
+        if not known and not any(words in str(error) for words in ALLOCATORS):
             raise
+        more = min(2 * accumulate, batch_size // processes)  # a part has a sequence at least
+        parts = f"--accumulate {more} (the same steps in smaller parts), " if more > accumulate else ""
         raise MemoryError(
             f"out of memory: {memory_peak(device):.1f} GiB were in use on {device}, with batch_size "
-            f"{batch_size} and accumulate {accumulate}; to need less, give --accumulate {2 * accumulate} "
-            f"(the same steps in smaller parts), --recompute (slower) or a smaller --batch-size ({error})"
+            f"{batch_size} and accumulate {accumulate}; to need less, give {parts}--recompute (slower) or a "
+            f"smaller --batch-size ({error})"
         ) from error

@@ -108,6 +108,8 @@ def test_the_norms_of_the_layers_make_the_whole() -> None:
         torch.OutOfMemoryError("CUDA out of memory"),
         MemoryError(),
         RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+        RuntimeError("MPS backend out of memory (MPS allocated: 8 GB)"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
     ],
 )
 def test_an_error_about_memory_names_the_settings_that_need_less(error: Exception) -> None:
@@ -118,6 +120,18 @@ def test_an_error_about_memory_names_the_settings_that_need_less(error: Exceptio
         training.explained_memory(torch.device("cpu"), 16, 2),
     ):
         raise error
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "accumulate", "processes", "advised"),
+    [(4, 1, 1, "give --accumulate 2 "), (6, 2, 2, "give --accumulate 3 "), (4, 2, 2, "give --recompute")],
+)
+def test_no_more_parts_are_advised_than_there_are_sequences(
+    batch_size: int, accumulate: int, processes: int, advised: str
+) -> None:
+    given = torch.device("cpu"), batch_size, accumulate, processes
+    with pytest.raises(MemoryError, match=advised), training.explained_memory(*given):
+        raise MemoryError
 
 
 def test_the_allocator_of_the_cpu_is_understood() -> None:
