@@ -111,8 +111,11 @@ class RunDirectory:
         self._saved = time.monotonic()
 
     def save_after(self, minutes: float) -> None:
-        """Write the state if the last one was written so many minutes ago."""
-        if time.monotonic() - self._saved >= 60 * minutes:
+        """Write the state if the last one was written so many minutes ago, and the last step was a good one.
+
+        While steps are skipped the weights may be what is wrong: the states from before are not given up.
+        """
+        if time.monotonic() - self._saved >= 60 * minutes and self.progress.in_a_row == 0:
             self.save()
 
     def restore(self) -> None:
@@ -195,11 +198,11 @@ def open_run(
         OSError: as where the disk is full; said with the state that there is.
     """
     with contextlib.ExitStack() as stack:
+        stack.enter_context(way_on(path))
         with world.first_alone():
             if world.first:
                 stack.enter_context(made(path, new))
                 stack.enter_context(locked(path))
-        stack.enter_context(way_on(path))
         run = stack.enter_context(contextlib.closing(RunDirectory(path, world, parts)))
         try:
             yield run

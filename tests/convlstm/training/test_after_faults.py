@@ -131,5 +131,19 @@ def test_a_full_disk_is_said_with_the_way_on(tmp_path: Path, monkeypatch: pytest
         run.save()
 
 
+def test_a_directory_that_may_not_be_written_is_said_with_the_way_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "run"
+    with training.open_run(path, ALONE, {}, new=True) as run:
+        run.save()
+    [state] = training.states_of(path)
+    (path / ".lock").unlink()
+    (path / ".lock").mkdir()  # what stops root, too
+    told = rf"\.lock.*; {state} is whole: go on with --resume {path}$"
+    with pytest.raises(OSError, match=told), training.open_run(path, ALONE, {}):
+        pass
+
+
 def _full(*_: object) -> None:
     raise OSError("no space left")

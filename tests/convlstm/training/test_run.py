@@ -213,6 +213,13 @@ def test_states_are_saved_after_some_minutes(tmp_path: Path, monkeypatch: pytest
     assert [int(path.name[:8]) for path in training.states_of(tmp_path)] == [4, 2, 0]
 
 
+def test_while_steps_are_skipped_the_states_from_before_are_kept(tmp_path: Path) -> None:
+    run = begun(tmp_path)
+    for run.progress.step, run.progress.in_a_row in ((1, 0), (2, 1), (3, 2), (4, 3), (5, 4)):
+        run.save_after(0)
+    assert [int(path.name[:8]) for path in training.states_of(tmp_path)] == [1, 0]
+
+
 def test_only_the_first_process_writes(tmp_path: Path) -> None:
     run = RunDirectory(tmp_path, World(1, 2), {})
     run.log({"train/loss": 1.0})
