@@ -1,6 +1,7 @@
 """The directory of a run on the disk: its name, its lock, its best network brought back, errors told."""
 
 import contextlib
+import errno
 import json
 import os
 import shutil
@@ -9,6 +10,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
+from typing import TextIO
 
 import torch
 
@@ -18,6 +20,9 @@ from convlstm.saving import CONFIG
 from convlstm.training.states import find_state, states_of
 
 LOCK = ".lock"
+FAR = 2**30  # bytes, beyond what the lock's file holds
+HELD = errno.EAGAIN, errno.EACCES, errno.EDEADLK  # another has the lock; Windows says one of the last two
+NO_LOCKS = errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK
 BEST = "best"  # of a state: the files of the best network
 
 
@@ -62,27 +67,41 @@ def made(path: Path, new: bool) -> Iterator[None]:
 def locked(path: Path) -> Iterator[None]:
     """Keep others out of the directory, and remove what a killed process left half-written.
 
-    The lock is the operating system's and ends with the process, however it ends. Windows has no such lock.
+    The lock is the operating system's and ends with the process, however it ends. Where a file system has no
+    locks, as some that clusters share, that is said and the run goes on.
     """
-    if sys.platform == "win32":
-        yield
-        return
-    import fcntl
-
     with (path / LOCK).open("a+") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            file.seek(0)
-            raise ValueError(
-                f"{path} is being trained by {file.read() or 'another process'}; stop it, or wait"
-            ) from error
+            _lock(file)
+        except OSError as error:
+            if error.errno in NO_LOCKS:
+                print(f"{path}: its file system has no locks; start no second run in it", file=sys.stderr)
+            elif error.errno in HELD:
+                file.seek(0)
+                raise ValueError(
+                    f"{path} is being trained by {file.read() or 'another process'}; stop it, or wait"
+                ) from error
+            else:
+                raise
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}")
         file.flush()
         for left in list(path.rglob(PARTIAL)):
             left.unlink()
         yield
+
+
+def _lock(file: TextIO) -> None:
+    """Take the lock of an open file for as long as it is open, or raise OSError at once."""
+    if sys.platform == "win32":
+        import msvcrt
+
+        file.seek(FAR)  # Windows keeps others from reading what is locked
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+    else:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 class _Told(OSError):

@@ -1,5 +1,6 @@
 """What is left of a run when something happens to it in a moment that is rarely hit."""
 
+import errno
 import io
 import os
 import pickle
@@ -143,6 +144,18 @@ def test_a_directory_that_may_not_be_written_is_said_with_the_way_on(
     told = rf"\.lock.*; {state} is whole: go on with --resume {path}$"
     with pytest.raises(OSError, match=told), training.open_run(path, ALONE, {}):
         pass
+
+
+def test_a_file_system_without_locks_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def none(*_: object) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr("convlstm.training.directory._lock", none)
+    with training.open_run(tmp_path / "run", ALONE, {}, new=True) as run:
+        run.save()
+    assert capsys.readouterr().err == f"{run.path}: its file system has no locks; start no second run in it\n"
 
 
 def _full(*_: object) -> None:
