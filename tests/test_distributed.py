@@ -10,10 +10,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch.distributed as dist
 from torch.testing import assert_close
 
 import train
-from convlstm import load_checkpoint
+from convlstm import load_checkpoint, training
 from convlstm.files import METRICS
 
 CONFIG = dataclasses.replace(
@@ -63,14 +64,17 @@ def _in_its_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
 
 
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
 def torchrun(processes: int, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run the script with several processes."""
     Path("script.py").write_text(SCRIPT)
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = found.getsockname()[1]
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes)]
-    command += ["--master-addr", "127.0.0.1", "--master-port", str(port), "script.py", *arguments]
+    command += ["--master-addr", "127.0.0.1", "--master-port", str(free_port()), "script.py", *arguments]
     around = {**os.environ, "PYTHONPATH": str(Path(train.__file__).parent), "OMP_NUM_THREADS": "1"}
     return subprocess.run(command, capture_output=True, text=True, env=around | environment, timeout=240)
 
@@ -115,6 +119,20 @@ def test_a_process_that_dies_ends_the_others_and_one_alone_goes_on(
     assert re.match(r"train.py: error: process 0 of 2 lost the others: ", said[0])
     monkeypatch.setattr(train, "LOG_EVERY", 1)
     assert_same(train.main(train.parse(["--resume", "runs/dead"])), alone)
+
+
+@pytest.mark.parametrize("reason", ["Timed out waiting 300000ms for recv operation", "writev: Broken pipe"])
+def test_others_that_hang_are_given_up_with_the_reason(monkeypatch: pytest.MonkeyPatch, reason: str) -> None:
+    here = {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    for name, value in here.items():
+        monkeypatch.setenv(name, value)
+    message = f"[gloo/transport/tcp/buffer.cc:78] {reason}"
+    told = f"process 0 of 1 lost the others: {re.escape(message)}$"
+    try:
+        with pytest.raises(ConnectionError, match=told), training.join():
+            raise RuntimeError(message)
+    finally:
+        dist.destroy_process_group()
 
 
 def test_an_error_of_all_processes_is_said_once_and_leaves_nothing(alone: Path) -> None:

@@ -221,7 +221,8 @@ def join() -> Iterator[World]:
     except (Exception, Stopped) as error:
         if not _speaks(store, rank):
             raise SystemExit(128 + error.signal if isinstance(error, Stopped) else 1) from None
-        if isinstance(error, dist.DistError) or "onnection" in str(error):
+        # Gloo raises plain RuntimeErrors: for a connection closed or broken, or a wait that was too long.
+        if isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error)):
             reason = str(error).splitlines()[0]
             raise ConnectionError(f"process {rank} of {size} lost the others: {reason}") from error
         raise
