@@ -225,6 +225,7 @@ def train(config: Config, world: training.World) -> Path:
         if resume:
             run.restore()
             notes = resumed(read_config(path), config, run.progress.step)
+            run.note(notes)
         else:  # so that a run can be resumed from its first second
             run.save_best(averaged, {"step": 0} | notes)
             run.save()

@@ -284,6 +284,13 @@ def test_a_run_can_be_resumed_from_its_first_second(monkeypatch: pytest.MonkeyPa
     assert_close(ours, theirs, rtol=0, atol=0)
 
 
+def test_every_time_that_a_run_went_on_is_noted() -> None:
+    train.main(dataclasses.replace(FEW, name="mine"))
+    for accumulate in ("2", "1"):
+        path = train.main(train.parse(["--resume", "runs/mine", "--accumulate", accumulate]))
+    assert [note["training"]["accumulate"] for note in read_config(path)["resumed"]] == [2, 1]
+
+
 def test_a_full_disk_at_the_start_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_) -> None:
         raise OSError("no space left on device")

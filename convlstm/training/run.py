@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from convlstm.checkpoint import save_checkpoint
-from convlstm.files import METRICS, read_metrics, write_atomically
+from convlstm.checkpoint import read_config, save_checkpoint
+from convlstm.files import METRICS, read_metrics, write_atomically, write_json
 from convlstm.saving import CONFIG, WEIGHTS
 from convlstm.training.directory import BEST, locked, made, restore_files, way_on
 from convlstm.training.states import load_state, save_state
@@ -94,6 +94,18 @@ class RunDirectory:
         if self._world.first:
             save_checkpoint(self.path, network, notes)
             self._best = {name: _bytes(self.path / name) for name in (WEIGHTS, CONFIG)}
+
+    def note(self, notes: Mapping[str, Any]) -> None:
+        """Add to the notes of the run's checkpoint, in its state, too: though no network be better from here on.
+
+        Raises:
+            OSError: as for `save`.
+        """
+        if not self._world.first:
+            return
+        write_json(self.path / CONFIG, read_config(self.path) | dict(notes))
+        self._best[CONFIG] = _bytes(self.path / CONFIG)
+        self.save()
 
     def save(self) -> None:
         """Write the state that a resumed run goes on from, after everything that was logged before it.

@@ -13,6 +13,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from convlstm import StackedForecaster, StackedForecasterConfig, training
+from convlstm.checkpoint import read_config
 from convlstm.files import METRICS
 from convlstm.training import RunDirectory, World, open_run
 
@@ -183,6 +184,18 @@ def test_the_best_network_comes_back_with_the_state(
     RunDirectory(tmp_path, ALONE, {}).restore()
     assert (tmp_path / name).read_bytes() == whole
     assert f"{name} is not as it was when the state was saved; it is written anew" in capsys.readouterr().err
+
+
+def test_what_is_noted_stays_though_no_network_is_better(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    begun(tmp_path)
+    for number in (1, 2):
+        run = RunDirectory(tmp_path, ALONE, {})
+        run.restore()
+        run.note({"resumed": [*read_config(tmp_path).get("resumed", []), number]})
+    assert read_config(tmp_path)["resumed"] == [1, 2]
+    assert not capsys.readouterr().err  # what is on the disk is what the state has
 
 
 def test_a_state_that_cannot_be_written_is_said_with_the_one_there_is(
