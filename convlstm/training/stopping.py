@@ -84,12 +84,12 @@ def exit_status(script: str, run: Callable[[], object]) -> int:
     """Run a script; return 0, 2 after one line on stderr for what was wrong, or 128 + a signal's number.
 
     Signals that the script does not handle itself end it as an error does, so that nothing unfinished is
-    left behind.
+    left behind; a Ctrl-C after that ends it at once.
     """
 
     def leave(number: int, _: object) -> None:
-        for another in SIGNALS:  # what is unfinished is removed before the end, which comes at once
-            signal.signal(another, signal.SIG_IGN)
+        for another in SIGNALS:  # what is unfinished is removed before the end
+            signal.signal(another, signal.SIG_DFL if another == signal.SIGINT else signal.SIG_IGN)
         raise Stopped(number)
 
     before = {number: signal.signal(number, leave) for number in SIGNALS}

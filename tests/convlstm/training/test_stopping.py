@@ -45,6 +45,17 @@ def test_a_second_ctrl_c_ends_a_lone_process_at_once(alone: bool, expected: int)
     assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == expected
 
 
+def test_before_the_run_too_a_second_ctrl_c_ends_at_once() -> None:
+    code = (
+        "import os, signal; from convlstm.training import exit_status\n"
+        "def run():\n"
+        "    try: os.kill(os.getpid(), signal.SIGINT)\n"
+        "    finally: os.kill(os.getpid(), signal.SIGINT)\n"
+        "exit_status('x.py', run)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == -signal.SIGINT
+
+
 def test_in_another_thread_signals_are_left_alone() -> None:
     before = signal.getsignal(signal.SIGINT)
     found: list[object] = []
