@@ -256,7 +256,7 @@ def train(config: Config, world: training.World) -> Path:
             norms = training.gradient_norms(model) if logs else {}
             whole = nn.utils.get_total_norm([p.grad for p in trained if p.grad is not None])
             own, norm = torch.stack((total, whole)).tolist()  # the device is waited for once
-            loss, asked = world.totals(own, stopping.signal is not None)
+            loss, asked = world.totals(own, stopping.asked())
             if math.isfinite(loss) and math.isfinite(norm):
                 nn.utils.clip_grads_with_norm_(trained, config.clip_norm, whole)
                 optimizer.step()

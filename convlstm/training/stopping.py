@@ -1,6 +1,7 @@
 """Signals: a run that is asked to stop ends its step, saves its state and exits with the usual code."""
 
 import contextlib
+import os
 import signal
 import sys
 import threading
@@ -37,7 +38,8 @@ class Stopped(BaseException):
 class Stopping:
     """While it is entered, a signal is noted and the code goes on until it asks with `check`.
 
-    A second Ctrl-C ends the process at once.
+    A second Ctrl-C ends the process at once. That torchrun is gone, as where it was killed or got a signal that
+    it does not handle (SIGUSR1 is one), is taken for a SIGTERM: nobody is left to pass one on.
 
     Args:
         alone: whether this process has no others beside it: those that torchrun started get a Ctrl-C twice,
@@ -49,6 +51,7 @@ class Stopping:
 
     def __init__(self, alone: bool = True):
         self._alone = alone
+        self._torchrun = os.getppid() if "TORCHELASTIC_RUN_ID" in os.environ else None
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
@@ -62,9 +65,16 @@ class Stopping:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
+    def asked(self) -> bool:
+        """Whether a signal came, or torchrun is gone."""
+        if self.signal is None and self._torchrun not in (None, os.getppid()):
+            self.signal = signal.SIGTERM
+            print("\ntorchrun is gone: ending this step, then saving", file=sys.stderr)
+        return self.signal is not None
+
     def check(self, *_: Any) -> None:
-        """Raise `Stopped` if a signal came; takes and ignores what a progress callback is given."""
-        self.stop_if(self.signal is not None)
+        """Raise `Stopped` if it is asked for; takes and ignores what a progress callback is given."""
+        self.stop_if(self.asked())
 
     def stop_if(self, asked: bool) -> None:
         """Raise `Stopped` if this or another process was asked to."""

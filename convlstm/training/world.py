@@ -131,7 +131,8 @@ class World:
             raise
         finally:
             if self.size > 1 and self.first:
-                self._store.set(key, "")
+                with contextlib.suppress(dist.DistError):  # torchrun is gone, and its store; the others see it
+                    self._store.set(key, "")
 
     def from_first(self, make: Callable[[], T]) -> T:
         """Return what `make` returns in process 0, which alone calls it."""
@@ -233,5 +234,5 @@ def _speaks(store: Any, rank: int) -> bool:
     """Whether this process is the first to fail."""
     try:
         return store.compare_set("failed", "", str(rank)).decode() == str(rank)
-    except RuntimeError:  # the store is gone with the process that kept it, which has spoken
-        return False
+    except RuntimeError:  # the store is gone with torchrun, or with process 0 itself
+        return rank == 0

@@ -56,6 +56,23 @@ def test_before_the_run_too_a_second_ctrl_c_ends_at_once() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == -signal.SIGINT
 
 
+def test_a_process_whose_torchrun_is_gone_stops(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before, stopping = os.getppid(), training.Stopping()
+    for torchrun in (False, True):
+        if torchrun:
+            monkeypatch.setenv("TORCHELASTIC_RUN_ID", "7")
+        monkeypatch.setattr(os, "getppid", lambda: before)
+        stopping = training.Stopping(alone=False)
+        assert not stopping.asked()
+        monkeypatch.setattr(os, "getppid", lambda: 1)
+        assert stopping.asked() == torchrun  # a shell may end
+    with pytest.raises(training.Stopped, match="SIGTERM"):
+        stopping.check()
+    assert capsys.readouterr().err == "\ntorchrun is gone: ending this step, then saving\n"
+
+
 def test_in_another_thread_signals_are_left_alone() -> None:
     before = signal.getsignal(signal.SIGINT)
     found: list[object] = []
