@@ -31,9 +31,10 @@ CONFIG = dataclasses.replace(
 OPTIONS = ["--preset", "tiny", "--steps", "5", "--validations", "1", "--validation-sequences", "7"]
 OPTIONS += ["--test-sequences", "5", "--teacher-forcing", "0.5", "--device", "cpu", "--bfloat16", "off"]
 
-# A step whose number is in DIE is the last of process 1.
+# A step whose number is in DIE is the last of process 1; a sequence whose number is in BAD is not finite.
 SCRIPT = """
 import os, signal, sys, train
+from datasets import MovingMNIST
 train.LOG_EVERY = 1
 decay = train.linear_decay
 def linear_decay(step, end):
@@ -41,6 +42,12 @@ def linear_decay(step, end):
         os.kill(os.getpid(), signal.SIGKILL)
     return decay(step, end)
 train.linear_decay = linear_decay
+batch = MovingMNIST.batch
+def bad(self, indices, device="cpu"):
+    clips = batch(self, indices, device)
+    return clips * float("nan") if int(os.environ["BAD"]) in list(indices) else clips
+if "BAD" in os.environ:
+    MovingMNIST.batch = bad
 sys.exit(train.training.exit_status("train.py", lambda: train.main(train.parse(sys.argv[1:]))))
 """
 
@@ -107,6 +114,16 @@ def test_any_number_of_processes_walks_the_same_curve(alone: Path, processes: in
     assert_same(Path("runs") / name, alone)
     assert done.stdout.count("Moving MNIST test") == 1
     assert f"{processes} processes" in done.stdout
+
+
+def test_numbers_that_go_bad_in_one_process_cost_all_the_step() -> None:
+    few = ["--steps", "2", "--validation-sequences", "2", "--test-sequences", "2", "--bfloat16", "on"]
+    options = [*OPTIONS, *few, "--accumulate", "2", "--name", "bad"]
+    done = torchrun(2, *options, BAD="7")  # the last sequence of step 2, which process 1 reads
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("step 2: the loss is nan, first in the data; skipped") == 1
+    logged = metrics(Path("runs/bad"))
+    assert [line["train/skipped"] for line in logged if "train/lr" in line] == [0, 1]
 
 
 def test_a_process_that_dies_ends_the_others_and_one_alone_goes_on(

@@ -96,7 +96,7 @@ class RunDirectory:
             self._best = {name: _bytes(self.path / name) for name in (WEIGHTS, CONFIG)}
 
     def note(self, notes: Mapping[str, Any]) -> None:
-        """Add to the notes of the run's checkpoint, in its state, too: though no network be better from here on.
+        """Add to the notes of the run's checkpoint, and save it in the state: a better one may never come.
 
         Raises:
             OSError: as for `save`.

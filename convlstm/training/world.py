@@ -131,7 +131,7 @@ class World:
             raise
         finally:
             if self.size > 1 and self.first:
-                with contextlib.suppress(dist.DistError):  # torchrun is gone, and its store; the others see it
+                with contextlib.suppress(dist.DistError):  # torchrun is gone with its store: all see it
                     self._store.set(key, "")
 
     def from_first(self, make: Callable[[], T]) -> T:
