@@ -38,8 +38,8 @@ class Stopped(BaseException):
 class Stopping:
     """While it is entered, a signal is noted and the code goes on until it asks with `check`.
 
-    A second Ctrl-C ends the process at once. Where torchrun is gone, killed or ended by a signal that it does not
-    handle (SIGUSR1 is one), that is taken for a SIGTERM: nobody is left to pass one on.
+    A second Ctrl-C ends the process at once. Where torchrun is gone, killed or ended by a signal that it does
+    not handle (SIGUSR1 is one), that is taken for a SIGTERM: nobody is left to pass one on.
 
     Args:
         alone: whether this process has no others beside it: those that torchrun started get a Ctrl-C twice,
