@@ -152,6 +152,28 @@ def test_others_that_hang_are_given_up_with_the_reason(monkeypatch: pytest.Monke
         dist.destroy_process_group()
 
 
+@pytest.mark.parametrize(("nccl", "backend"), [(True, "cpu:gloo,cuda:nccl"), (False, "gloo")])
+def test_gpus_without_nccl_use_gloo(monkeypatch: pytest.MonkeyPatch, nccl: bool, backend: str) -> None:
+    chosen: list[str] = []
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr(dist, "is_nccl_available", lambda: nccl)
+    monkeypatch.setattr(dist, "init_process_group", lambda backend, **_: chosen.append(backend))
+    monkeypatch.setattr(dist, "destroy_process_group", lambda: None)
+    monkeypatch.setattr("convlstm.training.world.rendezvous", lambda *_, **__: iter([(None, 0, 1)]))
+    with training.join():
+        pass
+    assert chosen == [backend]
+
+
+def test_a_process_that_does_not_know_its_gpu_is_told_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    with pytest.raises(ValueError, match="LOCAL_RANK is not set; it needs the number of the process on its"):
+        training.World(1, 2).device("cuda")
+
+
 def test_an_error_of_all_processes_is_said_once_and_leaves_nothing(alone: Path) -> None:
     failed = torchrun(2, *OPTIONS, "--name", "small", "--batch-size", "3", "--accumulate", "2")
     assert failed.returncode != 0

@@ -57,7 +57,7 @@ class World:
         """Return the device of this process; several take one GPU each; see `choose_device`.
 
         Raises:
-            ValueError: a device that is not there, or that several would share.
+            ValueError: a device that is not there, or that several would share; no LOCAL_RANK says which.
         """
         device = choose_device(name)
         if self.size == 1 or device.type == "cpu":
@@ -66,6 +66,10 @@ class World:
             raise ValueError(
                 f"device is {name!r}, which {self.size} processes cannot share; it needs cuda (one GPU each) "
                 "or cpu"
+            )
+        if "LOCAL_RANK" not in os.environ:
+            raise ValueError(
+                "LOCAL_RANK is not set; it needs the number of the process on its machine, as torchrun sets it"
             )
         device = choose_device(f"cuda:{os.environ['LOCAL_RANK']}")
         torch.cuda.set_device(device)
@@ -215,7 +219,9 @@ def join() -> Iterator[World]:
         yield World()
         return
     store, rank, size = next(rendezvous("env://", timeout=PATIENCE))
-    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    # Windows has no NCCL: gloo computes for GPUs there, too.
+    has_nccl = torch.cuda.is_available() and dist.is_nccl_available()
+    backend = "cpu:gloo,cuda:nccl" if has_nccl else "gloo"
     dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
     try:
         yield World(rank, size, store)
