@@ -174,6 +174,15 @@ def test_a_process_that_does_not_know_its_gpu_is_told_what_it_needs(monkeypatch:
         training.World(1, 2).device("cuda")
 
 
+def test_an_error_is_not_hidden_by_a_store_that_is_gone() -> None:
+    class Gone:
+        def set(self, *_: object) -> None:
+            raise dist.DistNetworkError("Broken pipe")
+
+    with pytest.raises(OSError, match="no space"), training.World(0, 2, Gone()).first_alone():
+        raise OSError("no space left on device")
+
+
 def test_an_error_of_all_processes_is_said_once_and_leaves_nothing(alone: Path) -> None:
     failed = torchrun(2, *OPTIONS, "--name", "small", "--batch-size", "3", "--accumulate", "2")
     assert failed.returncode != 0

@@ -57,7 +57,7 @@ class World:
         """Return the device of this process; several take one GPU each; see `choose_device`.
 
         Raises:
-            ValueError: a device that is not there, or that several would share; no LOCAL_RANK says which.
+            ValueError: a device that is not there, or that several would share; LOCAL_RANK is not set.
         """
         device = choose_device(name)
         if self.size == 1 or device.type == "cpu":
@@ -130,13 +130,15 @@ class World:
         try:
             yield
         except BaseException:
-            if self.size > 1 and self.first:
-                self._store.set(failed, "")
+            self._leave_note(failed)
             raise
         finally:
-            if self.size > 1 and self.first:
-                with contextlib.suppress(dist.DistError):  # torchrun is gone with its store: all see it
-                    self._store.set(key, "")
+            self._leave_note(key)
+
+    def _leave_note(self, key: str) -> None:
+        if self.size > 1 and self.first:
+            with contextlib.suppress(dist.DistError):  # torchrun is gone with its store: all see it
+                self._store.set(key, "")
 
     def from_first(self, make: Callable[[], T]) -> T:
         """Return what `make` returns in process 0, which alone calls it."""
