@@ -69,7 +69,7 @@ class World:
             )
         if "LOCAL_RANK" not in os.environ:
             raise ValueError(
-                "LOCAL_RANK is not set; it needs the number of the process on its machine, as torchrun sets it"
+                "LOCAL_RANK is not set; it needs the number of the process on its machine; torchrun sets it"
             )
         device = choose_device(f"cuda:{os.environ['LOCAL_RANK']}")
         torch.cuda.set_device(device)
