@@ -25,7 +25,7 @@ from convlstm.training.stopping import Stopped
 
 T = TypeVar("T")
 
-PATIENCE = timedelta(minutes=5)
+TIMEOUT = timedelta(minutes=5)
 """How long a process waits for the others in the middle of a step before it gives up."""
 PREPARATION = timedelta(days=7)  # how long for process 0 alone, which may have films to decode
 
@@ -220,11 +220,11 @@ def join() -> Iterator[World]:
     if "TORCHELASTIC_RUN_ID" not in os.environ and "RANK" not in os.environ:
         yield World()
         return
-    store, rank, size = next(rendezvous("env://", timeout=PATIENCE))
+    store, rank, size = next(rendezvous("env://", timeout=TIMEOUT))
     # Windows has no NCCL: gloo computes for GPUs there, too.
     has_nccl = torch.cuda.is_available() and dist.is_nccl_available()
     backend = "cpu:gloo,cuda:nccl" if has_nccl else "gloo"
-    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=TIMEOUT)
     try:
         yield World(rank, size, store)
     except (Exception, Stopped) as error:
