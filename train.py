@@ -33,6 +33,7 @@ from tqdm import tqdm
 from convlstm import training
 from convlstm.checkpoint import read_config
 from convlstm.forecaster import Forecaster
+from convlstm.fully_connected import FullyConnectedForecasterConfig
 from convlstm.networks import EncoderForecasterConfig, StackedForecasterConfig
 from convlstm.registry import build
 from convlstm.sampling import draw_use_target, linear_decay
@@ -111,7 +112,7 @@ class Config:
     test_sequences: int = 1000
     """Of the 10,000 fixed test sequences, the first so many; of clips, so many if there are."""
     data: DataConfig = field(default_factory=DataConfig)
-    model: StackedForecasterConfig | EncoderForecasterConfig = field(
+    model: StackedForecasterConfig | EncoderForecasterConfig | FullyConnectedForecasterConfig = field(
         default_factory=partial(StackedForecasterConfig, hidden_channels=(32, 32, 32))
     )
 
@@ -133,7 +134,7 @@ class Config:
                 f"teacher_forcing is {self.teacher_forcing}, but an EncoderForecaster never reads its own "
                 "predictions, nor true frames in their place; set it to 0"
             )
-        self.data.check(self.model.channels, self.model.patch_size)
+        self.data.check(self.model.channels, self.model.misfit)
 
 
 PRESETS = {

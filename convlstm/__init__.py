@@ -10,6 +10,7 @@ from convlstm.evaluation import evaluate
 from convlstm.export import export_onnx, export_program
 from convlstm.exporters import export_checkpoint
 from convlstm.forecaster import Forecaster, ForecasterState
+from convlstm.fully_connected import FullyConnectedForecaster, FullyConnectedForecasterConfig
 from convlstm.importers import from_torch, import_checkpoint
 from convlstm.layers import ConvGRU, ConvLSTM, ConvRNN
 from convlstm.networks import (
@@ -34,6 +35,8 @@ __all__ = [
     "EncoderForecasterConfig",
     "Forecaster",
     "ForecasterState",
+    "FullyConnectedForecaster",
+    "FullyConnectedForecasterConfig",
     "StackedForecaster",
     "StackedForecasterConfig",
     "StagedNetwork",

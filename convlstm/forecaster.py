@@ -1,86 +1,62 @@
-"""What the forecasters share: the config, the call and its checks, the state, frames to patches and back.
+"""What the forecasters share: the config, the call and its checks, the state.
 
-Letters: T time, B batch, C image channels, H W pixels, p patch size. Frames are (B, T, C, H, W) with pixels
-in [0, 1].
+Letters: T time, B batch, C image channels, H W pixels. Frames are (B, T, C, H, W) with pixels in [0, 1].
 """
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar
 
 import torch
-from einops import rearrange
 from torch import Tensor, nn
 
 from convlstm import ops
 from convlstm.arguments import check_tensor, positive
-from convlstm.base import ConvCell, ConvRecurrent
-from convlstm.cells import ConvGRUCell, ConvLSTMCell, ConvRNNCell
+from convlstm.base import ConvRecurrent
 from convlstm.saving import Configured
 
 
 @dataclass(frozen=True, kw_only=True)
 class ForecasterConfig:
-    """The fields that the networks' configs share."""
+    """The fields that the configs of all forecasters share."""
 
     cell: Literal["rnn", "lstm", "gru"] = "lstm"
     """Kind of recurrent cell."""
     channels: int = 1
     """C, channels of a frame: 1 for gray, 3 for colour."""
-    hidden_channels: tuple[int, ...] = (64, 64, 64)
-    """Hidden channels of each layer, the one nearest the frames first."""
-    kernel_size: int = 5
-    """Taps of every convolution, per axis."""
-    patch_size: int = 4
-    """Side p of the square patches that become channels, in pixels; frames must be whole patches."""
-    peephole: Literal["channel"] | None = None
-    """Peepholes of LSTM cells: none, or one weight per channel."""
     output: Literal["linear", "sigmoid"] = "linear"
     """What the head ends with: nothing (unclipped values), or a sigmoid (values in (0, 1))."""
 
     def __post_init__(self) -> None:
-        if not isinstance(self.hidden_channels, tuple | list):
-            raise ValueError(
-                f"hidden_channels is {self.hidden_channels!r}; it needs one number per layer, as in (64, 64)"
-            )
-        if not self.hidden_channels:
-            raise ValueError("hidden_channels is empty; it needs one number per layer")
-        whole: dict[str, Any] = {
-            name: positive(name, getattr(self, name)) for name in ("channels", "kernel_size", "patch_size")
-        }
-        whole["hidden_channels"] = tuple(positive("hidden_channels", c) for c in self.hidden_channels)
-        for name, value in whole.items():  # JSON knows no tuples, nor numpy's numbers
-            object.__setattr__(self, name, value)
-        for name, options in (
-            ("cell", ("rnn", "lstm", "gru")),
-            ("peephole", (None, "channel")),
-            ("output", ("linear", "sigmoid")),
-        ):
-            if getattr(self, name) not in options:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; it needs one of {options}")
-        if self.peephole is not None and self.cell != "lstm":
-            raise ValueError(
-                f"peephole is {self.peephole!r}, but a {self.cell} has no cell state; set it to None "
-                "(train.py: --model.peephole None)"
-            )
+        settle(self, channels=positive("channels", self.channels))
+        one_of(self, cell=("rnn", "lstm", "gru"), output=("linear", "sigmoid"))
 
-    def make_cell(self, input_channels: int, hidden_channels: int) -> ConvCell:
-        """Make a cell of the configured kind."""
-        if self.cell == "lstm":
-            return ConvLSTMCell(input_channels, hidden_channels, self.kernel_size, peephole=self.peephole)
-        kind = {"rnn": ConvRNNCell, "gru": ConvGRUCell}[self.cell]
-        return kind(input_channels, hidden_channels, self.kernel_size)
+    def misfit(self, height: int, width: int) -> str:
+        """Say what is wrong with frames of so many pixels, as the end of a sentence; empty if they fit."""
+        raise NotImplementedError
 
-    @property
-    def patch_channels(self) -> int:
-        """The channels of a frame cut into patches, p * p * C."""
-        return self.channels * self.patch_size**2
+
+def settle(config: ForecasterConfig, **values: Any) -> None:
+    """Set fields of a frozen config to what they mean: JSON knows no tuples, nor numpy's numbers."""
+    for name, value in values.items():
+        object.__setattr__(config, name, value)
+
+
+def one_of(config: ForecasterConfig, **options: tuple[Any, ...]) -> None:
+    """Raise ValueError unless each named field of a config is among its options."""
+    for name, known in options.items():
+        if getattr(config, name) not in known:
+            raise ValueError(f"{name} is {getattr(config, name)!r}; it needs one of {known}")
+
+
+Config = TypeVar("Config", bound=ForecasterConfig)
 
 
 class ForecasterState(NamedTuple):
     """What a forecaster carries from frame to frame.
 
     Attributes:
-        cells: per cell its states, (B, hidden, H / p, W / p) each; None for a cell that has not run yet.
+        cells: per cell its states, (B, hidden, h, w) each, h and w the rows and columns of the grid that the
+            cell works on; None for a cell that has not run yet.
         frame: (B, C, H, W), the frame that the next step reads, for networks that read frames.
     """
 
@@ -88,8 +64,8 @@ class ForecasterState(NamedTuple):
     frame: Tensor | None
 
 
-class Forecaster(Configured):
-    """What the forecasters share: the call, its checks, and frames to patches and back.
+class Forecaster(Configured, Generic[Config]):
+    """What the forecasters share: the call and its checks.
 
     Subclasses give `encode(context) -> state` and `step(frame, state) -> (frame, state)`.
 
@@ -98,12 +74,11 @@ class Forecaster(Configured):
     """
 
     config_type: ClassVar[type[ForecasterConfig]]
-    config: ForecasterConfig
-    head: nn.Conv2d
+    config: Config
     feedback: ClassVar[bool]
     """Whether the network reads its own predictions, and so can be given targets in their place."""
 
-    def __init__(self, config: ForecasterConfig):
+    def __init__(self, config: Config):
         super().__init__()
         if type(config) is not self.config_type:
             raise TypeError(
@@ -193,7 +168,7 @@ class Forecaster(Configured):
 
     def _check_context(self, context: Tensor) -> None:
         check_tensor("context", context)
-        C, p = self.config.channels, self.config.patch_size
+        C = self.config.channels
         if context.dim() != 5:
             raise ValueError(
                 f"context has {context.dim()} dimensions, shape {tuple(context.shape)}; "
@@ -210,35 +185,13 @@ class Forecaster(Configured):
                 f"context has shape {tuple(context.shape)}; it needs one sequence and one frame or more"
             )
         H, W = context.shape[3:]
-        if H % p or W % p:
-            down = f"{max(H // p, 1) * p} x {max(W // p, 1) * p}"
-            up = f"{-(-H // p) * p} x {-(-W // p) * p}"
-            sizes = up if up == down else f"{down} or {up}"
-            raise ValueError(
-                f"context has frames of {H} x {W} pixels, which patches of {p} x {p} do not divide; "
-                f"sizes that would do: {sizes}, or any multiples of {p}"
-            )
+        if wrong := self.config.misfit(H, W):
+            raise ValueError(f"context has frames of {H} x {W} pixels, {wrong}")
 
     @property
     def _weight(self) -> Tensor:
         """A parameter, for its type and device."""
         return next(self.parameters())
-
-    def _to_patches(self, frames: Tensor) -> Tensor:
-        """(B, T, C, H, W) -> (T, B, p * p * C, H / p, W / p)."""
-        p = self.config.patch_size
-        return rearrange(frames, "b t c (h p) (w q) -> t b (p q c) h w", p=p, q=p)
-
-    def _to_frames(self, patches: Tensor) -> Tensor:
-        """(T, B, p * p * C, h, w) -> (B, T, C, h * p, w * p)."""
-        p = self.config.patch_size
-        return rearrange(patches, "t b (p q c) h w -> b t c (h p) (w q)", p=p, q=p)
-
-    def _apply_head(self, outputs: list[Tensor]) -> Tensor:
-        """The patches (T, B, p * p * C, h, w) from the outputs (T, B, hidden, h, w) of all cells."""
-        states = torch.cat(outputs, dim=2)
-        patches = self.head(states.flatten(0, 1)).unflatten(0, states.shape[:2])
-        return torch.sigmoid(patches) if self.config.output == "sigmoid" else patches
 
 
 def as_forecaster(model: nn.Module, name: str = "model") -> Forecaster:
@@ -254,24 +207,3 @@ def as_forecaster(model: nn.Module, name: str = "model") -> Forecaster:
     if isinstance(model, ConvRecurrent):
         kind += " layer, which forecasts no frames"
     raise ValueError(f"{name} is a {kind}; it needs a forecaster, such as StackedForecaster")
-
-
-def run_cells(
-    cells: nn.ModuleList, x: Tensor, states: tuple[tuple[Tensor, ...] | None, ...]
-) -> tuple[list[Tensor], tuple[tuple[Tensor, ...], ...]]:
-    """Run a stack over (T, B, I, h, w); return every cell's outputs and last states."""
-    foreign = "this state is not from this network's encode or step"
-    if len(states) != len(cells):
-        raise ValueError(f"state.cells has {len(states)} cells, the network has {len(cells)}: {foreign}")
-    outputs, last_states = [], []
-    for cell, state in zip(cells, states, strict=True):
-        assert isinstance(cell, ConvCell)
-        if state is not None and len(state) != len(cell.states):
-            raise ValueError(
-                f"state.cells has {len(state)} tensors for a {type(cell).__name__}, which needs "
-                f"{len(cell.states)}: {foreign}"
-            )
-        x, *last = cell.sequence(x, *(state or [None] * len(cell.states)))  # (T, B, hidden, h, w)
-        outputs.append(x)
-        last_states.append(tuple(last))
-    return outputs, tuple(last_states)

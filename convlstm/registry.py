@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from convlstm.forecaster import Forecaster, ForecasterConfig
+from convlstm.fully_connected import FullyConnectedForecaster
 from convlstm.layers import ConvGRU, ConvLSTM, ConvRNN
 from convlstm.networks import EncoderForecaster, StackedForecaster
 from convlstm.saving import Savable
@@ -15,7 +16,7 @@ __all__ = ["NETWORKS", "build", "config_from_dict", "config_to_dict", "construct
 T = TypeVar("T")
 
 _FORECASTERS: dict[str, type[Forecaster]] = {
-    network.__name__: network for network in (StackedForecaster, EncoderForecaster)
+    network.__name__: network for network in (StackedForecaster, EncoderForecaster, FullyConnectedForecaster)
 }
 NETWORKS: dict[str, type[Savable]] = {
     **_FORECASTERS,

@@ -1,7 +1,7 @@
 """What a training run is told about its data, and the sources that it gets."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -71,8 +71,14 @@ class DataConfig:
         """What is scored on, in words."""
         return f"clips of {self.clips}" if self.clips else f"digits of {self.digits}"
 
-    def check(self, channels: int, patch_size: int) -> None:
-        """Raise ValueError unless a network of so many channels and such patches can read the sequences."""
+    def check(self, channels: int, misfit: Callable[[int, int], str]) -> None:
+        """Raise ValueError unless a network can read the sequences.
+
+        Args:
+            channels: of its frames.
+            misfit: says what is wrong with frames of so many pixels, height and width, as the end of a
+                sentence; empty for frames that the network can read.
+        """
         if not self.clips and self.size:
             raise ValueError(f"data.size is {self.size}, but is of clips alone; give data.image_size")
         if not self.clips and self.image_size <= DIGIT_SIZE:
@@ -80,14 +86,11 @@ class DataConfig:
                 f"data.image_size is {self.image_size}; digits of {DIGIT_SIZE} x {DIGIT_SIZE} pixels "
                 "need a larger frame to move in, such as 64"
             )
-        for side in self.frame_size:
-            if side < 1 or side % patch_size:
-                name = "data.size" if self.size else "data.image_size"
-                given = self.size or self.image_size
-                raise ValueError(
-                    f"{name} is {given}, which model.patch_size {patch_size} does not divide; choose a "
-                    "multiple of it"
-                )
+        given = f"data.size is {self.size}" if self.size else f"data.image_size is {self.image_size}"
+        if min(self.frame_size) < 1:
+            raise ValueError(f"{given}; it needs 1 pixel or more")
+        if wrong := misfit(*self.frame_size):
+            raise ValueError(f"{given}, {wrong}")
         if not self.clips and channels != 1:
             raise ValueError(f"model.channels is {channels}; Moving MNIST is gray: it needs 1")
         if channels not in (1, 3):

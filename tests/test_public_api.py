@@ -15,6 +15,8 @@ def test_the_public_names() -> None:
         "EncoderForecasterConfig",
         "Forecaster",
         "ForecasterState",
+        "FullyConnectedForecaster",
+        "FullyConnectedForecasterConfig",
         "StackedForecaster",
         "StackedForecasterConfig",
         "StagedNetwork",

@@ -30,7 +30,8 @@ ops
 base
 cells  importers.checking  staged.cells
 forecaster  layers  staged.modules
-exporters.torch_rnn  networks  rollouts  staged.network
+convolutional  exporters.torch_rnn  next_frame  rollouts  staged.network
+fully_connected  networks
 evaluation.sources  matching  staged
 evaluation.rows  export.graphs  exporters.keras  importers.building  registry  report.examples
 checkpoint  evaluation.bootstrap  evaluation.scores  export.program  exporters  importers.automan000 \

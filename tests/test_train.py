@@ -232,7 +232,7 @@ def run_script(*arguments: str) -> subprocess.CompletedProcess[str]:
         ),
         (["--steps", "0"], "steps is 0; it needs 1 or more"),
         (["--test-sequences", "10001"], "test_sequences is 10001; it needs 1 to 10,000"),
-        (["--data.image-size", "66"], "patch_size 4 does not divide"),
+        (["--data.image-size", "66"], "image_size is 66, which patches of 4 x 4 do not divide"),
         (["--data.image-size", "16"], "image_size"),
         (["--data.image-size", "28"], "image_size is 28; digits of 28 x 28 pixels need a larger frame"),
         (["--seed", str(2**64)], "seed is 18446744073709551616; it needs -2**63 to 2**64 - 1"),
