@@ -49,7 +49,7 @@ MAY_CHANGE = "device compile accumulate recompute save_minutes"  # in a run that
 class Config:
     """A training run."""
 
-    preset: Literal["tiny", "default", "paper"] = "default"
+    preset: Literal["tiny", "default", "paper", "fully-connected"] = "default"
     """Where the defaults of all settings come from."""
     name: str | None = None
     """Name of the run, a folder under runs/ (default: preset, date and time)."""
@@ -149,6 +149,9 @@ PRESETS = {
     "default": Config(),
     "paper": Config(
         preset="paper", batch_size=16, lr=1e-3, teacher_forcing=0.0, model=EncoderForecasterConfig()
+    ),
+    "fully-connected": Config(
+        preset="fully-connected", batch_size=16, lr=1e-3, model=FullyConnectedForecasterConfig()
     ),
 }
 

@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # the checkout's folders are
 import train
 from benchmarks import timing
 from benchmarks.floor import Floor, Layer, make_floor
-from convlstm import training
+from convlstm import StackedForecasterConfig, training
 from convlstm.ops.choice import VARIABLE
 from convlstm.registry import build
 from convlstm.sampling import draw_use_target
@@ -128,6 +128,7 @@ class Step:
 def floor_of(config: train.Config, dtype: torch.dtype, device: torch.device) -> Floor:
     """Return the floor of a step."""
     network, B = config.model, config.batch_size
+    assert isinstance(network, StackedForecasterConfig)
     T, S = config.context + config.horizon - 1, config.data.image_size // network.patch_size
     widths = (network.patch_channels, *network.hidden_channels)
     layers = [

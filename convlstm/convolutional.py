@@ -46,6 +46,11 @@ class ConvForecasterConfig(ForecasterConfig):
                 "(train.py: --model.peephole None)"
             )
 
+    @property
+    def layers_on_grid(self) -> int:
+        """How many layers, from the first, work on the same grid: those whose states the head reads."""
+        return len(self.hidden_channels)
+
     def make_cell(self, input_channels: int, hidden_channels: int) -> ConvCell:
         """Make a cell of the configured kind."""
         if self.cell == "lstm":

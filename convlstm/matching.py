@@ -11,11 +11,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from convlstm.base import ConvCell, ConvRecurrent
+from convlstm.fully_connected import FullyConnectedForecaster
 from convlstm.networks import EncoderForecaster, StackedForecaster
 
 Network = StackedForecaster | EncoderForecaster
 
 READS_FRAMES = ("cells.0.weight_ih", "cells.0.backward.weight_ih", "weight_ih")  # places
+OF_PIXELS = ("head.weight", "head.bias")
+DOWN, UP = "down.0.0.weight", "up.0.0.weight"  # between the frames and cells on a coarser grid
 
 
 def match(
@@ -80,21 +83,25 @@ def _fitted(
     ours, theirs = model.get_submodule(_owner(name)), source.get_submodule(_owner(there))
     if isinstance(ours, ConvCell) and isinstance(theirs, ConvCell) and (why := _other_cell(ours, theirs)):
         return None, why
+    if why := _other_input(model, source, place) or _other_pixels(model, source, place):
+        return None, why
     of_head = isinstance(model, Network) and place.startswith("head.")
     if of_head and (why := _other_head(model, source)):
         return None, why
     frames, their_frames = _frames(model), _frames(source)
-    if (of_head or place in READS_FRAMES) and frames and their_frames:
+    reads_frames = place == DOWN if _coarse(model) else place in READS_FRAMES
+    if (of_head or reads_frames) and frames and their_frames:
         (C, p), (their_C, their_p) = frames, their_frames
         if p != their_p:
             return None, _differs("patch_size", their_p, p)
         if their_C != C:
             value, how = _recoloured(value, their_C, C, of_head)
             hows.append(how)
-    if place == "head.weight" and (new := _new_channels(model, source)):
+    if place == (UP if _coarse(model) else "head.weight") and (new := _new_channels(model, source)):
         # The head reads a stack's cells from the frames upward, a forecaster's downward.
         before, after = (0, new) if isinstance(model, StackedForecaster) else (new, 0)
-        value = F.pad(value, [0, 0, 0, 0, before, after])
+        axis = [0, 0] if place == UP else []  # a transposed convolution has its inputs in front
+        value = F.pad(value, [0, 0, 0, 0, *axis, before, after])
         hows.append(f"zeros for the {new} channels of new layers")
     return value, "; ".join(hows)
 
@@ -125,6 +132,43 @@ def _other_cell(ours: ConvCell, theirs: ConvCell) -> str:
     ) or _first_difference(getattr(ours, "stage", None), getattr(theirs, "stage", None), of_stage)
 
 
+def _other_input(model: nn.Module, source: nn.Module, place: str) -> str:
+    """What makes the inputs of two cells mean different things; empty if nothing does."""
+    ours, theirs = _input(model, place), _input(source, place)
+    return next((_differs(name, theirs[name], ours[name]) for name in ours if ours[name] != theirs[name]), "")
+
+
+def _input(module: nn.Module, place: str) -> dict[str, object]:
+    """What is between a cell's input weights and the cell or the frames that they read."""
+    between: dict[str, object] = {"stride": 1, "residual": False, "norm": None}
+    half, _, rest = place.partition(".")
+    if half not in ("cells", "forecaster") or not place.endswith("weight_ih"):
+        return between
+    number = int(rest.partition(".")[0])
+    if isinstance(module, EncoderForecaster):  # of which the forecaster's cell -1 reads layer 1
+        between["stride"] = _strides(module)[abs(number)]
+    elif isinstance(module, StackedForecaster) and number:
+        between |= {"residual": module.config.residual, "norm": module.config.norm}
+    return between
+
+
+def _strides(module: EncoderForecaster) -> tuple[int, ...]:
+    return module.config.strides or (1,) * len(module.encoder)
+
+
+def _coarse(module: nn.Module) -> bool:
+    """Whether a convolution stands between the frames and all cells."""
+    return isinstance(module, EncoderForecaster) and _strides(module)[0] > 1
+
+
+def _other_pixels(model: nn.Module, source: nn.Module, place: str) -> str:
+    """What makes the pixels of two fully connected networks different ones; empty if nothing does."""
+    if not isinstance(model, FullyConnectedForecaster) or place not in ("rnn.weight_ih_l0", *OF_PIXELS):
+        return ""
+    names = "channels frame_size output" if place in OF_PIXELS else "channels frame_size"
+    return _first_difference(model.config, getattr(source, "config", None), names)
+
+
 def _other_head(model: nn.Module, source: nn.Module) -> str:
     """What makes the numbers of two heads mean different things; empty if nothing does but image channels."""
     if not isinstance(model, Network) or not isinstance(source, Network) or type(model) is not type(source):
@@ -132,6 +176,10 @@ def _other_head(model: nn.Module, source: nn.Module) -> str:
     ours, theirs = model.config, source.config
     if ours.hidden_channels[: len(theirs.hidden_channels)] != theirs.hidden_channels:
         return _differs("hidden_channels", theirs.hidden_channels, ours.hidden_channels)
+    if isinstance(model, EncoderForecaster) and isinstance(source, EncoderForecaster):
+        here, there = _strides(model), _strides(source)
+        if here[: len(there)] != there:
+            return _differs("strides", there, here)
     return _first_difference(ours, theirs, "cell kernel_size patch_size output")
 
 
@@ -165,14 +213,16 @@ def _new_channels(model: nn.Module, source: object) -> int:
     """The hidden channels of the layers that a model has above those of the source; 0 for other networks."""
     if not isinstance(model, Network) or not isinstance(source, Network) or _other_head(model, source):
         return 0
-    return sum(model.config.hidden_channels[len(source.config.hidden_channels) :])
+    return sum(model.config.hidden_channels[len(source.config.hidden_channels) : model.config.layers_on_grid])
 
 
 def _reads_new_layer(model: nn.Module, source: object, place: str) -> bool:
     """Whether a place has the weights by which the source's topmost forecaster cell reads a new one."""
-    if not isinstance(source, EncoderForecaster) or not _new_channels(model, source):
+    if not isinstance(model, EncoderForecaster) or not isinstance(source, EncoderForecaster):
         return False
-    return place == f"forecaster.{-len(source.forecaster)}.weight_ih"
+    L = len(source.forecaster)
+    new = len(model.forecaster) > L and not _other_head(model, source)
+    return new and place == f"forecaster.{-L}.weight_ih"
 
 
 def _first_difference(ours: object, theirs: object, names: str) -> str:

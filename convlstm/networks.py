@@ -90,8 +90,8 @@ class EncoderForecasterConfig(ConvForecasterConfig):
     @property
     def layers_on_grid(self) -> int:
         """How many layers, from the first, work on the same grid: those whose states the head reads."""
-        above = self.strides[1:]
-        return next((n for n, stride in enumerate(above, 1) if stride > 1), len(self.hidden_channels))
+        coarser = (n for n, stride in enumerate(self.strides) if n and stride > 1)
+        return next(coarser, super().layers_on_grid)
 
     def _divisors(self) -> str:
         return super()._divisors() + (f" and strides of {self.strides}" if self.strides else "")

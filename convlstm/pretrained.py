@@ -12,6 +12,7 @@ import torch
 from convlstm.arguments import usable_device
 from convlstm.checkpoint import load_checkpoint
 from convlstm.forecaster import Forecaster, ForecasterConfig, as_forecaster
+from convlstm.fully_connected import FullyConnectedForecasterConfig
 from convlstm.hub import PREFIX, download
 from convlstm.networks import EncoderForecasterConfig, StackedForecasterConfig
 from convlstm.registry import build
@@ -19,13 +20,14 @@ from convlstm.saving import CONFIG, WEIGHTS, Savable
 
 __all__ = ["ARCHITECTURES", "create_model", "from_pretrained", "list_models"]
 
-# The first, second and last are those of train.py's presets tiny, default and paper.
+# The first two and the last two are those of train.py's presets.
 ARCHITECTURES: dict[str, ForecasterConfig] = {
     "moving_mnist_tiny": StackedForecasterConfig(hidden_channels=(8, 8), kernel_size=3),
     "moving_mnist_mini": StackedForecasterConfig(hidden_channels=(32, 32, 32)),
     "moving_mnist_small": StackedForecasterConfig(hidden_channels=(64, 64, 64)),
     "moving_mnist_base": StackedForecasterConfig(hidden_channels=(96, 96, 96)),
     "moving_mnist_paper": EncoderForecasterConfig(),
+    "moving_mnist_fully_connected": FullyConnectedForecasterConfig(),
 }
 
 

@@ -80,7 +80,11 @@ def load_weights(
       the head that reads it.
     - the patch size: the first cell's input weights and the head are left out; the head also where `output`
       or the kind of network differ.
-    - biases or peepholes that one of the two has not: left out, or kept as they are.
+    - the stride before a cell, `residual` or `norm`: the cell's input weights are left out; the head, too,
+      where the strides of the shared layers differ.
+    - the frame size of fully connected networks: the weights of pixels are left out.
+    - biases, peepholes, norms or convolutions between cells that one of the two has not: left out, or kept as
+      they are.
 
     Args:
         model: a forecaster, layer, cell or any other module; of one in torch.compile's wrapper, the model.

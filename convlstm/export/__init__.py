@@ -2,7 +2,7 @@
 
 Letters: T time, B batch, C image channels, H W pixels, hidden the channels of a state, h w its pixels. All is
 float32, pixels in [0, 1], forecasts unclipped. Batch and frame size are left free where the exporter allows:
-H and W any multiples of the patch, twice it or more.
+H and W any multiples of the patch (times the strides), twice it or more.
 
 Three forms of a graph, each in a file of its own, inputs -> outputs:
 

@@ -25,11 +25,12 @@ def test_config_goes_to_json_and_back(kind: Any) -> None:
     config = kind(
         cell="gru",
         channels=3,
-        hidden_channels=(4, 3),
+        hidden_channels=(8, 8),
         kernel_size=2,
         patch_size=2,
         peephole=None,
         output="sigmoid",
+        **({"strides": (1, 2)} if kind is EncoderForecasterConfig else {"residual": True, "norm": "group"}),
     )
     defaults = kind()
     assert all(
@@ -43,7 +44,7 @@ def test_config_goes_to_json_and_back(kind: Any) -> None:
     assert again.config == config
     assert hash(again.config) == hash(config)
     again.load_state_dict(model.state_dict())
-    context = torch.rand(2, 3, 3, 4, 6)
+    context = torch.rand(2, 3, 3, 4, 8)
     torch.testing.assert_close(again(context, 2), model(context, 2), rtol=0, atol=0)
 
 
@@ -57,6 +58,8 @@ def test_config_to_dict_names_the_network() -> None:
         "patch_size": 4,
         "peephole": None,
         "output": "linear",
+        "residual": False,
+        "norm": None,
     }
     assert config_to_dict(EncoderForecasterConfig())["network"] == "EncoderForecaster"
     minimal = config_from_dict({"network": "EncoderForecaster", "hidden_channels": [2]})

@@ -15,6 +15,8 @@ from convlstm import (
     ConvRNN,
     EncoderForecaster,
     EncoderForecasterConfig,
+    FullyConnectedForecaster,
+    FullyConnectedForecasterConfig,
     StackedForecaster,
     StackedForecasterConfig,
     StagedNetwork,
@@ -45,7 +47,10 @@ def networks() -> list[Savable]:
         *layers,
         StagedNetwork(StagedConfig(channels=2, stages=stages)),
         StackedForecaster(StackedForecasterConfig(**small)),
-        EncoderForecaster(EncoderForecasterConfig(**small)),
+        EncoderForecaster(EncoderForecasterConfig(**small, strides=(1, 2))),
+        FullyConnectedForecaster(
+            FullyConnectedForecasterConfig(cell="gru", frame_size=(4, 6), hidden_size=3)
+        ),
     ]
 
 
