@@ -29,7 +29,8 @@ def forecast_by_hand(
     model: StackedForecaster, context: Tensor, targets: Tensor, use_target: Tensor
 ) -> Tensor:
     """All predictions, frame by frame and cell by cell: of context frames 2..T and of the horizon."""
-    config, states, predictions = model.config, [None] * len(model.cells), []
+    config, predictions = model.config, []
+    states: list[Any] = [None] * len(model.cells)
     for t in range(T + HORIZON - 1):
         if t < T:
             frame = context[:, t]
@@ -41,11 +42,11 @@ def forecast_by_hand(
             if n:
                 x = sum(outputs, torch.zeros(())) if config.residual else outputs[-1]
                 if config.norm:
-                    norm = model.norms[n - 1]
+                    scale, shift = (model.get_parameter(f"norms.{n - 1}.{p}") for p in ("weight", "bias"))
                     groups = x.unflatten(1, (2, 8)).flatten(2)  # two groups of 8 channels, all their pixels
                     variance, mean = torch.var_mean(groups, dim=2, correction=0, keepdim=True)
                     x = ((groups - mean) / (variance + 1e-5).sqrt()).view_as(x)
-                    x = x * norm.weight[:, None, None] + norm.bias[:, None, None]
+                    x = x * scale[:, None, None] + shift[:, None, None]
             states[n] = cell(x, states[n])
             outputs.append(states[n][0] if isinstance(states[n], tuple) else states[n])
         patches = F.conv2d(torch.cat(outputs, dim=1), model.head.weight, model.head.bias)

@@ -184,6 +184,8 @@ def test_the_config_is_plain_json(tmp_path: Path) -> None:
         "patch_size": 4,
         "peephole": None,
         "output": "linear",
+        "residual": False,
+        "norm": None,
     }
 
 

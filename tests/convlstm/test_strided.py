@@ -1,5 +1,6 @@
 """The later form of EncoderForecaster: strided convolutions between its cells."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ def clip(*, channels: int = 1, size: tuple[int, int] = (8, 12), steps: int = 3) 
     return torch.rand(2, steps, channels, *size, dtype=torch.float64)
 
 
-def cell_by_hand(p: dict[str, Tensor], name: str, kind: str, x: Tensor | None, state: Any) -> Any:
+def cell_by_hand(p: Mapping[str, Tensor], name: str, kind: str, x: Tensor | None, state: Any) -> Any:
     """One step of a cell, written out: the state (h, c) of an LSTM, (h,) of the others."""
     h = state[0]
     padding = p[f"{name}.weight_hh"].shape[-1] // 2
@@ -196,7 +197,8 @@ def test_it_forecasts_in_onnxruntime_at_any_size_that_divides(tmp_path: Path) ->
 
 
 def test_ones_are_the_form_without_convolutions() -> None:
-    plain, ones = (EncoderForecasterConfig(**SMALL | {"strides": s}) for s in ((), [1, 1]))
+    ways: tuple[Any, ...] = ((), [1, 1])
+    plain, ones = (EncoderForecasterConfig(**{**SMALL, "strides": strides}) for strides in ways)
     assert plain == ones
     names = EncoderForecaster(plain).state_dict().keys()
     assert {name.partition(".")[0] for name in names} == {"encoder", "forecaster", "head"}
