@@ -102,11 +102,12 @@ def _rollout(options: argparse.Namespace) -> None:
 def _list(_: argparse.Namespace) -> None:
     """List the networks of create_model: names, numbers of parameters, whether weights are shipped."""
     shipped = pretrained.list_models(pretrained=True)
-    print(f"{'name':<20}  {'parameters':>10}  weights")
+    width = max(map(len, pretrained.list_models()))
+    print(f"{'name':<{width}}  {'parameters':>10}  weights")
     for name in pretrained.list_models():
         model = pretrained.create_model(name, device="meta")
         count = sum(parameter.numel() for parameter in model.parameters())
-        print(f"{name:<20}  {count:>10,}  {'shipped' if name in shipped else 'not shipped'}")
+        print(f"{name:<{width}}  {count:>10,}  {'shipped' if name in shipped else 'not shipped'}")
 
 
 def _why_not(path: Path, fps: float) -> str:

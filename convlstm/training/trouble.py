@@ -105,8 +105,12 @@ def _first_in_forward(model: nn.Module, parts: Sequence[Callable[[], Tensor]]) -
                 module.sequence = watched(name, module)
                 stack.callback(delattr, module, "sequence")
             elif not any(True for _ in module.children()):
-                hook = module.register_forward_hook(lambda _, __, out, name=name: look(1, name, out))
-                stack.callback(hook.remove)
+
+                def watch(_: nn.Module, inputs: Any, output: Any, name: str = name) -> None:
+                    look(0, "the data", inputs)
+                    look(1, name, output)
+
+                stack.callback(module.register_forward_hook(watch).remove)
         with ops.reference_only(), torch.no_grad():
             for part in parts:
                 look(2, "the loss", part())

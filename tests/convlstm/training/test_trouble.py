@@ -10,13 +10,15 @@ from torch import Tensor
 from convlstm import (
     EncoderForecaster,
     EncoderForecasterConfig,
+    FullyConnectedForecaster,
+    FullyConnectedForecasterConfig,
     StackedForecaster,
     StackedForecasterConfig,
     training,
 )
 from convlstm.training import World
 
-Network = StackedForecaster | EncoderForecaster
+Network = StackedForecaster | EncoderForecaster | FullyConnectedForecaster
 
 
 def stacked() -> StackedForecaster:
@@ -25,6 +27,18 @@ def stacked() -> StackedForecaster:
 
 def encoder() -> EncoderForecaster:
     return EncoderForecaster(EncoderForecasterConfig(hidden_channels=(3, 2), kernel_size=3))
+
+
+def strided() -> EncoderForecaster:
+    config = EncoderForecasterConfig(hidden_channels=(3, 2), kernel_size=3, patch_size=1, strides=(2, 2))
+    return EncoderForecaster(config)
+
+
+def fully_connected() -> FullyConnectedForecaster:
+    return FullyConnectedForecaster(FullyConnectedForecasterConfig(frame_size=(8, 8), hidden_size=3))
+
+
+each_network = pytest.mark.parametrize("make", [stacked, encoder, strided, fully_connected])
 
 
 def loss_of(model: Network, scale: float = 1.0, data: float = 0.5) -> Tensor:
@@ -36,7 +50,7 @@ def found(model: Network, **options: float) -> str:
     return training.where_it_began(model, [lambda: loss_of(model, **options)])[1]
 
 
-@pytest.mark.parametrize("make", [stacked, encoder])
+@each_network
 def test_the_layer_where_it_began_is_named(make) -> None:
     for name, _ in make().named_parameters():
         model = make()
@@ -45,7 +59,7 @@ def test_the_layer_where_it_began_is_named(make) -> None:
         assert found(model) == name.rpartition(".")[0]
 
 
-@pytest.mark.parametrize("make", [stacked, encoder])
+@each_network
 def test_the_data_and_the_loss_are_named(make) -> None:
     assert found(make(), data=math.nan) == "the data"
     assert found(make(), scale=1e30) == "the loss"
