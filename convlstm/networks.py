@@ -47,7 +47,9 @@ class StackedForecasterConfig(ConvForecasterConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        one_of(self, residual=(False, True), norm=(None, "group"))
+        one_of(self, norm=(None, "group"))
+        if not isinstance(self.residual, bool):
+            raise ValueError(f"residual is {self.residual!r}; it needs true or false")
         if self.residual and len(set(self.hidden_channels)) > 1:
             raise ValueError(
                 f"residual is True, but hidden_channels is {self.hidden_channels}; to be summed, all layers "
