@@ -3,6 +3,7 @@
 Letters: T time, B batch, C image channels, H W pixels, p patch size, h w rows and columns of a grid.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
@@ -162,7 +163,7 @@ def convolution_down(input_channels: int, output_channels: int, stride: int) -> 
     """
     taps, padding = 2 * stride - 1, stride - 1
     convolution = nn.Conv2d(input_channels, output_channels, taps, stride, padding)
-    return nn.Sequential(convolution, nn.LeakyReLU(SLOPE))
+    return _activated(convolution, terms=input_channels * taps**2)
 
 
 def convolution_up(input_channels: int, output_channels: int, stride: int) -> nn.Module:
@@ -174,4 +175,20 @@ def convolution_up(input_channels: int, output_channels: int, stride: int) -> nn
     """
     taps, padding, more = 2 * stride, (stride + 1) // 2, stride % 2
     convolution = nn.ConvTranspose2d(input_channels, output_channels, taps, stride, padding, more)
+    return _activated(convolution, terms=input_channels * 2**2)
+
+
+def _activated(convolution: nn.Conv2d | nn.ConvTranspose2d, terms: int) -> nn.Module:
+    """A convolution and a leaky ReLU that keep the mean square of what they read, at first.
+
+    As He et al. 2015, "Delving Deep into Rectifiers"; Shi et al. 2017 draw their weights so, too. torch's own
+    way, which takes a transposed convolution for its inverse, would let most of it fade.
+
+    Args:
+        convolution: whose weights are drawn anew.
+        terms: how many products each of its values is a sum of.
+    """
+    nn.init.normal_(convolution.weight, std=math.sqrt(2 / (1 + SLOPE**2) / terms))
+    if convolution.bias is not None:
+        nn.init.zeros_(convolution.bias)
     return nn.Sequential(convolution, nn.LeakyReLU(SLOPE))

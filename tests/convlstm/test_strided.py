@@ -230,6 +230,13 @@ def test_convolutions_change_the_size_by_the_stride_and_every_pixel_counts_alike
     assert gradient.min() >= 1
 
 
+@pytest.mark.parametrize("make", [convolution_down, convolution_up])
+@pytest.mark.parametrize("stride", [2, 3])
+def test_what_passes_keeps_its_mean_square_at_first(make: Any, stride: int) -> None:
+    passed = make(32, 64, stride)(torch.randn(4, 32, 12 * stride, 12 * stride))[..., 1:-1, 1:-1]
+    assert 0.85 < passed.square().mean() < 1.15
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
