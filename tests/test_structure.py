@@ -28,10 +28,9 @@ ops.passes  video  video.command
 ops.fused
 ops
 base
-cells  importers.checking  staged.cells
-forecaster  layers  staged.modules
-convolutional  exporters.torch_rnn  next_frame  rollouts  staged.network
-fully_connected  networks
+cells  forecaster  importers.checking  staged.cells
+convolutional  layers  next_frame  rollouts  staged.modules
+exporters.torch_rnn  fully_connected  networks  staged.network
 evaluation.sources  matching  staged
 evaluation.rows  export.graphs  exporters.keras  importers.building  registry  report.examples
 checkpoint  evaluation.bootstrap  evaluation.scores  export.program  exporters  importers.automan000 \
