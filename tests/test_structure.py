@@ -13,12 +13,12 @@ arguments  card  evaluation.protocols  files  functional  hashing  importers.rea
     importers.reading.archives  importers.reading.hdf5_reader  importers.reading.inert  metrics \
     ops.checks  ops.convolution  ops.kernels  ops.kernels.cpu_language  ops.kernels.cuda_language \
     ops.kernels.plain_gru  ops.kernels.plain_lstm  pictures  report.markup  staged.functions \
-    training.schedule  training.stopping  video.fitting  video.images  video.values
+    training.output  training.schedule  video.fitting  video.images  video.values
 evaluation.baselines  evaluation.results  importers.foreign  importers.keras_config \
     importers.reading.keras_files  importers.reading.pickles  importers.reading.plain  ops.choice \
     ops.kernels.cpu_gru  ops.kernels.cpu_gru_before  ops.kernels.cpu_lstm  ops.kernels.cpu_windows \
     ops.kernels.cuda_lstm  ops.kernels.plain  ops.reference  report.frames  report.plots  sampling \
-    saving  staged.stages  training.states  video.arrays  video.gif
+    saving  staged.stages  training.states  training.stopping  video.arrays  video.gif
 evaluation.tables  hub  importers.keras_weights  importers.reading.torch_files \
     importers.reading.unwrapping  ops.kernels.cpu  ops.kernels.cuda  ops.lstm_tape  report.tables \
     report.training_curves  video.films

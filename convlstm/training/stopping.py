@@ -9,12 +9,20 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
+from convlstm.training.output import Outlet
+
 __all__ = ["Stopped", "Stopping", "exit_status"]
 
-# Asked for by a scheduler (SIGUSR1 is what several send some time before), or by the user.
+# Asked for by a scheduler (SIGUSR1 is what several send some time before), by the user, or by a terminal
+# that is closed.
 SIGNALS = [
-    getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1", "SIGBREAK") if hasattr(signal, name)
+    getattr(signal, name)
+    for name in ("SIGTERM", "SIGINT", "SIGUSR1", "SIGBREAK", "SIGHUP")
+    if hasattr(signal, name)
 ]
+if "SIGHUP" in signal.Signals.__members__ and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    SIGNALS.remove(signal.SIGHUP)  # under nohup a run outlives its terminal
+UNREAD = getattr(signal, "SIGPIPE", signal.SIGTERM)  # what a program ends with that nobody reads
 
 
 class Stopped(BaseException):
@@ -38,8 +46,9 @@ class Stopped(BaseException):
 class Stopping:
     """While it is entered, a signal is noted and the code goes on until it asks with `check`.
 
-    A second Ctrl-C ends the process at once. Where torchrun is gone, killed or ended by a signal that it does
-    not handle (SIGUSR1 is one), that is taken for a SIGTERM: nobody is left to pass one on.
+    A second Ctrl-C ends the process at once. Output that nobody reads any more, as where `tee` got the same
+    Ctrl-C, is no error: it asks the run to stop, too. Where torchrun is gone, killed or ended by a signal that
+    it does not handle (SIGUSR1 is one), that is taken for a SIGTERM: nobody is left to pass one on.
 
     Args:
         alone: whether this process has no others beside it: those that torchrun started get a Ctrl-C twice,
@@ -53,9 +62,12 @@ class Stopping:
         self._alone = alone
         self._torchrun = os.getppid() if "TORCHELASTIC_RUN_ID" in os.environ else None
         self._before: dict[int, Any] = {}
+        self._streams: Any = None
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():  # Python allows it to no other
+            self._streams = sys.stdout, sys.stderr
+            sys.stdout, sys.stderr = (stream and Outlet(stream, self._unread) for stream in self._streams)
             self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
         return self
 
@@ -64,6 +76,8 @@ class Stopping:
     ) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        if self._streams:
+            sys.stdout, sys.stderr = self._streams
 
     def asked(self) -> bool:
         """Whether a signal came, or torchrun is gone."""
@@ -89,6 +103,9 @@ class Stopping:
         if self._alone:
             signal.signal(signal.SIGINT, signal.SIG_DFL)
 
+    def _unread(self) -> None:
+        self.signal = self.signal or UNREAD
+
 
 def exit_status(script: str, run: Callable[[], object]) -> int:
     """Run a script; return 0, 2 after one line on stderr for what was wrong, or 128 + a signal's number.
@@ -106,10 +123,10 @@ def exit_status(script: str, run: Callable[[], object]) -> int:
     try:
         run()
     except (ArithmeticError, ValueError, OSError, MemoryError) as error:
-        print(f"{script}: error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"{script}: error: {' '.join(str(error).split())}", file=Outlet(sys.stderr))
         return 2
     except Stopped as stop:
-        print(f"{script}: {stop}", file=sys.stderr)
+        print(f"{script}: {stop}", file=Outlet(sys.stderr))
         return 128 + stop.signal
     finally:
         for number, handler in before.items():

@@ -6,12 +6,13 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from convlstm import training
 
-SIGNALS = [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1]
+SIGNALS = [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP]
 
 
 @pytest.mark.parametrize("number", SIGNALS)
@@ -119,3 +120,56 @@ def test_before_the_run_a_signal_ends_the_script(number: signal.Signals) -> None
     before = signal.getsignal(number)
     assert training.exit_status("x.py", lambda: os.kill(os.getpid(), number)) == 128 + number
     assert signal.getsignal(number) is before
+
+
+def test_under_nohup_a_run_outlives_its_terminal() -> None:
+    code = (
+        "import os, signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
+        "from convlstm.training.stopping import Stopping\n"
+        "with Stopping() as stopping: os.kill(os.getpid(), signal.SIGHUP); stopping.check()"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+LOSING = """
+import os, signal, sys
+from tqdm import tqdm
+from convlstm.training.stopping import Stopping, exit_status
+
+def run():
+    with Stopping() as stopping, tqdm(total=9) as bar:
+        print("begins")
+        sys.stdin.readline()  # until nobody reads
+        {signal}
+        bar.update()
+        bar.refresh()
+        print("step 1")
+        tqdm.write("step 2")
+        open({done!r}, "w").close()
+        stopping.check()
+
+sys.exit(exit_status("x.py", run))
+"""
+
+
+@pytest.mark.parametrize(
+    ("sent", "expected"),
+    [("", 128 + signal.SIGPIPE), ("os.kill(os.getpid(), signal.SIGINT)", 128 + signal.SIGINT)],
+)
+def test_output_that_nobody_reads_any_more_ends_the_run_as_a_signal_does(
+    tmp_path: Path, sent: str, expected: int
+) -> None:
+    done = tmp_path / "done"
+    code = LOSING.format(signal=sent, done=str(done))
+    pipe, both = subprocess.PIPE, subprocess.STDOUT
+    command = [sys.executable, "-c", code]
+    process = subprocess.Popen(command, text=True, stdin=pipe, stdout=pipe, stderr=both)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    while "begins" not in process.stdout.readline():  # shown although it goes to a pipe
+        pass
+    process.stdout.close()
+    process.stdin.write("\n")
+    process.stdin.close()
+    assert process.wait() == expected
+    assert done.exists()
