@@ -164,7 +164,20 @@ def parse(arguments: list[str]) -> Config:
 def main(config: Config) -> Path:
     """Train from the first step, or from where a run stopped, to the table of test scores and the GIF."""
     with training.join() as world:
-        return score(config, config.score, world) if config.score else train(config, world)
+        return train_or_score(config, world)
+
+
+def command(arguments: list[str]) -> Path:
+    """Do what a command line asks for; of several processes, the first alone says what is wrong with it."""
+    with training.join() as world:
+        with world.first_alone():
+            config = parse(arguments)
+        return train_or_score(config, world)
+
+
+def train_or_score(config: Config, world: training.World) -> Path:
+    """Train or score; return the run's directory."""
+    return score(config, config.score, world) if config.score else train(config, world)
 
 
 def train(config: Config, world: training.World) -> Path:
@@ -328,4 +341,4 @@ def show(path: Path, config: Config, world: training.World) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(training.exit_status("train.py", lambda: main(parse(sys.argv[1:]))))
+    sys.exit(training.exit_status("train.py", lambda: command(sys.argv[1:])))

@@ -48,7 +48,7 @@ def bad(self, indices, device="cpu"):
     return clips * float("nan") if int(os.environ["BAD"]) in list(indices) else clips
 if "BAD" in os.environ:
     MovingMNIST.batch = bad
-sys.exit(train.training.exit_status("train.py", lambda: train.main(train.parse(sys.argv[1:]))))
+sys.exit(train.training.exit_status("train.py", lambda: train.command(sys.argv[1:])))
 """
 
 
@@ -188,3 +188,9 @@ def test_an_error_of_all_processes_is_said_once_and_leaves_nothing(alone: Path) 
     assert failed.returncode != 0
     assert failed.stderr.count("batch_size is 3, with accumulate 2 on 2 processes; it needs 4 or more") == 1
     assert not Path("runs/small").exists()
+
+
+def test_what_is_wrong_with_the_command_is_said_once(alone: Path) -> None:
+    failed = torchrun(2, "--resume", "runs/nothing")
+    assert failed.returncode != 0
+    assert failed.stderr.count("runs/nothing is no checkpoint") == 1
