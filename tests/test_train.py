@@ -311,6 +311,20 @@ def test_weights_that_run_away_are_named(monkeypatch: pytest.MonkeyPatch) -> Non
     assert [line["train/skipped"] for line in metrics(Path("runs/wild"))] == list(range(10))
 
 
+def test_a_validation_that_is_not_finite_names_the_way_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    genuine = training.World.score
+
+    def wild(world, predictors, source, *lengths, **options):
+        found = genuine(world, predictors, source, *lengths, **options)
+        return {name: dataclasses.replace(score, mse=float("nan")) for name, score in found.items()}
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training.World, "score", wild)
+        with pytest.raises(ArithmeticError, match=r"MSE is nan at step 2; .*--init-from runs.wild"):
+            train.main(dataclasses.replace(FEW, name="wild"))
+    train.main(dataclasses.replace(FEW, init_from=Path("runs/wild"), name="tame"))
+
+
 def test_a_step_whose_numbers_are_bad_is_skipped_and_the_run_goes_on(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -84,7 +84,10 @@ def validate(
     options = {"sequences": count, "device": device, "progress": stopping.check}
     scores = world.score({"val": predict}, source, *lengths, **options)["val"]
     if not math.isfinite(scores.mse):
-        raise ArithmeticError(f"validation MSE is {scores.mse} at step {now.step}; lower --lr")
+        raise ArithmeticError(
+            f"the validation MSE is {scores.mse} at step {now.step}; lower --lr or --clip-norm and begin "
+            f"anew, from the best network so far with --init-from {run.path}"
+        )
     now.validated = now.step
     run.log({VALIDATED: scores.mse, "val/mae": scores.mae, "val/ssim": scores.ssim})
     if scores.mse < now.best:
