@@ -268,6 +268,7 @@ def test_a_forecast_of_two_layers(reset_after: bool) -> None:
         "first": first,
         "sigmoid": True,
         "dtype": x.dtype,
+        "recompute": False,
     }
     actual = fused.forecast(kind, x, layers, head, read_given, **options)
 

@@ -60,11 +60,11 @@ def test_before_the_run_too_a_second_ctrl_c_ends_at_once() -> None:
 def test_a_process_whose_torchrun_is_gone_stops(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    before, stopping = os.getppid(), training.Stopping()
+    stopping = training.Stopping()
     for torchrun in (False, True):
         if torchrun:
             monkeypatch.setenv("TORCHELASTIC_RUN_ID", "7")
-        monkeypatch.setattr(os, "getppid", lambda: before)
+        monkeypatch.setattr(os, "getppid", lambda: 4321)
         stopping = training.Stopping(alone=False)
         assert not stopping.asked()
         monkeypatch.setattr(os, "getppid", lambda: 1)
