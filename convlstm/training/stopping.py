@@ -47,8 +47,8 @@ class Stopping:
     """While it is entered, a signal is noted and the code goes on until it asks with `check`.
 
     A second Ctrl-C ends the process at once. Output that nobody reads any more, as where `tee` got the same
-    Ctrl-C, is no error: it asks the run to stop, too. Where torchrun is gone, killed or ended by a signal that
-    it does not handle (SIGUSR1 is one), that is taken for a SIGTERM: nobody is left to pass one on.
+    Ctrl-C, is no error: it asks the run to stop, too. Where torchrun is gone, killed or ended by a signal
+    that it does not handle (SIGUSR1 is one), that is taken for a SIGTERM: nobody is left to pass one on.
 
     Args:
         alone: whether this process has no others beside it: those that torchrun started get a Ctrl-C twice,
