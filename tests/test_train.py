@@ -214,12 +214,23 @@ def test_the_command_line_starts_from_the_preset() -> None:
     assert train.parse([]) == train.PRESETS["default"]
 
 
-def run_script(*arguments: str) -> subprocess.CompletedProcess[str]:
+def status_of(arguments: list[str]) -> int:
+    """What the script would exit with."""
+    try:
+        return training.exit_status("train.py", lambda: train.command(arguments))
+    except SystemExit as end:  # tyro's
+        return int(end.code or 0)
+
+
+def test_the_script_is_what_the_other_tests_call() -> None:
     script = Path(train.__file__)
     environment = {**os.environ, "PYTHONPATH": str(script.parent)}
-    return subprocess.run(
-        [sys.executable, str(script), *arguments], capture_output=True, text=True, env=environment
-    )
+    command = [sys.executable, str(script), "--steps", "0"]
+    result = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert result.returncode == status_of(["--steps", "0"]) == 2
+    assert result.stdout == ""
+    assert "steps is 0; it needs 1 or more" in result.stderr
+    assert "Traceback" not in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -247,12 +258,12 @@ def run_script(*arguments: str) -> subprocess.CompletedProcess[str]:
         (["--score", "runs/none"], "runs/none is no checkpoint"),
     ],
 )
-def test_an_error_is_one_line_and_leaves_nothing(arguments: list[str], message: str) -> None:
-    result = run_script(*arguments)
-    assert result.returncode == 2
+def test_an_error_is_one_line_and_leaves_nothing(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert status_of(arguments) == 2
     # tyro frames its errors: put the words of the box back together.
-    assert message in " ".join(re.sub("[│╭╮╰╯─]", " ", result.stderr).split())
-    assert "Traceback" not in result.stderr
+    assert message in " ".join(re.sub("[│╭╮╰╯─]", " ", capsys.readouterr().err).split())
     assert not Path("runs").exists()
 
 
