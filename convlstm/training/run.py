@@ -164,11 +164,9 @@ class RunDirectory:
         ]
         data = b"".join(line for line, _ in kept)
         write_atomically(self.path / METRICS, lambda temporary: temporary.write_bytes(data))
-        for _, values in kept:
-            if (
-                values["step"] == self._purged
-            ):  # TensorBoard takes back whole steps: what stays is shown again
-                self._show({name: value for name, value in values.items() if name != "step"}, step)
+        # TensorBoard takes back whole steps: what stays of one is shown again.
+        for values in (values for _, values in kept if values["step"] == self._purged):
+            self._show({name: value for name, value in values.items() if name != "step"}, step)
 
     def close(self) -> None:
         """Write out what TensorBoard still holds back."""

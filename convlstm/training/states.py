@@ -37,7 +37,7 @@ def save_state(run: Path, step: int, state: dict[str, Any]) -> Path:
     """
     buffer = io.BytesIO()
     torch.save(state, buffer)
-    data = buffer.getvalue()
+    data = buffer.getbuffer()  # no copy: it may be large
     folder = run / FOLDER
     folder.mkdir(exist_ok=True)
     path = folder / f"{step:08}-{_checksum(data)}.pt"
@@ -102,5 +102,5 @@ def _step_of(state: Path) -> int:
     return int(state.name.partition("-")[0])
 
 
-def _checksum(data: bytes) -> str:
+def _checksum(data: bytes | memoryview) -> str:
     return hashlib.blake2b(data, digest_size=16).hexdigest()
