@@ -37,7 +37,15 @@ from convlstm.fully_connected import FullyConnectedForecasterConfig
 from convlstm.networks import EncoderForecasterConfig, StackedForecasterConfig
 from convlstm.registry import build
 from convlstm.sampling import draw_use_target, linear_decay
-from convlstm.settings import check_range, parse_settings, provenance, require_same, resumed, settings_of
+from convlstm.settings import (
+    check_range,
+    parse_settings,
+    provenance,
+    require_same,
+    resumed,
+    settings_of,
+    settings_to_dict,
+)
 from convlstm.transfer import freeze, start_from
 from datasets import FIXED_SEQUENCES, DataConfig, Source
 
@@ -78,6 +86,9 @@ class Config:
     """Frames that it is to predict."""
     steps: int = 2500
     """Optimizer steps; all schedules stretch with them."""
+    minutes: float | None = None
+    """Train for so long, validations included, in place of so many steps: the first 200 steps measure the
+    speed, and fix how many there are (until then, --steps or 4,000 set the schedules, whichever is more)."""
     batch_size: int = 4
     """Sequences per step, of all processes together."""
     accumulate: int = 1
@@ -126,6 +137,7 @@ class Config:
         check_range(self, "lr", lambda x: 0 < x <= 1000, "a number above 0, at most 1,000")
         check_range(self, "clip_norm", lambda x: 0 < x < math.inf, "a number above 0")
         check_range(self, "save_minutes", lambda x: 0 <= x < math.inf, "a number of minutes, 0 or more")
+        check_range(self, "minutes", lambda x: x is None or 0 < x < math.inf, "a number of minutes above 0")
         check_range(self, "weight_decay", lambda x: 0 <= x <= 1000, "0 to 1,000")
         check_range(self, "warmup ema_decay", lambda x: 0 <= x < 1, "0 or more, below 1")
         check_range(self, "teacher_forcing", lambda x: 0 <= x <= 1, "a share of the run, 0 to 1")
@@ -190,6 +202,8 @@ def train(config: Config, world: training.World) -> Path:
     device = world.device(config.device)
     bfloat16 = training.choose_bfloat16(config.bfloat16, device)
     config = dataclasses.replace(config, resume=None, bfloat16=bfloat16)
+    if config.minutes and not resume:
+        config = dataclasses.replace(config, steps=max(config.steps, training.LEAST_STEPS))
     if config.init_from and not resume and "training" in read_config(config.init_from):
         config.data.require_unseen_by(settings_of(Config, config.init_from).data)
     with world.first_alone():  # what it downloads or decodes then lies there for the others
@@ -249,6 +263,7 @@ def train(config: Config, world: training.World) -> Path:
         now = run.progress
         bar.initial = bar.n = bar.last_print_n = now.step
         watch, logged = training.Stopwatch(device), now.step
+        allowance = training.Allowance(config.minutes)
         while True:
             # Before the next step, so that a run that was stopped in its validation begins with it.
             if now.validated < now.step and training.ends_part(now.step, config.steps, config.validations):
@@ -291,6 +306,14 @@ def train(config: Config, world: training.World) -> Path:
                 values |= {"memory_gib": training.memory_peak(device)}
                 run.log({f"train/{name}": value for name, value in values.items()} | norms)
                 bar.set_postfix_str(f"loss {loss:.1f}, gradient {norm:.0f}, {speed:.1f} seq/s")
+            if allowance.ends_trial(now.step):
+                validated = config.validations * config.validation_sequences / config.batch_size
+                steps = world.from_first(partial(allowance.steps, validated))
+                config = dataclasses.replace(config, steps=steps)
+                notes |= {"training": settings_to_dict(config)}
+                run.note(notes)  # a resumed run has as many
+                bar.total = steps
+                say(f"step {now.step}: {steps:,} steps fit into {config.minutes:g} minutes")
             stopping.stop_if(asked > 0)
             run.save_after(config.save_minutes)
         bar.close()

@@ -1,9 +1,11 @@
 """The training script: every preset, network and cell trains, a resumed run is the run, errors are clean."""
 
 import dataclasses
+import itertools
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import imageio.v3 as iio
 import pytest
@@ -15,7 +17,7 @@ from convlstm import EncoderForecasterConfig, StackedForecasterConfig, load_chec
 from convlstm.checkpoint import read_config
 from convlstm.files import METRICS
 from convlstm.registry import build
-from convlstm.training import hardware
+from convlstm.training import hardware, minutes
 from datasets import load_digits, moving_mnist
 
 TINY = train.PRESETS["tiny"]
@@ -167,6 +169,23 @@ def test_a_resumed_run_is_the_run(monkeypatch: pytest.MonkeyPatch, settings: dic
 def test_a_compiled_run_that_is_resumed_is_the_run(monkeypatch: pytest.MonkeyPatch, state_of) -> None:
     config = dataclasses.replace(FEW, steps=3, compile=True, bfloat16="off", batch_size=1)
     assert_resumes(config, monkeypatch, state_of, at=2)
+
+
+def test_a_run_of_minutes_that_is_resumed_is_the_run(
+    monkeypatch: pytest.MonkeyPatch, state_of, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The steps that fitted before it was killed are those that it has after it, however fast it is now."""
+    seconds = itertools.count()  # a step takes one
+    monkeypatch.setattr(minutes, "time", SimpleNamespace(perf_counter=lambda: float(next(seconds))))
+    monkeypatch.setattr(minutes, "TRIAL", 3)
+    monkeypatch.setattr(training, "LEAST_STEPS", 5)
+    config = dataclasses.replace(FEW, steps=1, minutes=8 / 60, validations=2, bfloat16="off")
+    assert_resumes(config, monkeypatch, state_of, at=4)
+    assert "step 3: 6 steps fit into 0.133333 minutes" in capsys.readouterr().out
+    rates = [line["train/lr"] for line in metrics(Path("runs/whole")) if "train/lr" in line]
+    whole = [5, 5, 5, 6, 6, 6]  # steps, from the trial's least to those that fit
+    expected = [training.lr_factor(n, steps, config.schedule, config.warmup) for n, steps in enumerate(whole)]
+    assert_close(rates, [config.lr * factor for factor in expected])
 
 
 def assert_resumes(config: train.Config, monkeypatch: pytest.MonkeyPatch, state_of, at: int) -> None:

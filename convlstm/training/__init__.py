@@ -15,6 +15,7 @@ from convlstm.training.hardware import (
     predictor,
     set_recompute,
 )
+from convlstm.training.minutes import LEAST_STEPS, Allowance
 from convlstm.training.run import Progress, RunDirectory, open_run
 from convlstm.training.schedule import ends_part, lr_factor
 from convlstm.training.scoring import show, test, validate
@@ -24,7 +25,9 @@ from convlstm.training.trouble import PATIENCE, explained_memory, gradient_norms
 from convlstm.training.world import World, join
 
 __all__ = [
+    "LEAST_STEPS",
     "PATIENCE",
+    "Allowance",
     "Progress",
     "RunDirectory",
     "Stopped",
