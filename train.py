@@ -23,7 +23,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -96,6 +96,9 @@ class Config:
     and change nothing but rounding."""
     recompute: bool = False
     """Keep less for the backward pass and compute the rest anew in it: less memory, slower."""
+    loss: training.Loss = "mse"
+    """What is trained on, and what the best network is chosen by: squared error, or the cross-entropy in nats
+    of pixels as probabilities, for which the network needs --model.output sigmoid."""
     optimizer: Literal["adamw", "adam"] = "adamw"
     """AdamW (decoupled weight decay) or Adam."""
     lr: float = 4e-3
@@ -145,6 +148,13 @@ class Config:
             raise ValueError(
                 f"teacher_forcing is {self.teacher_forcing}, but an EncoderForecaster never reads its own "
                 "predictions, nor true frames in their place; set it to 0"
+            )
+        if self.loss not in get_args(training.Loss):
+            raise ValueError(f"loss is {self.loss!r}; it needs one of {get_args(training.Loss)}")
+        if self.loss == "cross-entropy" and self.model.output != "sigmoid":
+            raise ValueError(
+                f"loss is cross-entropy, but model.output is {self.model.output}, which gives no "
+                "probabilities; pass --model.output sigmoid"
             )
         self.data.check(self.model.channels, self.model.misfit)
 
@@ -239,7 +249,8 @@ def train(config: Config, world: training.World) -> Path:
             else:
                 predictions = network(context, config.horizon)
         # In the field's unit: summed over the pixels of a frame, averaged over frames and sequences.
-        return (predictions - targets).square().sum() / (config.batch_size * targets.shape[1])
+        each = training.frame_loss(config.loss, predictions, targets)
+        return each.sum() / (config.batch_size * targets.shape[1])
 
     count = sum(p.numel() for p in model.parameters())
     size = f"{count:,} parameters" + (f" ({frozen:,} frozen)" if frozen else "")

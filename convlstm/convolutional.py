@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
-import torch
 from einops import rearrange
 from torch import Tensor, nn
 
@@ -16,6 +15,7 @@ from convlstm.arguments import positive
 from convlstm.base import ConvCell
 from convlstm.cells import ConvGRUCell, ConvLSTMCell, ConvRNNCell
 from convlstm.forecaster import Forecaster, ForecasterConfig, one_of, settle
+from convlstm.ops.head import probabilities
 
 SLOPE = 0.2  # of the leaky ReLUs, below zero, as in Shi et al. 2017
 
@@ -112,7 +112,7 @@ class ConvForecaster(Forecaster[Config]):
     def _apply_head(self, states: Tensor) -> Tensor:
         """(T, B, hidden, h, w) -> the patches (T, B, p * p * C, h, w)."""
         patches = on_each_frame(self.head, states)
-        return torch.sigmoid(patches) if self.config.output == "sigmoid" else patches
+        return probabilities(patches) if self.config.output == "sigmoid" else patches
 
 
 def run_cells(

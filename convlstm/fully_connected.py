@@ -13,6 +13,7 @@ from convlstm import ops
 from convlstm.arguments import positive
 from convlstm.forecaster import ForecasterConfig, settle
 from convlstm.next_frame import NextFrameForecaster
+from convlstm.ops.head import probabilities
 
 __all__ = ["FullyConnectedForecaster", "FullyConnectedForecasterConfig"]
 
@@ -79,7 +80,7 @@ class FullyConnectedForecaster(NextFrameForecaster[FullyConnectedForecasterConfi
         outputs, last = self.rnn(pixels, self._first(frames, cells))  # (T, B, N)
         predictions = self.head(outputs).transpose(0, 1).unflatten(2, frames.shape[2:])
         if self.config.output == "sigmoid":
-            predictions = torch.sigmoid(predictions)
+            predictions = probabilities(predictions)
         states = last if isinstance(last, tuple) else (last,)  # (L, B, N) each
         by_layer = zip(*(state[..., None, None] for state in states), strict=True)
         return predictions.to(frames.dtype), tuple(by_layer)

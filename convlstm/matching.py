@@ -180,6 +180,11 @@ def _other_head(model: nn.Module, source: nn.Module) -> str:
         here, there = _strides(model), _strides(source)
         if here[: len(there)] != there:
             return _differs("strides", there, here)
+    elif isinstance(model, StackedForecaster) and isinstance(source, StackedForecaster):
+        if model.config.head != source.config.head:
+            return _differs("head", source.config.head, model.config.head)
+        if model.config.head == "last" and ours.hidden_channels != theirs.hidden_channels:
+            return "head is last, and the network's last layer is another"
     return _first_difference(ours, theirs, "cell kernel_size patch_size output")
 
 

@@ -10,6 +10,7 @@ from itertools import pairwise
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from convlstm import ops
@@ -44,10 +45,12 @@ class StackedForecasterConfig(ConvForecasterConfig):
     """Whether a cell reads the sum of the outputs of all cells below it, in place of the last of them."""
     norm: Literal["group"] | None = None
     """Of what a cell reads from the cells below it: none, or a group norm in groups of 8 channels."""
+    head: Literal["all", "last"] = "all"
+    """Whose states the head reads: those of all cells, concatenated, or of the last one alone."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        one_of(self, norm=(None, "group"))
+        one_of(self, norm=(None, "group"), head=("all", "last"))
         if not isinstance(self.residual, bool):
             raise ValueError(f"residual is {self.residual!r}; it needs true or false")
         if self.residual and len(set(self.hidden_channels)) > 1:
@@ -60,6 +63,11 @@ class StackedForecasterConfig(ConvForecasterConfig):
                 f"norm is {self.norm!r}, but hidden_channels is {self.hidden_channels}; groups of {GROUP} "
                 f"channels need multiples of {GROUP}"
             )
+
+    @property
+    def unread_channels(self) -> int:
+        """The hidden channels, of the first layers, that the head does not read."""
+        return sum(self.hidden_channels[:-1]) if self.head == "last" else 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,8 +113,9 @@ class StackedForecaster(
     """A stack of recurrent cells that predicts the next frame from each frame, and reads it in its turn.
 
     Frames are cut into patches, whose pixels become channels; each cell reads the states of the one before;
-    a 1x1 convolution turns the states of all cells, concatenated, into the patches of the next frame. After
-    the context the network reads its own predictions (or, in training, targets where `use_target` says so).
+    a 1x1 convolution turns the states of all cells, concatenated, or with head="last" those of the last cell,
+    into the patches of the next frame. After the context the network reads its own predictions (or, in
+    training, targets where `use_target` says so).
 
     `step(frame, state)` reads `frame`, or where it is None the network's own last prediction (the last
     context frame just after `encode`), and predicts the frame after it.
@@ -122,7 +131,8 @@ class StackedForecaster(
         super().__init__(config)
         widths = (config.patch_channels, *config.hidden_channels)
         self.cells = nn.ModuleList(config.make_cell(i, c) for i, c in pairwise(widths))
-        self.head = nn.Conv2d(sum(config.hidden_channels), config.patch_channels, kernel_size=1)
+        read = sum(config.hidden_channels) - config.unread_channels
+        self.head = nn.Conv2d(read, config.patch_channels, kernel_size=1)
         self.norms = nn.ModuleList(
             nn.GroupNorm(c // GROUP, c) for c in (config.hidden_channels[:-1] if config.norm else ())
         )
@@ -157,12 +167,14 @@ class StackedForecaster(
         if targets is not None:
             frames = torch.cat([context, targets[:, :-1].to(context.dtype)], dim=1)
         assert self.head.bias is not None
+        # The op's head reads all states: zeros stand for those that are not read.
+        weight = F.pad(self.head.weight, [0, 0, 0, 0, self.config.unread_channels, 0])
         cells = [cell for cell in self.cells if isinstance(cell, ConvCell)]
         predictions = ops.forecast(
             str(cells[0].kind),
             self._to_patches(frames),
             [cell.parameters_of_op() for cell in cells],
-            (self.head.weight, self.head.bias),
+            (weight, self.head.bias),
             None if use_target is None else use_target.t(),
             given=given,
             steps=given + horizon - 1,
@@ -180,7 +192,7 @@ class StackedForecaster(
         self, frames: Tensor, cells: tuple[tuple[Tensor, ...] | None, ...]
     ) -> tuple[Tensor, tuple[tuple[Tensor, ...], ...]]:
         outputs, cells = run_cells(self.cells, self._to_patches(frames), cells, self._between)
-        patches = self._apply_head(torch.cat(outputs, dim=2))
+        patches = self._apply_head(torch.cat(outputs if self.config.head == "all" else outputs[-1:], dim=2))
         return self._to_frames(patches).to(frames.dtype), cells
 
     def _between(self, number: int, outputs: list[Tensor]) -> Tensor:

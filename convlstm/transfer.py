@@ -75,11 +75,11 @@ def load_weights(
       and to divide by 3, from RGB to gray to sum, as in timm (`adapt_input_conv`).
     - more layers on top: the lower ones are loaded, and zeros stand where the head, and a forecaster's cell,
       read a new one, so that the model predicts what the source predicts until it learns more (Chen et al.
-      2016, "Net2Net"). Fewer layers: the head is left out.
+      2016, "Net2Net"). Fewer layers: the head is left out, as it is where it reads the last layer alone.
     - the kind of a cell, its hidden channels, kernel, nonlinearity or reset gate: the cell is left out, and
       the head that reads it.
-    - the patch size: the first cell's input weights and the head are left out; the head also where `output`
-      or the kind of network differ.
+    - the patch size: the first cell's input weights and the head are left out; the head also where `output`,
+      `head` or the kind of network differ.
     - the stride before a cell, `residual` or `norm`: the cell's input weights are left out; the head, too,
       where the strides of the shared layers differ.
     - the frame size of fully connected networks: the weights of pixels are left out.

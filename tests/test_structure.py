@@ -39,7 +39,7 @@ checkpoint  evaluation.bootstrap  evaluation.scores  export.program  exporters  
 evaluation.evaluating  export.onnx_file  importers.hzzone  importers.jhhuang96  importers.keras_bare \
     pretrained  report.run  settings  training.directory  transfer
 evaluation  export  export.command  importers.keras  importers.vpsuite  report.page
-importers.sources  report  training.hardware
+importers.sources  report  training.hardware  training.losses
 importers  importers.command  training.world
 training.run
 training.scoring  training.trouble

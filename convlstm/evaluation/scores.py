@@ -40,10 +40,13 @@ class Scores:
     ssim_per_frame: tuple[float, ...]
     ssim_range2_per_frame: tuple[float, ...]
     psnr_per_frame: tuple[float, ...]
+    cross_entropy: float | None = None
+    """Binary cross-entropy in nats, summed over a frame; None of predictions that are no probabilities."""
 
     def to_dict(self) -> dict[str, int | float | list[float] | None]:
-        """Return the fields as what JSON knows: numbers, lists of them, None for a nan."""
-        values = {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self).items()}
+        """Return the fields that there are as what JSON knows: numbers, lists of them, None for a nan."""
+        there = {name: value for name, value in asdict(self).items() if value is not None}
+        values = {name: list(v) if isinstance(v, tuple) else v for name, v in there.items()}
         return values | ({"mse_stderr": None} if math.isnan(self.mse_stderr) else {})
 
 
@@ -126,6 +129,8 @@ def summarize(rows: Rows) -> Scores:
     curves = {name: tuple(found[name]) for name in ("mse", "mae", "ssim", "ssim_range2", "psnr")}
     values: dict[str, Any] = {name: math.fsum(curve) / len(curve) for name, curve in curves.items()}
     values |= {f"{name}_per_frame": curve for name, curve in curves.items()}
+    if "bce" in found:
+        values["cross_entropy"] = math.fsum(found["bce"]) / len(found["bce"])
     of_sequences = rows.metrics[rows.names.index("mse")].mean(dim=1)
     return Scores(
         sequences=n,

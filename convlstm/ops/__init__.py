@@ -252,7 +252,8 @@ def forecast(
         recompute: keep little for the backward pass and compute the rest anew in it (default False).
 
     Returns:
-        The predictions (steps - first, B, I, *S), in the type that the op computes in.
+        The predictions (steps - first, B, I, *S), in the type that the op computes in; after a sigmoid in
+        float32 at least.
 
     Raises:
         ValueError: a wrong shape, type or device, or numbers that do not go together, named.

@@ -15,6 +15,7 @@ from convlstm.ops.checks import Layer
 from convlstm.ops.convolution import channels_last, empty_frames
 from convlstm.ops.gru_before_tape import GRUBeforeWeights
 from convlstm.ops.gru_tape import GRUWeights
+from convlstm.ops.head import probabilities
 from convlstm.ops.lstm_tape import LSTMWeights, wide_type
 from convlstm.ops.passes import EVERYTHING, NOTHING, STATES, Stack
 
@@ -244,7 +245,8 @@ def forecast(
     none = [None] * (OF_STATE * len(layers))
     everything = [input.to(dtype), *none, *_parameters(kind, layers, dtype), weight.flatten(1), bias]
     numbers = [steps, keep_of(everything, recompute), given, first, int(sigmoid)]
-    return run(kind, everything, numbers, read_given, None)[0]
+    y = run(kind, everything, numbers, read_given, None)[0]
+    return probabilities(y) if sigmoid else y
 
 
 def _parameters(kind: str, layers: Sequence[Layer], dtype: torch.dtype) -> list[Tensor | None]:

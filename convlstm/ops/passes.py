@@ -4,9 +4,9 @@ Letters: T time, B batch, I input channels, C hidden channels, L layers, S two o
 
 With a head the stack predicts its next input, and can read its own prediction in place of it:
 
-    y_t = output(sum over layers of W_l h_(l,t) + b)
-    x_t = given_t        for t < given, or where read_given says so
-    x_t = y_(t-1)        elsewhere
+    y_t = sum over layers of W_l h_(l,t) + b
+    x_t = given_t            for t < given, or where read_given says so
+    x_t = output(y_(t-1))    elsewhere
 
 What makes it fast: input and hidden state are convolved together, from a buffer that stays in the cache and
 into which the pointwise kernels write; those pass over memory once; a weight's gradient is one convolution
@@ -51,7 +51,7 @@ class Stack:
     head: tuple[Tensor, Tensor] | None = None
     """Weight (I, C_1 + ... + C_L) and bias (I,) of the head, or None for none."""
     sigmoid: bool = False
-    """Whether a sigmoid follows the head."""
+    """Whether a sigmoid follows the head, before what it gives is read."""
     first: int = 0
     """The step from which on there are predictions."""
 
@@ -78,10 +78,10 @@ def forward(
         lengths: (B,) steps after which the last states are taken; None: T for all.
 
     Returns:
-        The outputs, (T, B, C, *S) of the last layer, or (T - first, B, I, *S) of the head; the last states, h
-        and c of each layer; and what is kept: per layer the gates of each step and the cells, then the
-        layers' outputs (but the last layer's where they are the result), and with a head the frames that
-        were read.
+        The outputs, (T, B, C, *S) of the last layer, or (T - first, B, I, *S) of the head, before the
+        sigmoid; the last states, h and c of each layer; and what is kept: per layer the gates of each step
+        and the cells, then the layers' outputs (but the last layer's where they are the result), and with a
+        head the frames that were read.
     """
     T, (B, I, *S), like = stack.steps, input.shape[1:], input[0]
     slots, keep_gates = T if stack.keep else 0, stack.keep == EVERYTHING
@@ -104,9 +104,11 @@ def forward(
     # Zeros for a length that no step has: nothing looks at the lengths of a graph that is traced.
     last = [(torch.zeros_like(layer.h), torch.zeros_like(layer.c)) for layer in layers if lengths is not None]
     for t in range(T):
-        frame = input[t] if t < len(input) else y[t - 1 - stack.first]
-        if t >= stack.given:
-            frame = _where(stack, t, read_given, frame, y[t - 1 - stack.first])
+        if t < stack.given or not head:
+            frame = input[t]
+        else:
+            own = head.to_read(y[t - 1 - stack.first])
+            frame = own if read_given is None else _where(stack, t, read_given, input[t], own)
         layers[0].x.copy_(frame)
         if len(read):
             read[t].copy_(frame)
@@ -194,20 +196,21 @@ def backward(
     d_input = empty_frames(*input.shape, like=like) if to_input else None
     d_input_rows = () if d_input is None else rows_of_steps(d_input)
     head, y_rows = stack.make_head(), rows_of_steps(y)
-    d_rows = [like.new_empty(0)] * (T - stack.first)  # the gradients before the output function
+    d_rows = [like.new_empty(0)] * (T - stack.first)  # the gradients of what the head gave
     d_read: Tensor | None = None  # the gradient of the frame that the step after read
     for begin in reversed(range(0, T, chunk)):
         end = min(begin + chunk, T)
         for t in reversed(range(begin, end)):
             parts: list[list[Tensor]] = [[] if d is None else [d] for d in d_h]
             if head and t >= stack.first:
+                y_here = y_rows[t - stack.first]
                 d_own = None if d_y is None else rows(channels_last(d_y[t - stack.first].to(y.dtype)))
                 if d_read is not None and t + 1 >= stack.given:
                     d_back = _where(stack, t + 1, read_given, torch.zeros_like(d_read), d_read)
+                    d_back = head.back_from_read(y_here, d_back)
                     d_own = d_back if d_own is None else d_own + d_back
-                y_here = y_rows[t - stack.first]
-                d_own = torch.zeros_like(y_here) if d_own is None else d_own
-                d_rows[t - stack.first], d_states = head.back(y_here, d_own)
+                d_rows[t - stack.first] = torch.zeros_like(y_here) if d_own is None else d_own
+                d_states = head.back(d_rows[t - stack.first])
                 for part, d_state in zip(parts, d_states, strict=True):
                     part.append(d_state)
             elif not head and d_y is not None:

@@ -15,6 +15,7 @@ from convlstm.training.hardware import (
     predictor,
     set_recompute,
 )
+from convlstm.training.losses import Loss, frame_loss
 from convlstm.training.minutes import LEAST_STEPS, Allowance
 from convlstm.training.run import Progress, RunDirectory, open_run
 from convlstm.training.schedule import ends_part, lr_factor
@@ -28,6 +29,7 @@ __all__ = [
     "LEAST_STEPS",
     "PATIENCE",
     "Allowance",
+    "Loss",
     "Progress",
     "RunDirectory",
     "Stopped",
@@ -41,6 +43,7 @@ __all__ = [
     "ends_part",
     "exit_status",
     "explained_memory",
+    "frame_loss",
     "gradient_norms",
     "has_bfloat16",
     "join",

@@ -33,7 +33,7 @@ class Progress:
     step: int = 0
     """Optimizer steps done."""
     best: float = math.inf
-    """The lowest validation MSE."""
+    """The lowest validation score, of what is trained on."""
     validated: int = 0
     """The step at which it was last validated."""
     skipped: int = 0

@@ -14,6 +14,7 @@ from convlstm.files import write_json
 from convlstm.forecaster import Forecaster, as_forecaster
 from convlstm.pictures import comparison
 from convlstm.training.hardware import BFloat16, predictor
+from convlstm.training.losses import Loss, judged
 from convlstm.training.run import VALIDATED, RunDirectory
 from convlstm.training.stopping import Stopping
 from convlstm.training.world import World
@@ -44,6 +45,11 @@ class Settings(Protocol):
     @property
     def test_sequences(self) -> int:
         """How many at the end."""
+        ...
+
+    @property
+    def loss(self) -> Loss:
+        """What is trained on, and so what the best network is chosen by."""
         ...
 
     @property
@@ -82,21 +88,26 @@ def validate(
     now, device, predict = run.progress, next(model.parameters()).device, predictor(model, settings.bfloat16)
     lengths, count = (settings.context, settings.horizon), min(settings.validation_sequences, len(source))
     options = {"sequences": count, "device": device, "progress": stopping.check}
+    options["probabilities"] = {"val"} if settings.loss == "cross-entropy" else ()
     scores = world.score({"val": predict}, source, *lengths, **options)["val"]
-    if not math.isfinite(scores.mse):
+    name, score = judged(settings.loss, scores)
+    if not math.isfinite(score):
         raise ArithmeticError(
-            f"the validation MSE is {scores.mse} at step {now.step}; lower --lr or --clip-norm and begin "
+            f"the validation {name} is {score} at step {now.step}; lower --lr or --clip-norm and begin "
             f"anew, from the best network so far with --init-from {run.path}"
         )
     now.validated = now.step
-    run.log({VALIDATED: scores.mse, "val/mae": scores.mae, "val/ssim": scores.ssim})
-    if scores.mse < now.best:
-        now.best = scores.mse
+    values = {VALIDATED: scores.mse, "val/mae": scores.mae, "val/ssim": scores.ssim}
+    if scores.cross_entropy is not None:
+        values["val/cross_entropy"] = scores.cross_entropy
+    run.log(values)
+    if score < now.best:
+        now.best = score
         run.save_best(model, {"step": now.step, "validation": scores.to_dict(), **notes})
     clips = source.batch(range(min(SHOWN, len(source))), device)
     run.sample(lambda path: _write_rollout(path, predict, clips, *lengths))
     run.save()
-    return f"step {now.step}: validation MSE {scores.mse:.1f} on {scores.sequences} sequences"
+    return f"step {now.step}: validation {name} {score:.1f} on {scores.sequences} sequences"
 
 
 def test(
@@ -130,7 +141,8 @@ def test(
     from tqdm import tqdm  # needed by training alone
 
     model = as_forecaster(world.from_first(lambda: load_checkpoint(run)), str(run)).to(device)
-    predictors = {type(model).__name__: predictor(model, settings.bfloat16), "copy last frame": copy_last}
+    name = type(model).__name__
+    predictors = {name: predictor(model, settings.bfloat16), "copy last frame": copy_last}
     lengths, count = (settings.context, settings.horizon), min(settings.test_sequences, len(source))
     bar = tqdm(total=count, desc="test", unit="seq", dynamic_ncols=True, leave=False, disable=not world.first)
 
@@ -140,6 +152,7 @@ def test(
 
     with bar:
         options = {"sequences": count, "device": device, "progress": progress}
+        options["probabilities"] = {name} if settings.loss == "cross-entropy" else ()
         scores = world.score(predictors, source, *lengths, **options)
     title = f"{title}, {count:,} of {len(source):,} sequences"
     if world.first:

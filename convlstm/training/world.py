@@ -6,7 +6,7 @@ number, each goes to one process, and the gradient is that of the whole batch. P
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -159,9 +159,12 @@ class World:
         *,
         sequences: int,
         device: torch.device,
+        probabilities: Collection[str],
         progress: Callable[[int], object],
     ) -> dict[str, Scores]:
         """Return what `convlstm.evaluation.evaluate_all` does, each sequence scored by one of the processes.
+
+        The predictors named in `probabilities` have a cross-entropy, too.
 
         Raises:
             Stopped: `progress` raised it, in any of the processes.
@@ -170,7 +173,8 @@ class World:
         found: dict[str, Rows] | Stopped | None = None
         if len(own):
             try:
-                found = measure(predictors, own, context, horizon, device=device, progress=progress)
+                options: dict[str, Any] = {"probabilities": probabilities, "progress": progress}
+                found = measure(predictors, own, context, horizon, device=device, **options)
             except Stopped as stop:
                 found = stop
         everyones = self.gather(found)
