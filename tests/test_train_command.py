@@ -68,6 +68,10 @@ def test_the_script_is_what_the_other_tests_call() -> None:
         (["--model.channels", "3"], "model.channels is 3; Moving MNIST is gray"),
         (["--model.cell", "gru", "--model.peephole", "channel"], "a gru has no cell state"),
         (["--device", "abacus"], "device is 'abacus'"),
+        (
+            ["--loss", "cross-entropy"],
+            "model.output is linear, which gives no probabilities; pass",
+        ),
         (["--resume", "runs/none"], "runs/none is no checkpoint"),
         (["--score", "runs/none"], "runs/none is no checkpoint"),
     ],
