@@ -19,6 +19,7 @@ SCORES = {
     "SSIM (range 1)": ("ssim", 4),
     "SSIM (range 2)": ("ssim_range2", 4),
     "PSNR": ("psnr", 2),
+    "cross-entropy (nats per frame)": ("cross_entropy", 2),
 }
 CONVENTIONS = (
     "Means over all frames of all sequences. MSE and MAE are summed over the pixels of a frame, unclipped; "
@@ -68,6 +69,8 @@ def model_card(
     rows = _take_scores(kept)
     if rows:
         heads = ["", "sequences", *SCORES]
+        if not any(row[-1] for row in rows):  # cross-entropy is of probabilities alone
+            heads, *rows = (row[:-1] for row in (heads, *rows))
         table = [heads, ["---", *["---:"] * (len(heads) - 1)], *rows]
         parts += ["## Metrics", "\n".join(f"| {' | '.join(row)} |" for row in table), CONVENTIONS]
     facts = [f"{kept.pop('step')} optimizer steps"] if isinstance(kept.get("step"), int) else []

@@ -21,11 +21,11 @@ from convlstm import (
 from convlstm.ops.choice import VARIABLE
 
 T, HORIZON, SIZE = 3, 3, (6, 4)
-SMALL: dict[str, Any] = {"hidden_channels": (5, 3), "kernel_size": 3, "patch_size": 2}
+SMALL: dict[str, Any] = {"hidden_channels": (5, 3), "kernel_size": 3, "patch_size": 2, "head": "last"}
 
 
 def make(**options: Any) -> StackedForecaster:
-    model = StackedForecaster(StackedForecasterConfig(**SMALL | {"head": "last"} | options))
+    model = StackedForecaster(StackedForecasterConfig(**SMALL | options))
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     return model.double()

@@ -90,6 +90,15 @@ def test_the_card_of_a_run_says_what_it_is(tmp_path: Path) -> None:
     assert f"40 optimizer steps, python {'.'.join(map(str, os.sys.version_info[:3]))}, " in card  # pyright: ignore
 
 
+def test_the_card_has_a_column_of_cross_entropy_where_there_is_one(tmp_path: Path) -> None:
+    stacked().save_pretrained(tmp_path, {"validation": SCORES})
+    assert "cross-entropy" not in (tmp_path / "README.md").read_text()
+    stacked().save_pretrained(tmp_path, {"validation": SCORES | {"cross_entropy": 181.234}})
+    card = (tmp_path / "README.md").read_text()
+    assert " | cross-entropy (nats per frame) |\n| --- |" in card
+    assert " | 181.23 |" in card
+
+
 def test_the_card_says_nothing_that_it_does_not_know(tmp_path: Path) -> None:
     ConvLSTM(2, 3, 3).save_pretrained(tmp_path)
     card = (tmp_path / "README.md").read_text()

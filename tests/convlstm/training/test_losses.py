@@ -1,5 +1,7 @@
 """What a run trains on: equations, gradients at the ends of the range, probabilities that do not saturate."""
 
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -10,7 +12,7 @@ from convlstm.ops.choice import VARIABLE
 from convlstm.registry import build
 from convlstm.training import frame_loss
 
-SMALL = {"output": "sigmoid", "hidden_channels": (3, 2), "kernel_size": 3}
+SMALL: dict[str, Any] = {"output": "sigmoid", "hidden_channels": (3, 2), "kernel_size": 3}
 
 
 def test_losses_are_summed_over_the_pixels_of_a_frame() -> None:
@@ -51,12 +53,13 @@ def test_pixels_that_are_sure_and_wrong_learn_in_bfloat16(
 ) -> None:
     monkeypatch.setenv(VARIABLE, implementation)
     model = build(config)
-    torch.nn.init.zeros_(model.head.weight)
-    torch.nn.init.constant_(model.head.bias, 10.0)  # p of 0.99995, which is 1 in bfloat16
+    weight, bias = (model.get_parameter(f"head.{name}") for name in ("weight", "bias"))
+    torch.nn.init.zeros_(weight)
+    torch.nn.init.constant_(bias, 10.0)  # p of 0.99995, which is 1 in bfloat16
     with torch.autocast("cpu", torch.bfloat16):
         predictions = model(torch.rand(2, 3, 1, 8, 8), 2)
     loss = frame_loss("cross-entropy", predictions, torch.zeros_like(predictions))
     assert_close(loss, torch.full_like(loss, 10.0 * 64), rtol=1e-3, atol=0)
     loss.sum().backward()
     # p - y is 1 everywhere, of 2 sequences and 2 frames of 64 pixels.
-    assert_close(model.head.bias.grad, torch.full_like(model.head.bias, 256 / len(model.head.bias)))
+    assert_close(bias.grad, torch.full_like(bias, 256 / len(bias)))
