@@ -6,6 +6,8 @@ Letters: B batch, T time, C channels, H W pixels, K thresholds. Frames are (B, T
 - MSE and MAE are sums over the values of a frame, of predictions as they come, unclipped, unless asked for
   otherwise.
 - SSIM and PSNR are those of predictions clipped to [0, 1].
+- Brightness and gradient energy are of frames alone, unclipped. Long forecasts fade, blur or light up: the
+  ratio of the forecast's to the truth's shows it where the two no longer meet pixel by pixel.
 
 Everything is computed in float64 (float32 on mps, which has no other): the variances of SSIM are differences
 of nearly equal numbers, which in float32 would be wrong in the fourth decimal on bright, flat frames.
@@ -19,7 +21,17 @@ import torch
 from einops import rearrange, reduce
 from torch import Tensor
 
-__all__ = ["Contingency", "contingency", "cross_entropy", "mae", "mse", "psnr", "ssim"]
+__all__ = [
+    "Contingency",
+    "brightness",
+    "contingency",
+    "cross_entropy",
+    "gradient_energy",
+    "mae",
+    "mse",
+    "psnr",
+    "ssim",
+]
 
 SSIM_WINDOW = 7
 PSNR_CAP = 100.0
@@ -106,6 +118,35 @@ def cross_entropy(prediction: Tensor, target: Tensor) -> Tensor:
     prediction, target = comparable(prediction, target)
     yes, no = prediction.log().clamp(min=LOG_FLOOR), torch.log1p(-prediction).clamp(min=LOG_FLOOR)
     return -reduce(torch.lerp(no, yes, target), "b t c h w -> b t", "sum")
+
+
+def brightness(frames: Tensor) -> Tensor:
+    """Total brightness of each frame.
+
+        brightness = sum over C, H, W of frames
+
+    Args:
+        frames: (B, T, C, H, W), as they come.
+
+    Returns:
+        (B, T), float64.
+
+    Raises:
+        ValueError: a shape that is not (B, T, C, H, W).
+    """
+    return reduce(wide("frames", frames), "b t c h w -> b t", "sum")
+
+
+def gradient_energy(frames: Tensor) -> Tensor:
+    """Squared differences of neighbouring pixels of each frame, down and across: what blur takes away.
+
+        energy = sum over C, H, W of (frames[h + 1, w] - frames[h, w])^2 + (frames[h, w + 1] - frames[h, w])^2
+
+    where both pixels lie within the frame. Argument, result and errors are those of `brightness`.
+    """
+    frames = wide("frames", frames)
+    down, across = (reduce(frames.diff(dim=axis).square(), "b t c h w -> b t", "sum") for axis in (3, 4))
+    return down + across
 
 
 class Contingency(NamedTuple):
@@ -219,12 +260,17 @@ def comparable(prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
             f"prediction has shape {tuple(prediction.shape)}, target has {tuple(target.shape)}; "
             "both need the same (B, T, C, H, W)"
         )
-    if prediction.ndim != 5:
-        raise ValueError(f"prediction and target have shape {tuple(target.shape)}; they need (B, T, C, H, W)")
-    if 0 in prediction.shape[2:]:
-        raise ValueError(f"prediction and target have shape {tuple(target.shape)}; a frame needs pixels")
-    wide = torch.float32 if prediction.device.type == "mps" else torch.float64
-    return prediction.to(wide), target.to(wide)
+    both = "prediction and target"
+    return wide(both, prediction), wide(both, target)
+
+
+def wide(name: str, frames: Tensor) -> Tensor:
+    """Return frames in float64 if they are (B, T, C, H, W), else raise."""
+    if frames.ndim != 5:
+        raise ValueError(f"{name} have shape {tuple(frames.shape)}; they need (B, T, C, H, W)")
+    if 0 in frames.shape[2:]:
+        raise ValueError(f"{name} have shape {tuple(frames.shape)}; a frame needs pixels")
+    return frames.to(torch.float32 if frames.device.type == "mps" else torch.float64)
 
 
 def require_windows(frames: Tensor) -> None:

