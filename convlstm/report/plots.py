@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 from convlstm.report.markup import Html, joined, tag
 
-__all__ = ["KINDS", "Curve", "chart", "legend", "number"]
+__all__ = ["HEIGHT", "KINDS", "WIDTH", "Curve", "chart", "drawing", "legend", "number"]
 
-KINDS = 6  # of lines that the style tells apart
+KINDS = 7  # of lines that the style tells apart
 
 # In units that are pixels of the screen at the width that a chart has on a phone, so that type stays legible.
 WIDTH, HEIGHT = 350, 210
@@ -50,12 +50,34 @@ def chart(
         start: where the horizontal axis begins at the latest; None (default) for the first point.
         logarithmic: whether the vertical axis is; it is linear in any case where a value is not above 0.
     """
-    found = [_finite(curve) for curve in curves]
     caption = tag("figcaption", tag("b", title), *([" ", tag("small", note)] if note else []))
+    parts = drawing(curves, x_label, start=start, logarithmic=logarithmic)
+    if parts is None:
+        return tag("figure", caption, tag("p", "No finite values."), class_="chart")
+    said = f"{title}: {'; '.join(_in_words(_finite(curve)) for curve in curves)}"
+    picture = tag("svg", parts, viewBox=f"0 0 {WIDTH} {HEIGHT}", role="img", aria_label=said)
+    return tag("figure", caption, picture, class_="chart")
+
+
+def drawing(
+    curves: Sequence[Curve], x_label: str, *, start: float | None = None, logarithmic: bool = False
+) -> Html | None:
+    """Return what is inside a chart's picture, `WIDTH` by `HEIGHT`: axes with labelled ticks, and curves.
+
+    Args:
+        curves: one or more.
+        x_label: as of `chart`.
+        start: as of `chart`.
+        logarithmic: as of `chart`.
+
+    Returns:
+        Elements of SVG; None where no value is finite.
+    """
+    found = [_finite(curve) for curve in curves]
     xs = [x for curve in found for x in curve.x]
     ys = [y for curve in found for y in (*curve.y, *curve.low, *curve.high)]
     if not ys:
-        return tag("figure", caption, tag("p", "No finite values."), class_="chart")
+        return None
     logarithmic = logarithmic and min(ys) > 0
     y_ticks = _log_ticks(min(ys), max(ys)) if logarithmic else _ticks(min(ys), max(ys))
     low, high = min(y_ticks[0], min(ys)), max(y_ticks[-1], max(ys))
@@ -89,9 +111,7 @@ def chart(
             band = "L".join(f"{across(x):.1f} {down(y):.1f}" for x, y in edges)
             parts.append(tag("path", d=f"M{band}Z", class_=f"band s{curve.kind % KINDS}"))
         parts.append(_line(curve, places))
-    said = f"{title}: {'; '.join(_in_words(c) for c in found)}"
-    picture = tag("svg", *parts, viewBox=f"0 0 {WIDTH} {HEIGHT}", role="img", aria_label=said)
-    return tag("figure", caption, picture, class_="chart")
+    return joined(*parts)
 
 
 def legend(lines: Iterable[tuple[str, int]]) -> Html:

@@ -1,0 +1,102 @@
+"""The recurrent family compared at an equal number of sequences, with and without convolutions.
+
+    python benchmarks/family.py train           every row; again, to go on where it stopped
+    python benchmarks/family.py gradients       how far back gradients reach, trained and untrained
+    python benchmarks/family.py recall          small networks that must remember the first of 20 frames
+    python benchmarks/family.py show            the tables; charts and rollouts into assets/
+
+Every row (benchmarks/family_rows.py) is a run of train.py on the same sequences in the same order, with a
+learning rate of its own.
+"""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the checkout's folders are used, uninstalled
+from benchmarks import family_gradients, family_report
+from benchmarks.family_rows import ROOT, ROWS, train_all
+from convlstm.files import write_json
+from convlstm.fully_connected import FullyConnectedForecasterConfig
+
+GRADIENTS, RECALL = "gradients.json", "recall.json"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Do what the command line asks for; return 0, or 1 where a run failed."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    shared = argparse.ArgumentParser(add_help=False)
+    shared.add_argument("--folder", type=Path, default=Path("runs/family"), help="of the runs")
+    commands = parser.add_subparsers(dest="command", required=True)
+    options = {"parents": [shared], "formatter_class": argparse.ArgumentDefaultsHelpFormatter}
+    training = commands.add_parser("train", **options)
+    training.add_argument("--sequences", type=int, default=10_000, help="that each row is trained on")
+    training.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1), help="rows at a time")
+    training.add_argument("--data-root", type=Path, default=ROOT / "data", help="where MNIST is, or goes")
+    gradients = commands.add_parser("gradients", **options)
+    gradients.add_argument("--sequences", type=int, default=32, help="of the validation set")
+    gradients.add_argument(
+        "--context", type=int, default=20, help="frames before the one that the loss is of"
+    )
+    recall = commands.add_parser("recall", **options)
+    recall.add_argument("--steps", type=int, default=800, help="of training")
+    showing = commands.add_parser("show", **options)
+    showing.add_argument("--assets", type=Path, default=ROOT / "assets", help="where the pictures go")
+    given = parser.parse_args(arguments)
+    for name, value in vars(given).items():
+        if isinstance(value, int) and value < 1:
+            parser.error(f"--{name} is {value}; it needs 1 or more")
+    folder: Path = given.folder
+    try:
+        if given.command == "train":
+            return int(train_all(folder, given.sequences, given.jobs, given.data_root) > 0)
+        if given.command == "gradients":
+            write_json(folder / GRADIENTS, family_gradients.measure(folder, given.sequences, given.context))
+        elif given.command == "recall":
+            folder.mkdir(parents=True, exist_ok=True)
+            write_json(folder / RECALL, recall_all(given.steps))
+        else:
+            show(folder, given.assets)
+    except (ValueError, FileNotFoundError) as error:
+        parser.exit(1, f"{parser.prog}: {error}\n")
+    return 0
+
+
+def recall_all(steps: int) -> dict[str, Any]:
+    """Train small networks of each kind of cell to recall; return what came of it, by the row's name."""
+    found = {}
+    for row in ROWS:
+        model = row.settings.model
+        peephole = getattr(model, "peephole", None)
+        if peephole is None:
+            convolutional = not isinstance(model, FullyConnectedForecasterConfig)
+            found[row.name] = family_gradients.recall(model.cell, convolutional, steps=steps)
+            print(f"{row.label}: squared error {found[row.name]['error']:.3f} per pixel", flush=True)
+    return found
+
+
+def show(folder: Path, assets: Path) -> None:
+    """Print the tables and write the pictures."""
+    assets.mkdir(parents=True, exist_ok=True)
+    print(family_report.results_table(folder))
+    family_report.draw_validation(folder, assets / "family-validation.svg")
+    family_report.draw_rollouts(folder, assets / "family-rollouts.png")
+    measured = {}
+    for name in (GRADIENTS, RECALL):
+        path = folder / name
+        if not path.is_file():
+            raise FileNotFoundError(f"{path} is not there: it needs family.py {path.stem} first")
+        measured[name] = json.loads(path.read_text(encoding="utf-8"))
+    print(family_report.gradients_table(measured[GRADIENTS]))
+    print(family_report.recall_table(measured[RECALL]))
+    family_report.draw_gradients(measured[GRADIENTS], measured[RECALL], assets / "family-gradients.svg")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
