@@ -154,10 +154,13 @@ def draw_gradients(gradients: Mapping[str, Any], recalled: Mapping[str, Any], pa
         for kind, (radius, norms) in enumerate(gradients["radius"].items())
     ]
     panels = [
-        panel("Untrained", gradients["initial"]),
-        panel("Trained on Moving MNIST", gradients["trained"]),
-        Panel("FC-RNN, untrained, by spectral radius", radii, "frames back", logarithmic=True),
-        panel("Trained to recall the first frame", {name: of["trained"] for name, of in recalled.items()}),
+        panel("Gradient norm, untrained", gradients["initial"]),
+        panel("Gradient norm, trained on Moving MNIST", gradients["trained"]),
+        Panel("Gradient norm, untrained FC-RNN by spectral radius", radii, "frames back", logarithmic=True),
+        panel(
+            "Gradient norm, trained to recall the first frame",
+            {name: of["trained"] for name, of in recalled.items()},
+        ),
     ]
     write_svg(path, "Norm of the gradient that reaches each earlier frame", panels, columns=2)
 

@@ -9,7 +9,7 @@ from convlstm.files import write_atomically
 from convlstm.report.markup import Html, joined, tag
 from convlstm.report.plots import HEIGHT, KINDS, WIDTH, Curve, drawing
 
-MARGIN, GAP, TITLE = 12, 24, 22  # pixels; TITLE is the height of a panel's
+MARGIN, GAP, SPACE, TITLE = 12, 24, 5, 22  # pixels; SPACE is above a legend, TITLE a title's height
 ITEM, LINE, PER_ROW = 113, 17, 3  # width and height of a legend's items, how many stand side by side
 
 
@@ -36,7 +36,7 @@ def write_svg(path: Path, description: str, panels: Sequence[Panel], columns: in
     """
     rows = -(-len(panels) // columns)
     items = max(len(panel.curves) for panel in panels)
-    high = TITLE + HEIGHT + LINE * -(-items // PER_ROW)
+    high = TITLE + HEIGHT + SPACE + LINE * -(-items // PER_ROW)
     width = 2 * MARGIN + columns * (WIDTH + GAP) - GAP
     height = 2 * MARGIN + rows * (high + GAP) - GAP
     drawn = []
@@ -68,7 +68,7 @@ def _panel(panel: Panel) -> Html:
     names = []
     for number, curve in enumerate(panel.curves):
         row, column = divmod(number, PER_ROW)
-        x, y = column * ITEM, TITLE + HEIGHT + row * LINE + LINE / 2
+        x, y = column * ITEM, TITLE + HEIGHT + SPACE + row * LINE + LINE / 2
         names.append(tag("path", d=f"M{x} {y}h26", class_=f"line s{curve.kind % KINDS}"))
         names.append(tag("text", curve.name, x=x + 31, y=y + 4))
     title = tag("text", panel.title, x=0, y=13, class_="axis", style="font-weight: 600")
