@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument("--folder", type=Path, default=Path("runs/family"), help="of the runs")
     commands = parser.add_subparsers(dest="command", required=True)
-    options = {"parents": [shared], "formatter_class": argparse.ArgumentDefaultsHelpFormatter}
+    options: dict[str, Any] = {"parents": [shared], "formatter_class": argparse.ArgumentDefaultsHelpFormatter}
     training = commands.add_parser("train", **options)
     training.add_argument("--sequences", type=int, default=10_000, help="that each row is trained on")
     training.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1), help="rows at a time")

@@ -5,7 +5,7 @@ Letters: B batch, T context frames, C channels, H W pixels.
 
 import statistics
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -95,7 +95,9 @@ def scale_recurrent(model: FullyConnectedForecaster, radius: float) -> None:
                 weight *= radius / torch.linalg.eigvals(weight).abs().max()
 
 
-def recall(cell: str, convolutional: bool, *, context: int = 20, steps: int = 300) -> dict[str, Any]:
+def recall(
+    cell: Literal["rnn", "lstm", "gru"], convolutional: bool, *, context: int = 20, steps: int = 300
+) -> dict[str, Any]:
     """Train a small network to show the first frame again after blank ones, which only memory can do.
 
     Args:
@@ -127,6 +129,7 @@ def recall(cell: str, convolutional: bool, *, context: int = 20, steps: int = 30
 
     initial = reach(model, clips())
     optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
+    error = torch.zeros(())
     for _ in range(steps):
         batch = clips()
         error = (model(batch[:, :-1], 1)[:, 0] - batch[:, -1]).square().mean()
