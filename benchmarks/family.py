@@ -11,7 +11,6 @@ learning rate of its own.
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +18,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the checkout's folders are used, uninstalled
 from benchmarks import family_gradients, family_report
-from benchmarks.family_rows import ROOT, ROWS, train_all
+from benchmarks.family_rows import STUDY
+from benchmarks.studies import ROOT, add_train
 from convlstm.files import write_json
 from convlstm.fully_connected import FullyConnectedForecasterConfig
 
@@ -35,10 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     shared.add_argument("--folder", type=Path, default=Path("runs/family"), help="of the runs")
     commands = parser.add_subparsers(dest="command", required=True)
     options: dict[str, Any] = {"parents": [shared], "formatter_class": argparse.ArgumentDefaultsHelpFormatter}
-    training = commands.add_parser("train", **options)
-    training.add_argument("--sequences", type=int, default=10_000, help="that each row is trained on")
-    training.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1), help="rows at a time")
-    training.add_argument("--data-root", type=Path, default=ROOT / "data", help="where MNIST is, or goes")
+    add_train(commands, **options)
     gradients = commands.add_parser("gradients", **options)
     gradients.add_argument("--sequences", type=int, default=32, help="of the validation set")
     gradients.add_argument(
@@ -55,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     folder: Path = given.folder
     try:
         if given.command == "train":
-            return int(train_all(folder, given.sequences, given.jobs, given.data_root) > 0)
+            return int(STUDY.train(folder, given.sequences, given.jobs, given.data_root) > 0)
         if given.command == "gradients":
             write_json(folder / GRADIENTS, family_gradients.measure(folder, given.sequences, given.context))
         elif given.command == "recall":
@@ -71,8 +68,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def recall_all(steps: int) -> dict[str, Any]:
     """Train small networks of each kind of cell to recall; return what came of it, by the row's name."""
     found = {}
-    for row in ROWS:
-        model = row.settings.model
+    for row in STUDY.rows:
+        model = STUDY.settings(row).model
         peephole = getattr(model, "peephole", None)
         if peephole is None:
             convolutional = not isinstance(model, FullyConnectedForecasterConfig)

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 import train
-from benchmarks.family_rows import ROWS, finished, run_of
+from benchmarks.family_rows import STUDY
+from benchmarks.studies import run_of
 from convlstm.checkpoint import load_checkpoint
 from convlstm.forecaster import Forecaster, as_forecaster
 from convlstm.fully_connected import FullyConnectedForecaster, FullyConnectedForecasterConfig
@@ -54,7 +55,7 @@ def measure(folder: Path, sequences: int, context: int) -> dict[str, Any]:
     """
     found: dict[str, Any] = {"sequences": sequences, "context": context}
     found |= {"trained": {}, "initial": {}, "before_clipping": {}}
-    for row in finished(folder):
+    for row in STUDY.finished(folder):
         run = run_of(folder, row)
         config = settings_of(train.Config, run)
         clips = train.make_source(config, "val", context + 1).batch(range(sequences))
@@ -76,7 +77,7 @@ def norms_in_training(run: Path) -> dict[str, float]:
 
 def reach_by_radius(clips: Tensor) -> dict[str, list[float]]:
     """Return `reach` of the fully connected RNN, untrained, with recurrent weights of each of `RADII`."""
-    configs = (row.settings.model for row in ROWS)
+    configs = (STUDY.settings(row).model for row in STUDY.rows)
     config = next(c for c in configs if isinstance(c, FullyConnectedForecasterConfig) and c.cell == "rnn")
     found = {}
     for radius in RADII:

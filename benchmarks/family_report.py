@@ -1,7 +1,6 @@
 """What the recurrent family's runs came to: tables as Markdown, two charts, and rollouts side by side."""
 
 import json
-import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,8 @@ from PIL import Image
 from torch import nn
 
 import train
-from benchmarks.family_rows import MACHINE, ROWS, finished, run_of
+from benchmarks.family_rows import STUDY
+from benchmarks.studies import MACHINE, run_of, seconds_per_sequence
 from benchmarks.svg import Panel, write_svg
 from benchmarks.timing import markdown
 from convlstm import pictures, rollout
@@ -33,7 +33,7 @@ def results_table(folder: Path) -> str:
     """Return a line per finished row: sizes, scores, time."""
     head = ["cell", "layers", "parameters", "MACs per frame", "validation MSE", "test MSE", "SSIM (range 1)"]
     lines, copied = [], {}
-    for row in finished(folder):
+    for row in STUDY.finished(folder):
         run = run_of(folder, row)
         config = settings_of(train.Config, run)
         model, scores = as_forecaster(load_checkpoint(run)), test_scores(run)
@@ -89,19 +89,13 @@ def macs_per_frame(model: nn.Module, height: int, width: int) -> int:
     return sum(weight.numel() * kinds[weight.dim()] for weight in model.parameters() if weight.dim() in kinds)
 
 
-def seconds_per_sequence(run: Path) -> float:
-    """Return the median over a run's stretches of ten steps, on however busy a machine it ran."""
-    key = "train/sequences_per_second"
-    return 1 / statistics.median(values[key] for values in read_run(run).metrics if key in values)
-
-
 def gradients_table(gradients: Mapping[str, Any]) -> str:
     """Return how much of the gradient is left so many frames back, and the norms before clipping."""
     back = [n for n in BACK if n < gradients["context"]]
     head = ["cell", *(f"{when}, {n} back" for when in ("untrained", "trained") for n in back)]
     head += ["norm of the weights' gradient in training: median", "largest", "clipped to"]
     lines = []
-    for row in (row for row in ROWS if row.name in gradients["trained"]):
+    for row in (row for row in STUDY.rows if row.name in gradients["trained"]):
         left = [relative(gradients[when][row.name]) for when in ("initial", "trained")]
         norms = gradients["before_clipping"][row.name]
         values = [norms[name] for name in ("median", "largest", "clip_norm")]
@@ -119,7 +113,7 @@ def recall_table(recalled: Mapping[str, Any]) -> str:
     ]
     lines = [
         [row.label, f"{of['error']:.3f}", *(number(relative(of[w])[-1], 2) for w in ("initial", "trained"))]
-        for row in ROWS
+        for row in STUDY.rows
         if (of := recalled.get(row.name))
     ]
     return markdown(head, lines)
@@ -133,7 +127,7 @@ def relative(norms: Sequence[float]) -> list[float]:
 def draw_validation(folder: Path, path: Path) -> None:
     """Write validation MSE against sequences trained on, as SVG."""
     curves = []
-    for row in finished(folder):
+    for row in STUDY.finished(folder):
         run = run_of(folder, row)
         size = settings_of(train.Config, run).batch_size
         points = [(v["step"] * size, v["val/mse"]) for v in read_run(run).metrics if "val/mse" in v]
@@ -146,7 +140,9 @@ def draw_gradients(gradients: Mapping[str, Any], recalled: Mapping[str, Any], pa
     """Write the gradient norm against how many frames back, as SVG: one panel for each kind of network."""
 
     def panel(title: str, norms: Mapping[str, Sequence[float]]) -> Panel:
-        curves = [reach_curve(row.label, norms[row.name], row.kind) for row in ROWS if row.name in norms]
+        curves = [
+            reach_curve(row.label, norms[row.name], row.kind) for row in STUDY.rows if row.name in norms
+        ]
         return Panel(title, curves, "frames back", logarithmic=True)
 
     radii = [
@@ -173,7 +169,7 @@ def reach_curve(name: str, norms: Sequence[float], kind: int) -> Curve:
 
 def draw_rollouts(folder: Path, path: Path, sequence: int = 0) -> None:
     """Write a PNG: the truth and each network's forecast of one test sequence, one under the other."""
-    rows = finished(folder)
+    rows = STUDY.finished(folder)
     config = settings_of(train.Config, run_of(folder, rows[0]))
     clip = train.make_source(config, "test").batch([sequence])  # (1, T, C, H, W)
     context, truth = clip.split((config.context, config.horizon), dim=1)

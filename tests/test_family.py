@@ -10,8 +10,8 @@ from PIL import Image
 from torch.testing import assert_close
 
 import train
-from benchmarks import family, family_gradients, family_report, family_rows
-from benchmarks.family_rows import Row
+from benchmarks import family, family_gradients, family_report, family_rows, studies
+from benchmarks.studies import Row, Study
 from convlstm import (
     Forecaster,
     FullyConnectedForecaster,
@@ -88,7 +88,8 @@ def test_recurrent_weights_get_their_radius() -> None:
     ],
 )
 def test_macs(row: str, wanted: int) -> None:
-    config = next(r for r in family_rows.ROWS if r.name == row).settings.model
+    study = family_rows.STUDY
+    config = study.settings(next(r for r in study.rows if r.name == row)).model
     with torch.device("meta"):
         model = train.build(config)
     assert family_report.macs_per_frame(model, 64, 64) == wanted
@@ -101,8 +102,8 @@ def test_a_row_is_begun_gone_on_with_or_left(tmp_path: Path, monkeypatch: pytest
         "print(json.dumps([os.environ['OMP_NUM_THREADS'], *sys.argv[1:]]))\n"
         "sys.exit('conv-rnn' in sys.argv)\n"
     )
-    monkeypatch.setattr(family_rows, "SCRIPT", script)
-    monkeypatch.setattr(family_rows.os, "cpu_count", lambda: 6)
+    monkeypatch.setattr(studies, "SCRIPT", script)
+    monkeypatch.setattr(studies.os, "cpu_count", lambda: 6)
     runs = tmp_path / "runs"
     for name in ("fc-rnn", "fc-gru"):
         (runs / name / "states").mkdir(parents=True)
@@ -113,7 +114,7 @@ def test_a_row_is_begun_gone_on_with_or_left(tmp_path: Path, monkeypatch: pytest
     options = ["train", "--folder", str(tmp_path), "--jobs", "2", "--data-root", str(tmp_path)]
     assert family.main([*options, "--sequences", "80"]) == 1  # one row failed
     assert not (tmp_path / "fc-rnn.log").exists()
-    told = {row.name: tmp_path / f"{row.name}.log" for row in family_rows.ROWS[1:]}
+    told = {row.name: tmp_path / f"{row.name}.log" for row in family_rows.STUDY.rows[1:]}
     commands = {name: json.loads(log.read_text()) for name, log in told.items()}
     assert commands["fc-gru"] == ["3", "--resume", "runs/fc-gru"]
     for name, steps in (("fc-lstm", 5), ("conv-lstm", 20)):
@@ -132,11 +133,9 @@ def test_from_runs_to_tables_and_pictures(
         return 0
 
     begun: list[list[str]] = []
-    monkeypatch.setattr(family_rows, "start", start)
-    monkeypatch.setattr(family_rows, "COMMON", TINY)
-    for module in (family, family_rows, family_gradients, family_report):
-        if hasattr(module, "ROWS"):
-            monkeypatch.setattr(module, "ROWS", ROWS)
+    monkeypatch.setattr(studies, "start", start)
+    for module in (family, family_gradients, family_report):
+        monkeypatch.setattr(module, "STUDY", Study(ROWS, TINY))
     monkeypatch.chdir(tmp_path)
     folder = ["--folder", str(tmp_path)]
     assert family.main(["train", "--sequences", "8", *folder]) == 0

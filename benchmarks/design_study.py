@@ -1,0 +1,121 @@
+"""What a forecaster is best made of: each change of the baseline alone, at an equal number of sequences.
+
+    python benchmarks/design_study.py train --sequences 10000      every row; again, to go on where it stopped
+    python benchmarks/design_study.py show                         the table, as Markdown
+
+Every row is a run of train.py on the same sequences in the same order (made from MNIST's training digits),
+scored on 1,000 sequences of digits held out of them; the baseline is trained from three seeds. A change
+whose MSE differs from the baselines' mean by no more than they do among themselves is none. The results are
+in benchmarks/design_study.md.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the checkout's folders are used, uninstalled
+from benchmarks.studies import MACHINE, Row, Study, add_train, run_of, seconds_per_sequence
+from benchmarks.timing import markdown
+from convlstm.checkpoint import load_checkpoint, read_config
+
+BASELINES = tuple(
+    Row(f"baseline-{seed}", f"baseline, seed {seed}", ("--seed", str(seed))) for seed in range(3)
+)
+STRIDED = (
+    *("--preset", "paper", "--batch-size", "4", "--lr", "4e-3", "--model.peephole", "None"),
+    *(
+        "--model.hidden-channels",
+        "32",
+        "64",
+        "96",
+        "--model.strides",
+        "1",
+        "2",
+        "2",
+        "--model.patch-size",
+        "2",
+    ),
+)
+STUDY = Study(
+    rows=(
+        *BASELINES,
+        Row("wider", "width: 64 channels", ("--model.hidden-channels", *["64"] * 3)),
+        Row("deeper", "depth: 6 layers", ("--model.hidden-channels", *["32"] * 6)),
+        Row("kernel-5", "kernel: 5x5", ("--model.kernel-size", "5")),
+        Row("residual", "residual sums between layers", ("--model.residual",)),
+        Row("norm", "group norm between layers", ("--model.norm", "group")),
+        Row("head-last", "head over the last layer alone", ("--model.head", "last")),
+        Row("sigmoid", "sigmoid after the head", ("--model.output", "sigmoid")),
+        Row("cross-entropy", "loss: cross-entropy", ("--loss", "cross-entropy", "--model.output", "sigmoid")),
+        Row("no-teacher", "feedback from the first step on", ("--teacher-forcing", "0")),
+        Row("lr-half", "learning rate: 2e-3", ("--lr", "2e-3")),
+        Row("batch-8", "batch: 8, half the steps", ("--batch-size", "8")),
+        Row("strided", "form: strided encoder-forecaster, 32, 64, 96 channels", STRIDED),
+    ),
+    common=(
+        *("--data.digits", "mnist", "--model.kernel-size", "3", "--validations", "2"),
+        *("--validation-sequences", "1000", "--test-sequences", "1"),
+    ),
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Do what the command line asks for; return 0, or 1 where a run failed."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    shared = argparse.ArgumentParser(add_help=False)
+    shared.add_argument("--folder", type=Path, default=Path("runs/design-study"), help="of the runs")
+    commands = parser.add_subparsers(dest="command", required=True)
+    options = {"parents": [shared], "formatter_class": argparse.ArgumentDefaultsHelpFormatter}
+    add_train(commands, **options)
+    commands.add_parser("show", **options)
+    given = parser.parse_args(arguments)
+    try:
+        if given.command == "train":
+            return int(STUDY.train(given.folder, given.sequences, given.jobs, given.data_root) > 0)
+        print(table(STUDY, given.folder))
+    except (ValueError, FileNotFoundError) as error:
+        parser.exit(1, f"{parser.prog}: {error}\n")
+    return 0
+
+
+def table(study: Study, folder: Path) -> str:
+    """Return a line per finished row: the change, its MSE beside the baselines', its time.
+
+    Raises:
+        FileNotFoundError: the baseline is not there.
+    """
+    found = {row: score(run_of(folder, row)) for row in study.finished(folder)}
+    baselines = [mse for row, mse in found.items() if row.name.startswith("baseline")]
+    if not baselines:
+        raise FileNotFoundError(f"{folder} has no finished baseline; it needs one or more")
+    mean, spread = statistics.mean(baselines), max(baselines) - min(baselines)
+    lines = []
+    for row, mse in found.items():
+        run = run_of(folder, row)
+        count = sum(p.numel() for p in load_checkpoint(run).parameters())
+        change = mse - mean
+        told = "" if row.name.startswith("baseline") else f"{change:+.1f}" if abs(change) > spread else "none"
+        time = f"{1e3 * seconds_per_sequence(run):.0f}"
+        lines.append([row.label, f"`{' '.join(row.arguments)}`", f"{count:,}", f"{mse:.1f}", told, time])
+    machine = json.loads((folder / MACHINE).read_text(encoding="utf-8"))
+    head = ["change", "arguments", "parameters", "validation MSE", "difference", "ms per sequence"]
+    said = (
+        f"{machine['machine']}, {machine['jobs']} runs at a time on {machine['threads']} threads each.",
+        f"Every row: `python train.py {' '.join(study.common)} --steps STEPS` and its arguments.",
+        f"Baselines: mean {mean:.1f}, spread {spread:.1f}.",
+    )
+    return "\n".join((*said, "", markdown(head, lines)))
+
+
+def score(run: Path) -> float:
+    """Return the validation MSE of a run's best network."""
+    return read_config(run)["validation"]["mse"]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

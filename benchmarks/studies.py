@@ -1,0 +1,146 @@
+"""Studies: runs of train.py that differ in a few settings, on the same sequences in the same order."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import train
+from benchmarks.timing import cpu_name
+from convlstm.checkpoint import read_config
+from convlstm.files import write_json
+from convlstm.report import read_run
+from convlstm.training import states_of
+
+ROOT = Path(__file__).resolve().parents[1]
+SCRIPT = ROOT / "train.py"
+MACHINE = "machine.json"
+IDLE = 0.9  # the quantile of a run's speeds that is taken for that of an idle machine
+
+
+@dataclass(frozen=True)
+class Row:
+    """A run of a study."""
+
+    name: str
+    """Of the run."""
+    label: str
+    """In tables and pictures."""
+    arguments: tuple[str, ...]
+    """Of train.py, beside those that all rows of the study have."""
+    kind: int = 0
+    """Of its line in charts."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """What is compared."""
+
+    rows: tuple[Row, ...]
+    common: tuple[str, ...]
+    """Arguments of train.py that all rows have."""
+
+    def settings(self, row: Row) -> train.Config:
+        """Return all settings of a row's run but the number of steps."""
+        return train.parse([*self.common, *row.arguments])
+
+    def finished(self, folder: Path) -> list[Row]:
+        """Return the rows whose runs are finished; raise FileNotFoundError if there is none."""
+        found = [row for row in self.rows if is_finished(run_of(folder, row))]
+        if not found:
+            raise FileNotFoundError(f"{folder} has no finished run; it needs some to be trained first")
+        return found
+
+    def train(self, folder: Path, sequences: int, jobs: int, data_root: Path) -> int:
+        """Train every row that is not finished, so many at a time; return how many failed.
+
+        Args:
+            folder: of the runs; what they print goes to NAME.log in it.
+            sequences: that each row is trained on, the same ones in the same order.
+            jobs: how many rows at a time; the cores are shared among them.
+            data_root: where torchvision keeps MNIST.
+
+        Raises:
+            ValueError: no jobs; sequences that are not whole batches of every row; runs of another number.
+        """
+        if jobs < 1:
+            raise ValueError(f"jobs is {jobs}; it needs 1 or more")
+        settings = {row: self.settings(row) for row in self.rows}
+        for row, config in settings.items():
+            if sequences < 1 or sequences % config.batch_size:
+                raise ValueError(
+                    f"sequences is {sequences}; {row.label} needs a multiple of its batch of "
+                    f"{config.batch_size}"
+                )
+            check_sequences(run_of(folder, row), sequences)
+        folder.mkdir(parents=True, exist_ok=True)
+        threads = max(1, (os.cpu_count() or 1) // jobs)
+        write_json(folder / MACHINE, {"machine": cpu_name(), "jobs": jobs, "threads": threads})
+        environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+
+        def work(row: Row) -> int:
+            run = run_of(folder, row)
+            if is_finished(run):
+                print(f"{row.label}: finished before", flush=True)
+                return 0
+            if states_of(run):
+                arguments = ["--resume", f"runs/{row.name}"]
+            else:
+                own = ["--steps", str(sequences // settings[row].batch_size), "--name", row.name]
+                root = ["--data.root", str(data_root.resolve())]
+                arguments = [*self.common, *row.arguments, *own, *root]
+            print(f"{row.label}: train.py {' '.join(arguments)}", flush=True)
+            return start(folder, row, arguments, environment)
+
+        with ThreadPoolExecutor(jobs) as pool:
+            return sum(code != 0 for code in pool.map(work, self.rows))
+
+
+def add_train(commands: Any, **options: Any) -> None:
+    """Add the command that trains the rows of a study, to the command line of its script."""
+    training = commands.add_parser("train", **options)
+    training.add_argument("--sequences", type=int, default=10_000, help="that each row is trained on")
+    training.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1), help="rows at a time")
+    training.add_argument("--data-root", type=Path, default=ROOT / "data", help="where MNIST is, or goes")
+
+
+def run_of(folder: Path, row: Row) -> Path:
+    """Return the directory of a row's run; train.py, started in the folder, makes it there."""
+    return folder / "runs" / row.name
+
+
+def is_finished(run: Path) -> bool:
+    """Return whether a run is tested, too: the last that train.py writes is its rollout."""
+    return (run / "rollout.gif").is_file()
+
+
+def check_sequences(run: Path, sequences: int) -> None:
+    """Raise ValueError if there is a run that is trained on another number of sequences."""
+    if not states_of(run):
+        return
+    settings: Mapping[str, Any] = read_config(run)["training"]
+    there = settings["steps"] * settings["batch_size"]
+    if there != sequences:
+        raise ValueError(f"sequences is {sequences}, but {run} is of {there}; choose another --folder")
+
+
+def start(folder: Path, row: Row, arguments: Sequence[str], environment: Mapping[str, str]) -> int:
+    """Run train.py in the folder, wait for it, and return its exit status."""
+    log = folder / f"{row.name}.log"
+    with log.open("ab") as output:
+        command = [sys.executable, str(SCRIPT), *arguments]
+        code = subprocess.run(command, cwd=folder, env=environment, stdout=output, stderr=output).returncode
+    print(f"{row.label}: {f'failed with exit status {code}' if code else 'finished'}; see {log}", flush=True)
+    return code
+
+
+def seconds_per_sequence(run: Path) -> float:
+    """Return what a sequence took in training; a tenth of the stretches, less disturbed, were faster."""
+    key = "train/sequences_per_second"
+    return 1 / float(np.quantile([values[key] for values in read_run(run).metrics if key in values], IDLE))
