@@ -57,7 +57,7 @@ MAY_CHANGE = "device compile accumulate recompute save_minutes"  # in a run that
 class Config:
     """A training run."""
 
-    preset: Literal["tiny", "default", "paper", "fully-connected"] = "default"
+    preset: Literal["tiny", "default", "small", "base", "paper", "fully-connected"] = "default"
     """Where the defaults of all settings come from."""
     name: str | None = None
     """Name of the run, a folder under runs/ (default: preset, date and time)."""
@@ -169,6 +169,28 @@ PRESETS = {
         model=StackedForecasterConfig(hidden_channels=(8, 8), kernel_size=3),
     ),
     "default": Config(),
+    "small": Config(  # python train.py --preset small --minutes 150, on two CPU cores
+        preset="small",
+        steps=12_500,
+        batch_size=8,
+        ema_decay=0.995,
+        validations=10,
+        validation_sequences=500,
+        data=DataConfig(digits="mnist"),
+        model=StackedForecasterConfig(hidden_channels=(64,) * 4, kernel_size=3),
+    ),
+    "base": Config(  # python train.py --preset base --minutes 20, on a GPU
+        preset="base",
+        steps=125_000,
+        batch_size=16,
+        lr=2e-3,
+        ema_decay=0.999,
+        compile=True,
+        validations=20,
+        validation_sequences=1000,
+        data=DataConfig(digits="mnist"),
+        model=StackedForecasterConfig(hidden_channels=(128,) * 4, kernel_size=3),
+    ),
     "paper": Config(
         preset="paper", batch_size=16, lr=1e-3, teacher_forcing=0.0, model=EncoderForecasterConfig()
     ),

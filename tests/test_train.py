@@ -19,7 +19,7 @@ from convlstm.checkpoint import read_config
 from convlstm.files import METRICS
 from convlstm.registry import build
 from convlstm.training import hardware, minutes
-from datasets import load_digits, moving_mnist
+from datasets import DataConfig, load_digits, moving_mnist
 
 TINY = train.PRESETS["tiny"]
 FEW = dataclasses.replace(
@@ -171,8 +171,17 @@ def test_every_preset_takes_a_step(preset: str) -> None:
         validation_sequences=1,
         test_sequences=2,
         device="cpu",
+        compile=False,
+        data=DataConfig(),  # whose digits are there without a download
     )
     assert train.main(config).is_dir()
+
+
+@pytest.mark.parametrize(("preset", "most"), [("small", 2_000_000), ("base", 5_000_000)])
+def test_the_presets_of_shipped_weights_have_no_more_parameters(preset: str, most: int) -> None:
+    with torch.device("meta"):
+        model = build(train.PRESETS[preset].model)
+    assert sum(p.numel() for p in model.parameters()) <= most
 
 
 @pytest.mark.parametrize(
