@@ -12,6 +12,7 @@ from torch import nn
 
 import train
 from benchmarks.family_rows import STUDY
+from benchmarks.macs import macs
 from benchmarks.studies import MACHINE, run_of, seconds_per_sequence
 from benchmarks.svg import Panel, write_svg
 from benchmarks.timing import markdown
@@ -44,7 +45,7 @@ def results_table(folder: Path) -> str:
                 row.label,
                 layers(model),
                 f"{sum(p.numel() for p in model.parameters()):,}",
-                f"{macs_per_frame(model, height, width) / 1e6:.1f} M",
+                f"{macs(model, height, width) / 1e6:.1f} M",
                 f"{read_config(run)['validation']['mse']:.1f}",
                 *in_words(scores[type(model).__name__]),
                 f"{1e3 * seconds_per_sequence(run):.0f}",
@@ -73,20 +74,6 @@ def layers(model: nn.Module) -> str:
         return f"{config.num_layers} of {config.hidden_size}"
     sizes = ", ".join(map(str, dict.fromkeys(config.hidden_channels)))
     return f"{len(config.hidden_channels)} of {sizes}, {config.kernel_size}x{config.kernel_size}"
-
-
-def macs_per_frame(model: nn.Module, height: int, width: int) -> int:
-    """Return the products of weights that one frame takes; pointwise ones, as of gates, are not counted.
-
-    Args:
-        model: a fully connected network, or a stack that keeps its grid.
-        height: of a frame, in pixels.
-        width: of a frame.
-    """
-    config: Any = model.config
-    uses = 1 if isinstance(model, FullyConnectedForecaster) else height * width // config.patch_size**2
-    kinds = {2: 1, 4: uses}  # a matrix is used once, a convolution's kernel at every place of the grid
-    return sum(weight.numel() * kinds[weight.dim()] for weight in model.parameters() if weight.dim() in kinds)
 
 
 def gradients_table(gradients: Mapping[str, Any]) -> str:

@@ -3,8 +3,9 @@
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
+from urllib.parse import quote
 
 __all__ = ["is_as_written", "model_card"]
 
@@ -21,6 +22,13 @@ SCORES = {
     "PSNR": ("psnr", 2),
     "cross-entropy (nats per frame)": ("cross_entropy", 2),
 }
+# What is shown of "trained", in words.
+TRAINED = {
+    "sequences": "training sequences seen",
+    "minutes": "minutes of optimizer steps (what validations and the test took is not counted)",
+    "hardware": "hardware",
+}
+CURVES = ("mse", "ssim", "ssim_range2")  # of an evaluation, shown frame by frame
 CONVENTIONS = (
     "Means over all frames of all sequences. MSE and MAE are summed over the pixels of a frame, unclipped; "
     "SSIM and PSNR (in decibels) are of values clipped to [0, 1]. The validation scores are those by which "
@@ -39,7 +47,10 @@ def model_card(
         parameters: how many it has.
         example: how the network named `model` is called.
         notes: what config.json holds beside the network. A license, and training, command, versions, step,
-            validation and test as train.py writes them, have places of their own; the rest is shown as it is.
+            validation and test as train.py writes them, have places of their own. So have "trained"
+            ("sequences", "minutes", "hardware"), "evaluations" (a list of `Evaluation.to_dict`, the frames
+            of the first shown one by one) and "rollout" (a picture beside the card). The rest is shown as
+            it is.
 
     Raises:
         ValueError: a license that is no identifier.
@@ -71,15 +82,20 @@ def model_card(
         heads = ["", "sequences", *SCORES]
         if not any(row[-1] for row in rows):  # cross-entropy is of probabilities alone
             heads, *rows = (row[:-1] for row in (heads, *rows))
-        table = [heads, ["---", *["---:"] * (len(heads) - 1)], *rows]
-        parts += ["## Metrics", "\n".join(f"| {' | '.join(row)} |" for row in table), CONVENTIONS]
+        parts += ["## Metrics", _table(heads, rows), CONVENTIONS]
+    parts += _take_evaluations(kept)
+    if isinstance(kept.get("rollout"), str):
+        parts += ["## Rollout", f"![a forecast beside what came to be]({quote(kept.pop('rollout'))})"]
+    effort = kept.pop("trained") if isinstance(kept.get("trained"), dict) else {}
     facts = [f"{kept.pop('step')} optimizer steps"] if isinstance(kept.get("step"), int) else []
     if isinstance(kept.get("versions"), dict):
         facts += [f"{_words(package)} {_words(version)}" for package, version in kept.pop("versions").items()]
-    if settings or facts or "command" in kept:
+    if settings or facts or effort or "command" in kept:
         parts.append("## Training")
         parts += [_fence("", str(kept.pop("command")))] if "command" in kept else []
         parts += [f"{', '.join(facts)}."] if facts else []
+        items = [f"- {label}: {_amount(effort[key])}" for key, label in TRAINED.items() if key in effort]
+        parts += ["\n".join(items)] if items else []
         options = {k: v for k, v in settings.items() if k not in ("data", "model")}
         parts += ["All settings:", _json(options)] if options else []
     if kept:
@@ -112,6 +128,62 @@ def _take_scores(notes: dict[str, Any]) -> list[list[str]]:
         ]
         rows.append([_words(name), _words(found.get("sequences", "")), *numbers])
     return rows
+
+
+def _take_evaluations(notes: dict[str, Any]) -> list[str]:
+    """Take the evaluations out of the notes, as paragraphs; leave there what is none."""
+    try:
+        evaluations = list(notes["evaluations"])
+        parts = [part for evaluation in evaluations for part in _evaluation(evaluation)]
+        scored = evaluations[0]["model"]["metrics"]
+        labels = {column["name"]: column for column in evaluations[0]["protocol"]["columns"]}
+        curves = [
+            [_words(labels[name]["label"]), *(_number(v, labels[name]) for v in scored[name]["per_frame"])]
+            for name in CURVES
+            if name in scored
+        ]
+        if curves:
+            heads = ["frame", *map(str, range(1, len(curves[0])))]
+            parts += ["Frame by frame, nearest first:", _table(heads, curves)]
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError):
+        return []
+    del notes["evaluations"]
+    return parts
+
+
+def _evaluation(evaluation: Mapping[str, Any]) -> list[str]:
+    protocol, model, baselines = (evaluation[key] for key in ("protocol", "model", "baselines"))
+    count, lengths = evaluation["sequences"], (evaluation["context"], evaluation["horizon"])
+    told = f"{_words(evaluation['clips'])}: {count:,} sequences, {lengths[1]} frames from {lengths[0]}"
+    heads = ["", model["name"], "95% interval", *(baseline["name"] for baseline in baselines)]
+    rows = []
+    for column in protocol["columns"]:
+        if column["name"] in model["metrics"]:
+            score = model["metrics"][column["name"]]
+            mean, low, high = (_number(score[key], column) for key in ("mean", "low", "high"))
+            others = (baseline["metrics"].get(column["name"]) for baseline in baselines)
+            beside = ["" if other is None else _number(other["mean"], column) for other in others]
+            rows.append([_words(column["label"]), mean, f"{low} to {high}", *beside])
+    return [
+        f"## Scores of this file, protocol {_words(protocol['name'])}",
+        f"{told}, by",
+        _fence("", str(evaluation["command"])),
+        _table([_words(head) for head in heads], rows),
+        _words(f"Means {protocol['average']}; bootstrap intervals over sequences. {protocol['note']}"),
+    ]
+
+
+def _number(value: float | None, column: Mapping[str, Any]) -> str:
+    return "-" if value is None else f"{value:.{column['decimals']}f}"
+
+
+def _amount(value: Any) -> str:
+    return f"{value:,}" if isinstance(value, int) else _words(value)
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [heads, ["---", *["---:"] * (len(heads) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _json(values: Any) -> str:

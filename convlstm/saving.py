@@ -100,7 +100,8 @@ class Savable(nn.Module):
             directory: made if it is missing; a checkpoint that stands there is replaced.
             notes: anything else to keep in config.json (JSON values). The card shows what train.py notes
                 (training, command, versions, step, validation: all of config.json of a run will do), a
-                license ("mit", an identifier of the Hub) and the scores in a test-*.json of a run as "test".
+                license ("mit", an identifier of the Hub), the scores in a test-*.json of a run as "test", and
+                what benchmarks/ship.py notes of weights that are shipped (trained, evaluations, rollout).
 
         Raises:
             TypeError: a class that is not the library's, or notes that are no mapping.

