@@ -135,6 +135,7 @@ def _take_evaluations(notes: dict[str, Any]) -> list[str]:
     try:
         evaluations = list(notes["evaluations"])
         parts = [part for evaluation in evaluations for part in _evaluation(evaluation)]
+        commands = dict.fromkeys(str(evaluation["command"]) for evaluation in evaluations)
         scored = evaluations[0]["model"]["metrics"]
         labels = {column["name"]: column for column in evaluations[0]["protocol"]["columns"]}
         curves = [
@@ -145,6 +146,7 @@ def _take_evaluations(notes: dict[str, Any]) -> list[str]:
         if curves:
             heads = ["frame", *map(str, range(1, len(curves[0])))]
             parts += ["Frame by frame, nearest first:", _table(heads, curves)]
+        parts += ["Measured by", *(_fence("", command) for command in commands)]
     except (AttributeError, IndexError, KeyError, TypeError, ValueError):
         return []
     del notes["evaluations"]
@@ -166,8 +168,7 @@ def _evaluation(evaluation: Mapping[str, Any]) -> list[str]:
             rows.append([_words(column["label"]), mean, f"{low} to {high}", *beside])
     return [
         f"## Scores of this file, protocol {_words(protocol['name'])}",
-        f"{told}, by",
-        _fence("", str(evaluation["command"])),
+        f"{told}.",
         _table([_words(head) for head in heads], rows),
         _words(f"Means {protocol['average']}; bootstrap intervals over sequences. {protocol['note']}"),
     ]
