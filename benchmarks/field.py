@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the checkout's folders are used, uninstalled
+import train
 from benchmarks.macs import macs
 from benchmarks.ship import WEIGHTS, hardware
 from benchmarks.timing import interleave, markdown, medians
@@ -25,6 +26,7 @@ from convlstm.checkpoint import read_config
 from convlstm.evaluation import Evaluation, Score
 from convlstm.forecaster import Forecaster, as_forecaster
 from convlstm.pretrained import ARCHITECTURES
+from convlstm.settings import settings_of
 from convlstm.training import choose_device
 
 ROUNDS = 20  # of forecasts that are timed
@@ -124,7 +126,13 @@ def errors_table(folder: Path, configs: Mapping[str, Mapping[str, Any]], device:
         scores = [with_interval(metrics["mse"], 2), f"{metrics['mae'].mean:.2f}"]
         scores += [f"{metrics['ssim_range2'].mean:.4f}".lstrip("0"), f"{metrics['psnr'].mean:.2f}"]
         size = f"{sum(p.numel() for p in model.parameters()) / 1e6:.1f} M"
-        row = [f"**{name}** (ours: {OURS})", size, f"{products / 1e9:.1f} G", *scores, ""]
+        row = [
+            f"**{name}** (ours: {OURS}, {found.sequences:,} sequences)",
+            size,
+            f"{products / 1e9:.1f} G",
+            *scores,
+            "",
+        ]
         rows.append(
             [*row, f"{trained['sequences']:,}", f"{trained['minutes']:.0f} min, {trained['hardware']}"]
         )
@@ -159,11 +167,11 @@ def cross_entropy_of_run(run: Path) -> tuple[str, float]:
         FileNotFoundError: no such run, or one that was not tested.
         ValueError: a run whose output is no probability, or that is not of MNIST's own digits.
     """
-    config, tests = read_config(run), []
-    if config["training"]["data"]["digits"] != "mnist":
+    network, tests = read_config(run)["network"]["network"], []
+    if settings_of(train.Config, run).data.label != "mnist":
         raise ValueError(f"{run} is of other digits than MNIST's; it needs --data.digits mnist")
     for file in run.glob("test-mnist-*.json"):
-        tests.append(json.loads(file.read_text(encoding="utf-8"))[config["network"]["network"]])
+        tests.append(json.loads(file.read_text(encoding="utf-8"))[network])
     if not tests:
         raise FileNotFoundError(f"{run} has no test-mnist-*.json; it needs the test that ends train.py")
     scores = max(tests, key=lambda found: found["sequences"])
