@@ -17,9 +17,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the checkout's folders are used, uninstalled
+import train
+from benchmarks.macs import macs
 from benchmarks.studies import MACHINE, Row, Study, add_train, run_of, seconds_per_sequence
 from benchmarks.timing import markdown
 from convlstm.checkpoint import load_checkpoint, read_config
+from convlstm.forecaster import as_forecaster
+from convlstm.settings import settings_of
 
 BASELINES = tuple(
     Row(f"baseline-{seed}", f"baseline, seed {seed}", ("--seed", str(seed))) for seed in range(3)
@@ -48,10 +52,11 @@ STUDY = Study(
         Row("residual", "residual sums between layers", ("--model.residual",)),
         Row("norm", "group norm between layers", ("--model.norm", "group")),
         Row("head-last", "head over the last layer alone", ("--model.head", "last")),
-        Row("sigmoid", "sigmoid after the head", ("--model.output", "sigmoid")),
         Row("cross-entropy", "loss: cross-entropy", ("--loss", "cross-entropy", "--model.output", "sigmoid")),
-        Row("no-teacher", "feedback from the first step on", ("--teacher-forcing", "0")),
+        Row("no-teacher", "feedback: from the first step on", ("--teacher-forcing", "0")),
+        Row("teacher-half", "feedback alone in the last half, not fifth", ("--teacher-forcing", "0.5")),
         Row("lr-half", "learning rate: 2e-3", ("--lr", "2e-3")),
+        Row("lr-double", "learning rate: 8e-3", ("--lr", "8e-3")),
         Row("batch-8", "batch: 8, half the steps", ("--batch-size", "8")),
         Row("strided", "form: strided encoder-forecaster, 32, 64, 96 channels", STRIDED),
     ),
@@ -97,15 +102,27 @@ def table(study: Study, folder: Path) -> str:
     lines = []
     for row, mse in found.items():
         run = run_of(folder, row)
-        count = sum(p.numel() for p in load_checkpoint(run).parameters())
+        settings, model = settings_of(train.Config, run), as_forecaster(load_checkpoint(run), str(run))
+        count = sum(p.numel() for p in model.parameters())
         change = mse - mean
         told = "" if row.name.startswith("baseline") else f"{change:+.1f}" if abs(change) > spread else "none"
         time = f"{1e3 * seconds_per_sequence(run):.0f}"
-        lines.append([row.label, f"`{' '.join(row.arguments)}`", f"{count:,}", f"{mse:.1f}", told, time])
+        size = f"{macs(model, *settings.data.frame_size, settings.context, settings.horizon) / 1e9:.1f} G"
+        lines.append(
+            [row.label, f"`{' '.join(row.arguments)}`", f"{count:,}", size, f"{mse:.1f}", told, time]
+        )
     machine = json.loads((folder / MACHINE).read_text(encoding="utf-8"))
-    head = ["change", "arguments", "parameters", "validation MSE", "difference", "ms per sequence"]
+    head = [
+        "change",
+        "arguments",
+        "parameters",
+        "MACs of a forecast",
+        "validation MSE",
+        "difference",
+        "ms per sequence",
+    ]
     said = (
-        f"{machine['machine']}, {machine['jobs']} runs at a time on {machine['threads']} threads each.",
+        f"{machine['machine']}; runs at a time: {machine['jobs']}, threads of each: {machine['threads']}.",
         f"Every row: `python train.py {' '.join(study.common)} --steps STEPS` and its arguments.",
         f"Baselines: mean {mean:.1f}, spread {spread:.1f}.",
     )
