@@ -87,8 +87,8 @@ class Config:
     steps: int = 2500
     """Optimizer steps; all schedules stretch with them."""
     minutes: float | None = None
-    """Train for so long, validations included, in place of so many steps: the first 200 steps measure the
-    speed, and fix how many there are (until then, --steps or 4,000 set the schedules, whichever is more)."""
+    """Train for so long, validations included, in place of so many steps: the first 200 steps and a
+    validation fix how many there are (till then the schedules are those of --steps, or 4,000 if more)."""
     batch_size: int = 4
     """Sequences per step, of all processes together."""
     accumulate: int = 1
@@ -296,7 +296,7 @@ def train(config: Config, world: training.World) -> Path:
         now = run.progress
         bar.initial = bar.n = bar.last_print_n = now.step
         watch, logged = training.Stopwatch(device), now.step
-        allowance = training.Allowance(config.minutes)
+        allowance = training.Allowance(config.minutes, fixed=now.steps > 0)
         while True:
             # Before the next step, so that a run that was stopped in its validation begins with it.
             if now.validated < now.step and training.ends_part(now.step, config.steps, config.validations):
@@ -339,14 +339,15 @@ def train(config: Config, world: training.World) -> Path:
                 values |= {"memory_gib": training.memory_peak(device)}
                 run.log({f"train/{name}": value for name, value in values.items()} | norms)
                 bar.set_postfix_str(f"loss {loss:.1f}, gradient {norm:.0f}, {speed:.1f} seq/s")
-            if allowance.ends_trial(now.step):
-                validated = config.validations * config.validation_sequences / config.batch_size
-                steps = world.from_first(partial(allowance.steps, validated))
-                config = dataclasses.replace(config, steps=steps)
+            if allowance.ends_trial():
+                say(training.validate(config, run, world, stopping, averaged, val_set, notes))
+                fitting = partial(allowance.steps, now.step, config.validations)
+                now.steps = world.from_first(fitting)
+                config = dataclasses.replace(config, steps=now.steps)
                 notes |= {"training": settings_to_dict(config)}
                 run.note(notes)  # a resumed run has as many
-                bar.total = steps
-                say(f"step {now.step}: {steps:,} steps fit into {config.minutes:g} minutes")
+                bar.total = now.steps
+                say(f"step {now.step}: {now.steps:,} steps fit into {config.minutes:g} minutes")
             stopping.stop_if(asked > 0)
             run.save_after(config.save_minutes)
         bar.close()

@@ -43,6 +43,7 @@ STRIDED = (
         "2",
     ),
 )
+CROSS_ENTROPY = ("--loss", "cross-entropy", "--model.output", "sigmoid")
 STUDY = Study(
     rows=(
         *BASELINES,
@@ -52,7 +53,11 @@ STUDY = Study(
         Row("residual", "residual sums between layers", ("--model.residual",)),
         Row("norm", "group norm between layers", ("--model.norm", "group")),
         Row("head-last", "head over the last layer alone", ("--model.head", "last")),
-        Row("cross-entropy", "loss: cross-entropy", ("--loss", "cross-entropy", "--model.output", "sigmoid")),
+        Row(
+            "cross-entropy",
+            "loss: cross-entropy, of a sigmoid",
+            ("--loss", "cross-entropy", "--model.output", "sigmoid"),
+        ),
         Row("no-teacher", "feedback: from the first step on", ("--teacher-forcing", "0")),
         Row("teacher-half", "feedback alone in the last half, not fifth", ("--teacher-forcing", "0.5")),
         Row("lr-half", "learning rate: 2e-3", ("--lr", "2e-3")),
@@ -92,12 +97,14 @@ def table(study: Study, folder: Path) -> str:
     """Return a line per finished row: the change, its MSE beside the baselines', its time.
 
     Raises:
-        FileNotFoundError: the baseline is not there.
+        FileNotFoundError: fewer than two baselines are there.
     """
     found = {row: score(run_of(folder, row)) for row in study.finished(folder)}
     baselines = [mse for row, mse in found.items() if row.name.startswith("baseline")]
-    if not baselines:
-        raise FileNotFoundError(f"{folder} has no finished baseline; it needs one or more")
+    if len(baselines) < 2:
+        raise FileNotFoundError(
+            f"{folder} has {len(baselines)} finished baselines; it needs two or more, for their spread"
+        )
     mean, spread = statistics.mean(baselines), max(baselines) - min(baselines)
     lines = []
     for row, mse in found.items():

@@ -58,8 +58,9 @@ def results_table(folder: Path) -> str:
 
 
 def test_scores(run: Path) -> Mapping[str, Any]:
-    """Return the scores of a run's test, by predictor."""
-    return json.loads(next(run.glob("test-*.json")).read_text(encoding="utf-8"))
+    """Return the scores of a run's test, by predictor; of several, that on most sequences."""
+    most = max(run.glob("test-*.json"), key=lambda path: int(path.stem.rsplit("-", 1)[1]))
+    return json.loads(most.read_text(encoding="utf-8"))
 
 
 def in_words(scores: Mapping[str, Any]) -> tuple[str, str]:

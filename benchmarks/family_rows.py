@@ -2,7 +2,7 @@
 
 from benchmarks.studies import Row, Study
 
-FULLY = ("--preset", "fully-connected", "--batch-size", "4")
+FULLY = ("--preset", "fully-connected")
 CONVOLUTIONAL = ("--model.kernel-size", "3")
 STUDY = Study(
     rows=(

@@ -186,7 +186,7 @@ def cross_entropy_table(ours: Mapping[str, tuple[str, float] | None]) -> str:
     rows += [(f"**{name}** (ours: {OURS})", *found) for name, found in ours.items() if found]
     ordered = sorted(rows, key=lambda row: -row[2])
     table = markdown(["method", "cross-entropy, nats per frame"], [row[:2] for row in ordered])
-    return f"{table}\nOurs: logarithms of a probability are -100 at least, as in torch.nn.BCELoss.\n"
+    return f"{table}\nOurs: probabilities from 1e-6 to 1 - 1e-6.\n"
 
 
 def with_interval(score: Score, digits: int) -> str:

@@ -3,8 +3,9 @@
 #
 #     benchmarks/gpu.sh test                     the tests that need a GPU
 #     benchmarks/gpu.sh speed [ROWS [FOLDER]]    the speed tables: of the ops, then of whole training steps
-#     benchmarks/gpu.sh study                    the design study (benchmarks/design_study.md)
+#     benchmarks/gpu.sh study                    the design study (benchmarks/design_study.md); again, to go on
 #     benchmarks/gpu.sh family                   the recurrent family at an equal number of sequences
+#     benchmarks/gpu.sh reach                    how far back its gradients reach; its tables and pictures
 #     benchmarks/gpu.sh train NAME [ARGS]        a training of nine minutes at most; again, to go on with it. Of the
 #                                                shipped weights: train base --preset base --minutes 20
 #                                                of the cross-entropy: train base-ce --preset base --minutes 20
@@ -19,7 +20,7 @@
 # for the fused kernels. MNIST is downloaded; without a network, put its four files into data/MNIST/raw.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-LIMIT=530 # seconds of training in a stage
+LIMIT=480 # seconds of training in a stage; what is before and after them takes less than 60
 
 machine() {
     python - <<'END'
@@ -32,6 +33,13 @@ kernels = kernels_for(torch.device("cuda"), torch.float32)
 print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, CUDA {torch.version.cuda}, kernels:", end=" ")
 print("none compiled: is there triton and a C compiler?" if kernels is None else kernels.__name__)
 END
+}
+
+limited() { # runs a program that ends by itself when a SIGTERM says that the time is up, with its state saved
+    local status=0
+    timeout --foreground --preserve-status --signal=TERM "$LIMIT" "$@" || status=$?
+    if [ "$status" = 143 ] || [ "$status" = 130 ]; then echo "to be continued by the same command"; fi
+    return "$status"
 }
 
 case "${1:-}" in
@@ -51,22 +59,23 @@ study | family)
     # Small networks leave most of a GPU idle: several rows at a time.
     script=benchmarks/$([ "$1" = study ] && echo design_study || echo family).py
     machine
-    timeout --signal=INT "$LIMIT" python "$script" train --jobs 6
-    if [ "$1" = family ]; then
-        python "$script" gradients
-        python "$script" recall
-    fi
-    python "$script" show
+    limited python "$script" train --jobs 6
+    if [ "$1" = study ]; then python "$script" show; fi
+    ;;
+reach)
+    machine
+    for part in gradients recall show; do python benchmarks/family.py "$part"; done
     ;;
 train)
     name=${2:?the name of the run}
     shift 2
     machine
-    if [ -d "runs/$name/states" ]; then set -- --resume "runs/$name"; else set -- --name "$name" "$@"; fi
-    status=0
-    timeout --signal=TERM "$LIMIT" python train.py --device cuda "$@" || status=$?
-    # 124: the time was up, the state is saved.
-    [ "$status" = 124 ] && echo "to be continued: benchmarks/gpu.sh train $name" || exit "$status"
+    if [ -n "$(ls "runs/$name/states" 2> /dev/null)" ]; then
+        set -- --resume "runs/$name"
+    else
+        set -- --name "$name" "$@"
+    fi
+    limited python train.py --device cuda "$@"
     ;;
 score)
     name=${2:?the name of the run}

@@ -10,7 +10,6 @@ the metrics of "openstl" are some of those of "strict".
 
 import argparse
 import dataclasses
-import json
 import shlex
 import shutil
 import sys
@@ -25,6 +24,7 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the checkout's folders are used, uninstalled
 import train
+from benchmarks.studies import machine_name
 from benchmarks.timing import cpu_name
 from convlstm import evaluate, from_pretrained, rollout, training
 from convlstm.checkpoint import load_checkpoint, read_config
@@ -82,7 +82,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         draw(shipped, config, device, made / GIF)
         notes |= {"evaluations": [evaluation.to_dict() for evaluation in (scores, in_openstl(scores))]}
         model.save_pretrained(made, notes | {"rollout": GIF})  # the same weights, the whole card
-        shutil.copytree(made, options.folder / options.name, dirs_exist_ok=True)
+        target = options.folder / options.name
+        shutil.rmtree(target, ignore_errors=True)
+        shutil.copytree(made, target)
     print(format_evaluation(scores))
     print(f"{options.folder / options.name}: shipped")
 
@@ -112,10 +114,21 @@ def read_run(run: Path, name: str, root: Path | None) -> tuple[train.Config, For
         )
     notes["trained"] = {"sequences": steps * config.batch_size, "minutes": round(minutes, 1)}
     if config.data.root.is_absolute():  # a place that is nobody's but this machine's
-        notes = json.loads(json.dumps(notes).replace(str(config.data.root), "data"))
+        notes = replaced(notes, str(config.data.root), "data")
     if root:
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, root=root))
     return config, as_forecaster(load_checkpoint(run), str(run)), notes | {"license": "mit"}
+
+
+def replaced(value: Any, old: str, new: str) -> Any:
+    """Return JSON values in which a text, wherever it is a value or a word of one, is another."""
+    if isinstance(value, dict):
+        return {name: replaced(one, old, new) for name, one in value.items()}
+    if isinstance(value, list):
+        return [replaced(one, old, new) for one in value]
+    if isinstance(value, str):
+        return new if value == old else " ".join(new if word == old else word for word in value.split(" "))
+    return value
 
 
 def minutes_of(logged: Sequence[dict[str, Any]], batch_size: int) -> tuple[float, int]:
@@ -132,7 +145,7 @@ def minutes_of(logged: Sequence[dict[str, Any]], batch_size: int) -> tuple[float
 def hardware(device: torch.device) -> str:
     """Return the name of what this machine computes on."""
     if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
+        return machine_name()
     return f"{cpu_name()}, {torch.get_num_threads()} threads"
 
 

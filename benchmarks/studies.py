@@ -1,15 +1,18 @@
 """Studies: runs of train.py that differ in a few settings, on the same sequences in the same order."""
 
+import contextlib
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 import train
 from benchmarks.timing import cpu_name
@@ -21,6 +24,7 @@ from convlstm.training import states_of
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = ROOT / "train.py"
 MACHINE = "machine.json"
+CHILDREN: set[subprocess.Popen[bytes]] = set()  # that run now
 IDLE = 0.9  # the quantile of a run's speeds that is taken for that of an idle machine
 
 
@@ -79,16 +83,15 @@ class Study:
                     f"{config.batch_size}"
                 )
             check_sequences(run_of(folder, row), sequences)
-        folder.mkdir(parents=True, exist_ok=True)
         threads = max(1, (os.cpu_count() or 1) // jobs)
-        write_json(folder / MACHINE, {"machine": cpu_name(), "jobs": jobs, "threads": threads})
+        missing = [row for row in self.rows if not is_finished(run_of(folder, row))]
+        if missing:
+            folder.mkdir(parents=True, exist_ok=True)
+            write_json(folder / MACHINE, {"machine": machine_name(), "jobs": jobs, "threads": threads})
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
 
         def work(row: Row) -> int:
             run = run_of(folder, row)
-            if is_finished(run):
-                print(f"{row.label}: finished before", flush=True)
-                return 0
             if states_of(run):
                 arguments = ["--resume", f"runs/{row.name}"]
             else:
@@ -98,8 +101,15 @@ class Study:
             print(f"{row.label}: train.py {' '.join(arguments)}", flush=True)
             return start(folder, row, arguments, environment)
 
-        with ThreadPoolExecutor(jobs) as pool:
-            return sum(code != 0 for code in pool.map(work, self.rows))
+        print(f"{len(self.rows) - len(missing)} of {len(self.rows)} rows are finished", flush=True)
+        with stopping_children(), ThreadPoolExecutor(jobs) as pool:
+            try:
+                return sum(code != 0 for code in pool.map(work, missing))
+            except KeyboardInterrupt:
+                pool.shutdown(wait=False, cancel_futures=True)
+                for child in CHILDREN:
+                    child.terminate()  # which saves its state
+                raise
 
 
 def add_train(commands: Any, **options: Any) -> None:
@@ -108,6 +118,28 @@ def add_train(commands: Any, **options: Any) -> None:
     training.add_argument("--sequences", type=int, default=10_000, help="that each row is trained on")
     training.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1), help="rows at a time")
     training.add_argument("--data-root", type=Path, default=ROOT / "data", help="where MNIST is, or goes")
+
+
+@contextlib.contextmanager
+def stopping_children() -> Iterator[None]:
+    """Take a SIGTERM for a Ctrl-C meanwhile; where one came, the program ends when its children have.
+
+    Raises:
+        SystemExit: of 128 + SIGINT.
+    """
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on", file=sys.stderr)
+        raise SystemExit(128 + signal.SIGINT) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def machine_name() -> str:
+    """Return the name of what runs are computed on here, if they are not told otherwise."""
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else cpu_name()
 
 
 def run_of(folder: Path, row: Row) -> Path:
@@ -135,7 +167,13 @@ def start(folder: Path, row: Row, arguments: Sequence[str], environment: Mapping
     log = folder / f"{row.name}.log"
     with log.open("ab") as output:
         command = [sys.executable, str(SCRIPT), *arguments]
-        code = subprocess.run(command, cwd=folder, env=environment, stdout=output, stderr=output).returncode
+        # In a group of its own: a Ctrl-C reaches it once, through this program.
+        child = subprocess.Popen(
+            command, cwd=folder, env=environment, stdout=output, stderr=output, start_new_session=True
+        )
+        CHILDREN.add(child)
+        code = child.wait()
+        CHILDREN.remove(child)
     print(f"{row.label}: {f'failed with exit status {code}' if code else 'finished'}; see {log}", flush=True)
     return code
 

@@ -35,7 +35,7 @@ __all__ = [
 
 SSIM_WINDOW = 7
 PSNR_CAP = 100.0
-LOG_FLOOR = -100.0
+PROBABILITY_FLOOR = 1e-6
 ROUNDING = 1e-6  # how far below a threshold a value may be rounded and still count as reaching it
 
 
@@ -102,8 +102,8 @@ def cross_entropy(prediction: Tensor, target: Tensor) -> Tensor:
 
         BCE = -sum over C, H, W of (target log(prediction) + (1 - target) log(1 - prediction))
 
-    with logarithms of -100 at least, as in torch.nn.BCELoss: a probability of exactly 0 or 1 that is wrong
-    would have an infinite one.
+    with probabilities from 1e-6 to 1 - 1e-6, those beyond taken for the nearer of the two: one of exactly 0
+    or 1 that is wrong would cost infinitely much.
 
     Args:
         prediction: (B, T, C, H, W), in [0, 1]; nan where a frame leaves it.
@@ -116,8 +116,9 @@ def cross_entropy(prediction: Tensor, target: Tensor) -> Tensor:
         ValueError: shapes that differ, or that are not (B, T, C, H, W).
     """
     prediction, target = comparable(prediction, target)
-    yes, no = prediction.log().clamp(min=LOG_FLOOR), torch.log1p(-prediction).clamp(min=LOG_FLOOR)
-    return -reduce(torch.lerp(no, yes, target), "b t c h w -> b t", "sum")
+    outside = (prediction < 0) | (prediction > 1)
+    p = prediction.clamp(PROBABILITY_FLOOR, 1 - PROBABILITY_FLOOR).masked_fill(outside, torch.nan)
+    return -reduce(torch.lerp(torch.log1p(-p), p.log(), target), "b t c h w -> b t", "sum")
 
 
 def brightness(frames: Tensor) -> Tensor:

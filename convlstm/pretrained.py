@@ -20,12 +20,12 @@ from convlstm.saving import CONFIG, WEIGHTS, Savable
 
 __all__ = ["ARCHITECTURES", "create_model", "from_pretrained", "list_models"]
 
-# The first two and the last two are those of train.py's presets.
+# Those of train.py's presets.
 ARCHITECTURES: dict[str, ForecasterConfig] = {
     "moving_mnist_tiny": StackedForecasterConfig(hidden_channels=(8, 8), kernel_size=3),
     "moving_mnist_mini": StackedForecasterConfig(hidden_channels=(32, 32, 32)),
-    "moving_mnist_small": StackedForecasterConfig(hidden_channels=(64, 64, 64)),
-    "moving_mnist_base": StackedForecasterConfig(hidden_channels=(96, 96, 96)),
+    "moving_mnist_small": StackedForecasterConfig(hidden_channels=(64,) * 4, kernel_size=3),
+    "moving_mnist_base": StackedForecasterConfig(hidden_channels=(128,) * 4, kernel_size=3),
     "moving_mnist_paper": EncoderForecasterConfig(),
     "moving_mnist_fully_connected": FullyConnectedForecasterConfig(),
 }

@@ -60,5 +60,5 @@ def test_a_change_within_the_spread_is_none(tmp_path: Path) -> None:
 def test_without_a_baseline_there_is_no_table(tmp_path: Path) -> None:
     row = Row("better", "lower", ("--lr", "1e-3"))
     finished_run(tmp_path, row, 88.5, speed=25.0)
-    with pytest.raises(FileNotFoundError, match="no finished baseline"):
+    with pytest.raises(FileNotFoundError, match="0 finished baselines; it needs two or more"):
         design_study.table(Study((row,), TINY), tmp_path)

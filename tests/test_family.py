@@ -1,6 +1,11 @@
 """The comparison of the recurrent family: what it runs, what it measures, what it writes."""
 
 import json
+import os
+import signal
+import sys
+import threading
+import time
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -124,6 +129,33 @@ def test_a_row_is_begun_gone_on_with_or_left(tmp_path: Path, monkeypatch: pytest
     for sequences in ("160", "81"):
         with pytest.raises(SystemExit):
             family.main([*options, "--sequences", sequences])
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
+def test_what_is_stopped_stops_its_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script, begun, stopped = tmp_path / "train.py", tmp_path / "begun", tmp_path / "stopped"
+    script.write_text(
+        "import pathlib, signal, sys, time\n"
+        "def stop(*_):\n"
+        f"    pathlib.Path({str(stopped)!r}).touch()\n"
+        "    sys.exit(143)\n"
+        "signal.signal(signal.SIGTERM, stop)\n"
+        f"pathlib.Path({str(begun)!r}).touch()\n"
+        "time.sleep(60)\n"
+    )
+
+    def stop_when_begun() -> None:
+        while not begun.exists():
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(studies, "SCRIPT", script)
+    threading.Thread(target=stop_when_begun).start()
+    with pytest.raises(SystemExit) as caught:
+        Study(ROWS, TINY).train(tmp_path, 8, jobs=1, data_root=tmp_path)
+    assert caught.value.code == 130
+    assert stopped.exists()
+    assert not studies.CHILDREN
 
 
 def test_from_runs_to_tables_and_pictures(

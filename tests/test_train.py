@@ -210,21 +210,28 @@ def test_a_compiled_run_that_is_resumed_is_the_run(monkeypatch: pytest.MonkeyPat
     assert_resumes(config, monkeypatch, state_of, at=2)
 
 
+@pytest.mark.parametrize("at", [4, 2], ids=["after its trial", "in its trial"])
 def test_a_run_of_minutes_that_is_resumed_is_the_run(
-    monkeypatch: pytest.MonkeyPatch, state_of, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, state_of, capsys: pytest.CaptureFixture[str], at: int
 ) -> None:
     """The steps that fitted before it was killed are those that it has after it, however fast it is now."""
-    seconds = itertools.count()  # a step takes one
+    seconds = itertools.count()  # a step takes one, and so does a validation
     monkeypatch.setattr(minutes, "time", SimpleNamespace(perf_counter=lambda: float(next(seconds))))
     monkeypatch.setattr(minutes, "TRIAL", 3)
-    monkeypatch.setattr(training, "LEAST_STEPS", 5)
-    config = dataclasses.replace(FEW, steps=1, minutes=8 / 60, validations=2, bfloat16="off")
-    assert_resumes(config, monkeypatch, state_of, at=4)
-    assert "step 3: 6 steps fit into 0.133333 minutes" in capsys.readouterr().out
-    rates = [line["train/lr"] for line in metrics(Path("runs/whole")) if "train/lr" in line]
-    whole = [5, 5, 5, 6, 6, 6]  # steps, from the trial's least to those that fit
-    expected = [training.lr_factor(n, steps, config.schedule, config.warmup) for n, steps in enumerate(whole)]
-    assert_close(rates, [config.lr * factor for factor in expected])
+    monkeypatch.setattr(training, "LEAST_STEPS", 8)
+    config = dataclasses.replace(FEW, steps=1, minutes=9.5 / 60, validations=2, bfloat16="off")
+    if at == 2:  # how many fit is measured anew
+        monkeypatch.setattr(minutes.Allowance, "steps", lambda allowance, step, validations: 6)
+    assert_resumes(config, monkeypatch, state_of, at=at)
+    out = capsys.readouterr().out
+    if at == 4:
+        assert "step 3: 6 steps fit into 0.158333 minutes" in out
+        rates = [line["train/lr"] for line in metrics(Path("runs/whole")) if "train/lr" in line]
+        whole = [8, 8, 8, 6, 6, 6]  # steps, from the trial's least to those that fit
+        factors = [
+            training.lr_factor(n, steps, config.schedule, config.warmup) for n, steps in enumerate(whole)
+        ]
+        assert_close(rates, [config.lr * factor for factor in factors])
 
 
 def assert_resumes(config: train.Config, monkeypatch: pytest.MonkeyPatch, state_of, at: int) -> None:

@@ -10,8 +10,11 @@ from convlstm.report.plots import Curve, chart, legend
 __all__ = ["training_curves"]
 
 MOST_POINTS = 200  # of a curve; a longer one is drawn as means of the stretches that end at its points
-LOSSES = {"train/loss": "training loss", "val/mse": "validation MSE"}
+TRAINED_ON = "train/loss"
+# What networks are chosen by, the first that was logged: it is in the unit of the loss.
+CHOSEN_BY = {"val/cross_entropy": "validation cross-entropy", "val/mse": "validation MSE"}
 OTHERS = {
+    "val/mse": ("Validation MSE", "lower is better", False),
     "val/mae": ("Validation MAE", "lower is better", False),
     "val/ssim": ("Validation SSIM", "higher is better", False),
     "train/lr": ("Learning rate", "", False),
@@ -26,16 +29,18 @@ def training_curves(metrics: Sequence[Mapping[str, Any]]) -> Html | None:
     Args:
         metrics: values by name, such as "train/loss", the optimizer step under "step".
     """
+    chosen_by = next((key for key in CHOSEN_BY if _values(metrics, key)), "val/mse")
+    lines = {TRAINED_ON: "training loss", chosen_by: CHOSEN_BY[chosen_by]}
     losses = [
         Curve(name, *found, kind)
-        for kind, (key, name) in enumerate(LOSSES.items())
+        for kind, (key, name) in enumerate(lines.items())
         if (found := _values(metrics, key))
     ]
     charts = []
     if losses:
         charts.append(chart("Loss", losses, "optimizer step", "logarithmic", start=0, logarithmic=True))
     for key, (title, note, logarithmic) in OTHERS.items():
-        if found := _values(metrics, key):
+        if key not in lines and (found := _values(metrics, key)):
             curve = [Curve(title, *found, 1 if key.startswith("val/") else 0)]
             charts.append(chart(title, curve, "optimizer step", note, start=0, logarithmic=logarithmic))
     if not charts:

@@ -3,55 +3,53 @@
 import time
 from collections import deque
 
+import numpy as np
+
 TRIAL = 200  # steps that measure the speed
 LEAST_STEPS = 4000  # that set the schedules in the trial, which is then no more than their beginning
 COUNTED = 100  # of the trial's steps, the last: compilers and caches have settled
-FORWARD = 1 / 3  # of a training step's time, to forecast as many sequences
-SPARE = 0.02  # share of the time that is left for saved states and for what a machine does beside
+SLOWEST = 0.05  # share of them that is left out: validations and saved states were in between
+SPARE = 0.02  # share of the time that is left for what a machine does beside
 
 
 class Allowance:
-    """The minutes of a run; its clock starts when it is made.
+    """The minutes of a run; its clock starts when it is made, by each process that goes on with the run.
 
     Args:
         minutes: for all steps and validations, or None: then nothing is ever fixed.
+        fixed: whether the steps were fixed before.
     """
 
-    def __init__(self, minutes: float | None):
-        self._minutes = minutes
-        self._start = time.perf_counter()
-        self._ends = deque([self._start], maxlen=COUNTED + 1)  # of steps
+    def __init__(self, minutes: float | None, fixed: bool):
+        self._minutes = None if fixed else minutes
+        self._start, self._done = time.perf_counter(), 0
+        self._ends: deque[float] = deque(maxlen=COUNTED + 1)  # of steps
 
-    def ends_trial(self, step: int) -> bool:
-        """Note that a step (1, 2, ...) is done; whether it is the one after which the steps are fixed."""
-        if self._minutes is None or step > TRIAL:
+    def ends_trial(self) -> bool:
+        """Note that a step is done; whether it is the one after which the steps are to be fixed."""
+        if self._minutes is None:
             return False
+        self._done += 1
         self._ends.append(time.perf_counter())
-        return step == TRIAL
+        return self._done == TRIAL
 
-    def steps(self, validated: float) -> int:
-        """Return how many steps the whole run has, those of the trial included.
+    def steps(self, step: int, validations: int) -> int:
+        """Return how many steps the whole run has; called once, when one validation was done after the trial.
 
-            steps = TRIAL + ((1 - SPARE) * left - FORWARD * validated * second) / second
+            steps = step + ((1 - SPARE) * left - validations * validation) / second
 
-        with the seconds that are left and those that a step takes, both by the clock.
+        with the seconds that are left and those that a validation and a step take, all by the clock. At least
+        one step is left, which ends the schedules.
 
         Args:
-            validated: sequences scored in all validations together, in batches of a step.
-
-        Raises:
-            ValueError: no more than the trial fits.
+            step: the trial's last step; of a run that was stopped in its trial, more than this process did.
+            validations: that are to come.
         """
         assert self._minutes is not None
-        second = (self._ends[-1] - self._ends[0]) / (len(self._ends) - 1)
-        # Of a trial that was interrupted this process's clock knows only the end.
-        spent = max(time.perf_counter() - self._start, TRIAL * second)
-        left = (1 - SPARE) * (60 * self._minutes - spent)
-        more = int(left / second - FORWARD * validated)
-        if more < 1:
-            needed = (spent + (FORWARD * validated + 1) * second / (1 - SPARE)) / 60
-            raise ValueError(
-                f"minutes is {self._minutes:g}, but its first {TRIAL} steps, which measure the speed, took "
-                f"{spent / 60:.2g}; it needs {needed:.2g} or more, or --steps in its place"
-            )
-        return TRIAL + more
+        now = time.perf_counter()
+        seconds = np.sort(np.diff(self._ends))
+        second = float(seconds[: max(1, round((1 - SLOWEST) * len(seconds)))].mean())
+        spent = now - self._start + (step - self._done) * second
+        left = (1 - SPARE) * (60 * self._minutes - spent) - validations * (now - self._ends[-1])
+        self._minutes = None
+        return step + max(1, int(left / second))

@@ -32,6 +32,8 @@ class Progress:
 
     step: int = 0
     """Optimizer steps done."""
+    steps: int = 0
+    """Of the whole run, where its minutes fixed them; else 0."""
     best: float = math.inf
     """The lowest validation score, of what is trained on."""
     validated: int = 0

@@ -49,8 +49,9 @@ def test_every_name_is_built() -> None:
 
 
 def test_the_presets_of_the_training_script_have_names() -> None:
-    named = pretrained.ARCHITECTURES.values()
-    assert all(preset.model in named for preset in train.PRESETS.values())
+    names = {"default": "mini", "fully-connected": "fully_connected"}
+    for preset, config in train.PRESETS.items():
+        assert config.model == pretrained.ARCHITECTURES[f"moving_mnist_{names.get(preset, preset)}"]
 
 
 def test_a_config_is_changed_by_name() -> None:
