@@ -186,6 +186,7 @@ def test_the_config_is_plain_json(tmp_path: Path) -> None:
         "output": "linear",
         "residual": False,
         "norm": None,
+        "head": "all",
     }
 
 

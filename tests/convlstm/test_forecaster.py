@@ -30,7 +30,11 @@ def test_config_goes_to_json_and_back(kind: Any) -> None:
         patch_size=2,
         peephole=None,
         output="sigmoid",
-        **({"strides": (1, 2)} if kind is EncoderForecasterConfig else {"residual": True, "norm": "group"}),
+        **(
+            {"strides": (1, 2)}
+            if kind is EncoderForecasterConfig
+            else {"residual": True, "norm": "group", "head": "last"}
+        ),
     )
     defaults = kind()
     assert all(
@@ -60,6 +64,7 @@ def test_config_to_dict_names_the_network() -> None:
         "output": "linear",
         "residual": False,
         "norm": None,
+        "head": "all",
     }
     assert config_to_dict(EncoderForecasterConfig())["network"] == "EncoderForecaster"
     minimal = config_from_dict({"network": "EncoderForecaster", "hidden_channels": [2]})
