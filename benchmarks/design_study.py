@@ -1,16 +1,16 @@
 """What a forecaster is best made of: each change of the baseline alone, at an equal number of sequences.
 
-    python benchmarks/design_study.py train --sequences 10000      every row; again, to go on where it stopped
-    python benchmarks/design_study.py show                         the table, as Markdown
+    python benchmarks/design_study.py train                every row; again, to go on where it stopped
+    python benchmarks/design_study.py train --seeds 3      all of them from three seeds, as the baseline is
+    python benchmarks/design_study.py show                 the table, as Markdown
 
-Every row is a run of train.py on the same sequences in the same order (made from MNIST's training digits),
-scored on 1,000 sequences of digits held out of them; the baseline is trained from three seeds. A change
-whose MSE differs from the baselines' mean by no more than they do among themselves is none. The results are
-in benchmarks/design_study.md.
+Every row is a run of train.py. Those of a seed have the same sequences in the same order (made from MNIST's
+training digits), and all are scored on the same 1,000 sequences of digits held out of them. A change whose
+MSE differs from the baselines' mean by no more than they do among themselves is none. The results are in
+benchmarks/design_study.md.
 """
 
 import argparse
-import json
 import statistics
 import sys
 from collections.abc import Sequence
@@ -19,29 +19,18 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the checkout's folders are used, uninstalled
 import train
 from benchmarks.macs import macs
-from benchmarks.studies import MACHINE, Row, Study, add_train, run_of, seconds_per_sequence
+from benchmarks.studies import Row, Study, add_train, machines_of, run_of, seconds_per_sequence
 from benchmarks.timing import markdown
 from convlstm.checkpoint import load_checkpoint, read_config
 from convlstm.forecaster import as_forecaster
 from convlstm.settings import settings_of
 
-BASELINES = tuple(
-    Row(f"baseline-{seed}", f"baseline, seed {seed}", ("--seed", str(seed))) for seed in range(3)
-)
+BASELINE, MOST_SEEDS = "baseline", 9
+BASELINES = tuple(Row(f"baseline-{seed}", BASELINE, (), seed=seed) for seed in range(3))
 STRIDED = (
     *("--preset", "paper", "--batch-size", "4", "--lr", "4e-3", "--model.peephole", "None"),
-    *(
-        "--model.hidden-channels",
-        "32",
-        "64",
-        "96",
-        "--model.strides",
-        "1",
-        "2",
-        "2",
-        "--model.patch-size",
-        "2",
-    ),
+    *("--model.hidden-channels", "32", "64", "96", "--model.strides", "1", "2", "2"),
+    *("--model.patch-size", "2"),
 )
 CROSS_ENTROPY = ("--loss", "cross-entropy", "--model.output", "sigmoid")
 STUDY = Study(
@@ -53,11 +42,7 @@ STUDY = Study(
         Row("residual", "residual sums between layers", ("--model.residual",)),
         Row("norm", "group norm between layers", ("--model.norm", "group")),
         Row("head-last", "head over the last layer alone", ("--model.head", "last")),
-        Row(
-            "cross-entropy",
-            "loss: cross-entropy, of a sigmoid",
-            ("--loss", "cross-entropy", "--model.output", "sigmoid"),
-        ),
+        Row("cross-entropy", "loss: cross-entropy, of a sigmoid", CROSS_ENTROPY),
         Row("no-teacher", "feedback: from the first step on", ("--teacher-forcing", "0")),
         Row("teacher-half", "feedback alone in the last half, not fifth", ("--teacher-forcing", "0.5")),
         Row("lr-half", "learning rate: 2e-3", ("--lr", "2e-3")),
@@ -81,44 +66,55 @@ def main(arguments: Sequence[str] | None = None) -> int:
     shared.add_argument("--folder", type=Path, default=Path("runs/design-study"), help="of the runs")
     commands = parser.add_subparsers(dest="command", required=True)
     options = {"parents": [shared], "formatter_class": argparse.ArgumentDefaultsHelpFormatter}
-    add_train(commands, **options)
+    training = add_train(commands, **options)
+    seeds = range(1, MOST_SEEDS + 1)
+    training.add_argument(
+        "--seeds", type=int, choices=seeds, default=1, help="of each change; the baseline has three at least"
+    )
     commands.add_parser("show", **options)
     given = parser.parse_args(arguments)
     try:
         if given.command == "train":
-            return int(STUDY.train(given.folder, given.sequences, given.jobs, given.data_root) > 0)
-        print(table(STUDY, given.folder))
+            study = STUDY.repeated(given.seeds)
+            return int(study.train(given.folder, given.sequences, given.jobs, given.data_root) > 0)
+        print(table(STUDY.repeated(MOST_SEEDS), given.folder))
     except (ValueError, FileNotFoundError) as error:
         parser.exit(1, f"{parser.prog}: {error}\n")
     return 0
 
 
 def table(study: Study, folder: Path) -> str:
-    """Return a line per finished row: the change, its MSE beside the baselines', its time.
+    """Return a line per change that has a finished row: its MSE beside the baselines', its time.
+
+    Of several seeds the MSE is their mean, the time that of the first.
 
     Raises:
         FileNotFoundError: fewer than two baselines are there.
     """
-    found = {row: score(run_of(folder, row)) for row in study.finished(folder)}
-    baselines = [mse for row, mse in found.items() if row.name.startswith("baseline")]
+    changes: dict[str, list[Row]] = {}
+    for row in study.finished(folder):
+        changes.setdefault(row.label, []).append(row)
+    scores = {label: [score(run_of(folder, row)) for row in rows] for label, rows in changes.items()}
+    baselines = scores.get(BASELINE, [])
     if len(baselines) < 2:
         raise FileNotFoundError(
             f"{folder} has {len(baselines)} finished baselines; it needs two or more, for their spread"
         )
     mean, spread = statistics.mean(baselines), max(baselines) - min(baselines)
     lines = []
-    for row, mse in found.items():
-        run = run_of(folder, row)
+    for label, rows in changes.items():
+        found, run = scores[label], run_of(folder, rows[0])
         settings, model = settings_of(train.Config, run), as_forecaster(load_checkpoint(run), str(run))
         count = sum(p.numel() for p in model.parameters())
-        change = mse - mean
-        told = "" if row.name.startswith("baseline") else f"{change:+.1f}" if abs(change) > spread else "none"
+        change = statistics.mean(found) - mean
+        told = "" if label == BASELINE else f"{change:+.1f}" if abs(change) > spread else "none"
+        mse = f"{statistics.mean(found):.1f}"
+        if len(found) > 1:
+            mse += f" ({len(found)} seeds: {min(found):.1f} to {max(found):.1f})"
         time = f"{1e3 * seconds_per_sequence(run):.0f}"
         size = f"{macs(model, *settings.data.frame_size, settings.context, settings.horizon) / 1e9:.1f} G"
-        lines.append(
-            [row.label, f"`{' '.join(row.arguments)}`", f"{count:,}", size, f"{mse:.1f}", told, time]
-        )
-    machine = json.loads((folder / MACHINE).read_text(encoding="utf-8"))
+        arguments = f"`{' '.join(rows[0].arguments)}`" if rows[0].arguments else ""
+        lines.append([label, arguments, f"{count:,}", size, mse, told, time])
     head = [
         "change",
         "arguments",
@@ -129,8 +125,8 @@ def table(study: Study, folder: Path) -> str:
         "ms per sequence",
     ]
     said = (
-        f"{machine['machine']}; runs at a time: {machine['jobs']}, threads of each: {machine['threads']}.",
-        f"Every row: `python train.py {' '.join(study.common)} --steps STEPS` and its arguments.",
+        machines_of(folder, [row for rows in changes.values() for row in rows]),
+        f"Every row: `python train.py {' '.join(study.common)} --steps STEPS --seed SEED` and its arguments.",
         f"Baselines: mean {mean:.1f}, spread {spread:.1f}.",
     )
     return "\n".join((*said, "", markdown(head, lines)))

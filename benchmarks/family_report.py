@@ -13,7 +13,7 @@ from torch import nn
 import train
 from benchmarks.family_rows import STUDY
 from benchmarks.macs import macs
-from benchmarks.studies import MACHINE, run_of, seconds_per_sequence
+from benchmarks.studies import machines_of, run_of, seconds_per_sequence
 from benchmarks.svg import Panel, write_svg
 from benchmarks.timing import markdown
 from convlstm import pictures, rollout
@@ -52,9 +52,8 @@ def results_table(folder: Path) -> str:
             ]
         )
     lines.append([COPY, "", "0", "0", "", *in_words(copied), ""])
-    machine = json.loads((folder / MACHINE).read_text(encoding="utf-8"))
-    time = f"ms of training per sequence ({machine['threads']} threads, {machine['jobs']} runs at a time)"
-    return f"{machine['machine']}\n\n{markdown([*head, time], lines)}"
+    table = markdown([*head, "ms of training per sequence"], lines)
+    return f"{machines_of(folder, STUDY.finished(folder))}\n\n{table}"
 
 
 def test_scores(run: Path) -> Mapping[str, Any]:

@@ -2,19 +2,24 @@
 # What there is to check and to measure on a CUDA machine, in stages that each end within nine minutes:
 #
 #     benchmarks/gpu.sh test                     the tests that need a GPU
-#     benchmarks/gpu.sh speed [ROWS [FOLDER]]    the speed tables: of the ops, then of whole training steps
-#     benchmarks/gpu.sh study                    the design study (benchmarks/design_study.md); again, to go on
+#     benchmarks/gpu.sh speed [ROWS [FOLDER]]    the speed tables of the ops: ROWS is small or large (default)
+#     benchmarks/gpu.sh steps [FOLDER]           the table of whole training steps, and of what several GPUs give
+#     benchmarks/gpu.sh study                    the design study (benchmarks/design_study.md), every change from
+#                                                three seeds; again, to go on with it
 #     benchmarks/gpu.sh family                   the recurrent family at an equal number of sequences
 #     benchmarks/gpu.sh reach                    how far back its gradients reach; its tables and pictures
 #     benchmarks/gpu.sh train NAME [ARGS]        a training of nine minutes at most; again, to go on with it. Of the
 #                                                shipped weights: train base --preset base --minutes 20
 #                                                of the cross-entropy: train base-ce --preset base --minutes 20
 #                                                    --loss cross-entropy --model.output sigmoid
-#     benchmarks/gpu.sh score NAME               a finished training's scores on all 10,000 test sequences, in both
-#                                                protocols, and its forecasts of 90 frames
+#                                                20 minutes are three or four of these calls: each compiles anew
+#     benchmarks/gpu.sh score NAME               a finished training's scores on all 10,000 test sequences, its
+#                                                cross-entropy in the table of the field, its forecasts of 90 frames
+#     benchmarks/gpu.sh ship NAME SHIPPED        the weights of a finished training, scored, under the name SHIPPED
+#                                                (train base: moving_mnist_base), and the tables of the field
 #
-# ROWS is small, large or all (default: all). The tables are printed as Markdown; FOLDER (default: runs/gpu) gets
-# them too, as speed.json and train_step.json. Numbers mean something only after the tests have passed.
+# The tables are printed as Markdown; FOLDER (default: runs/gpu) gets them too, as speed-ROWS.json and
+# train_step.json. Numbers mean something only after the tests have passed.
 #
 # Run in a checkout, in an environment with `pip install -e ".[train,test]"` and a C compiler, which triton needs
 # for the fused kernels. MNIST is downloaded; without a network, put its four files into data/MNIST/raw.
@@ -48,19 +53,27 @@ test)
     python -m pytest -m gpu
     ;;
 speed)
-    rows=${2:-all} folder=${3:-runs/gpu}
+    rows=${2:-large} folder=${3:-runs/gpu}
     machine
     mkdir -p "$folder"
-    python benchmarks/speed.py --device cuda --rows "$rows" --json "$folder/speed.json"
+    python benchmarks/speed.py --device cuda --rows "$rows" --json "$folder/speed-$rows.json"
+    ;;
+steps)
+    folder=${2:-runs/gpu}
+    machine
+    mkdir -p "$folder"
     python benchmarks/train_step.py --device cuda --json "$folder/train_step.json"
     python benchmarks/scaling.py --device cuda
     ;;
 study | family)
     # Small networks leave most of a GPU idle: several rows at a time.
-    script=benchmarks/$([ "$1" = study ] && echo design_study || echo family).py
     machine
-    limited python "$script" train --jobs 6
-    if [ "$1" = study ]; then python "$script" show; fi
+    if [ "$1" = study ]; then
+        limited python benchmarks/design_study.py train --jobs 6 --seeds 3
+        python benchmarks/design_study.py show
+    else
+        limited python benchmarks/family.py train --jobs 6
+    fi
     ;;
 reach)
     machine
@@ -82,9 +95,15 @@ score)
     machine
     clips=data/moving-mnist-test.npy
     [ -f "$clips" ] || python -m datasets write "$clips" --digits mnist --split test --sequences 10000
-    python -m convlstm evaluate "runs/$name" "$clips" --device cuda
-    python -m convlstm evaluate "runs/$name" "$clips" --device cuda --protocol openstl
-    python benchmarks/beyond.py "runs/$name" --digits mnist --folder "runs/$name/beyond"
+    python -m convlstm evaluate "runs/$name" "$clips" --device cuda --json "runs/$name/evaluation.json"
+    if grep -q '"output": "sigmoid"' "runs/$name/config.json"; then python benchmarks/field.py --checkpoints "runs/$name"; fi
+    python benchmarks/beyond.py "runs/$name" --digits mnist --device cuda
+    ;;
+ship)
+    name=${2:?the name of the run} shipped=${3:?the name that the weights get}
+    machine
+    python benchmarks/ship.py "runs/$name" "$shipped" --device cuda
+    python benchmarks/field.py --speed --device cuda
     ;;
 *)
     sed -n '2,/^set/s/^# \{0,1\}//p' "$0" >&2

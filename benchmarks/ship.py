@@ -4,12 +4,13 @@
 
 Written is convlstm/weights/NAME: model.safetensors, config.json, the card README.md and rollout.gif. The
 scores are those of the very file, loaded by `convlstm.from_pretrained` as its users do and computed in
-float32, on the fixed test sequences of the run's digits. They are measured once and noted in both protocols:
-the metrics of "openstl" are some of those of "strict".
+float32 (no TF32), on the fixed test sequences of the run's digits. They are measured once and noted in both
+protocols: the metrics of "openstl" are some of those of "strict".
 """
 
 import argparse
 import dataclasses
+import re
 import shlex
 import shutil
 import sys
@@ -24,19 +25,18 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the checkout's folders are used, uninstalled
 import train
-from benchmarks.studies import machine_name
-from benchmarks.timing import cpu_name
+from benchmarks.studies import is_finished
+from benchmarks.timing import exact_convolutions, machine_name
 from convlstm import evaluate, from_pretrained, rollout, training
 from convlstm.checkpoint import load_checkpoint, read_config
 from convlstm.evaluation import OPENSTL, STRICT, Evaluation, Source, format_evaluation
-from convlstm.files import METRICS, read_metrics
 from convlstm.forecaster import Forecaster, as_forecaster
 from convlstm.pictures import comparison
 from convlstm.pretrained import ARCHITECTURES
 from convlstm.registry import config_from_dict
 from convlstm.settings import settings_of, versions
 from convlstm.video import write_gif
-from datasets import FIXED_SEQUENCES
+from datasets import FIXED_SEQUENCES, DataConfig
 
 WEIGHTS = Path(__file__).parents[1] / "convlstm" / "weights"
 GIF, GIF_FPS, SHOWN, SHADES = "rollout.gif", 5, 3, 16  # sequences; shades of gray that keep it below 500 KB
@@ -73,12 +73,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (FileNotFoundError, ValueError) as error:
         parser.error(str(error))
     notes["trained"]["hardware"] = options.hardware or hardware(device)
-    with tempfile.TemporaryDirectory() as temporary:  # so that what is shipped is whole
+    with exact_convolutions(), tempfile.TemporaryDirectory() as temporary:  # so that what is shipped is whole
         made = Path(temporary) / options.name
         model.bfloat16().save_pretrained(made)
         shipped = as_forecaster(from_pretrained(made, device=device), options.name)
         scores = score(shipped, config, options.sequences, device)
-        scores = dataclasses.replace(scores, checkpoint=options.name, command=command)
+        scores = dataclasses.replace(
+            scores,
+            checkpoint=options.name,
+            command=command + again(config.data, options.name, options.sequences),
+        )
         draw(shipped, config, device, made / GIF)
         notes |= {"evaluations": [evaluation.to_dict() for evaluation in (scores, in_openstl(scores))]}
         model.save_pretrained(made, notes | {"rollout": GIF})  # the same weights, the whole card
@@ -106,13 +110,10 @@ def read_run(run: Path, name: str, root: Path | None) -> tuple[train.Config, For
         raise ValueError(f"{run} was trained on clips of its own; it needs a run on Moving MNIST")
     if config_from_dict(notes["network"]) != ARCHITECTURES[name]:
         raise ValueError(f"{run} has another network than {name}; give a run of {ARCHITECTURES[name]}")
-    logged = [values for _, values in read_metrics(run / METRICS)] if (run / METRICS).exists() else []
-    minutes, steps = minutes_of(logged, config.batch_size)
-    if steps < config.steps:
-        raise ValueError(
-            f"{run} has {steps:,} of {config.steps:,} steps; it needs all, by --resume {run} of train.py"
-        )
-    notes["trained"] = {"sequences": steps * config.batch_size, "minutes": round(minutes, 1)}
+    if not is_finished(run):
+        raise ValueError(f"{run} is not finished; it needs python train.py --resume {run}")
+    minutes = round(seconds_of(run) / 60, 1)
+    notes["trained"] = {"sequences": config.steps * config.batch_size, "minutes": minutes}
     if config.data.root.is_absolute():  # a place that is nobody's but this machine's
         notes = replaced(notes, str(config.data.root), "data")
     if root:
@@ -121,32 +122,45 @@ def read_run(run: Path, name: str, root: Path | None) -> tuple[train.Config, For
 
 
 def replaced(value: Any, old: str, new: str) -> Any:
-    """Return JSON values in which a text, wherever it is a value or a word of one, is another."""
+    """Return JSON values in which a text is another where it is a value, a word of one, or after an =."""
     if isinstance(value, dict):
         return {name: replaced(one, old, new) for name, one in value.items()}
     if isinstance(value, list):
         return [replaced(one, old, new) for one in value]
     if isinstance(value, str):
-        return new if value == old else " ".join(new if word == old else word for word in value.split(" "))
+        return re.sub(rf"(?<![^\s=]){re.escape(old)}(?!\S)", lambda _: new, value)
     return value
 
 
-def minutes_of(logged: Sequence[dict[str, Any]], batch_size: int) -> tuple[float, int]:
-    """Return how long a run's optimizer steps took, from their speeds, and how many there were."""
-    seconds, last = 0.0, 0
-    for values in logged:
-        speed = values.get("train/sequences_per_second")
-        if speed:
-            seconds += (values["step"] - last) * batch_size / speed
-            last = values["step"]
-    return seconds / 60, last
+def seconds_of(run: Path) -> float:
+    """Return how long a run was trained by the clock, validations included, by its TensorBoard log.
+
+    Each process that trained it has a file there, from before its first step to its last validation.
+    """
+    from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+
+    seconds = 0.0
+    for file in run.glob("events.out.tfevents.*"):
+        times = [event.wall_time for event in EventFileLoader(str(file)).Load()]
+        seconds += max(times) - min(times)
+    return seconds
+
+
+def again(data: DataConfig, name: str, sequences: int) -> str:
+    """Return the commands that score shipped weights anew, for the lines after ship.py's own."""
+    if data != DataConfig(digits=data.digits, root=data.root):
+        return ""
+    options = f"--digits {data.digits} --split test --sequences {sequences}"
+    return f"""
+# and the same from what is shipped:
+python -m datasets write clips.npy {options}
+python -m convlstm evaluate {name} clips.npy"""
 
 
 def hardware(device: torch.device) -> str:
     """Return the name of what this machine computes on."""
-    if device.type == "cuda":
-        return machine_name()
-    return f"{cpu_name()}, {torch.get_num_threads()} threads"
+    name = machine_name(device)
+    return name if device.type == "cuda" else f"{name}, {torch.get_num_threads()} threads"
 
 
 def score(model: Forecaster, config: train.Config, sequences: int, device: torch.device) -> Evaluation:

@@ -27,6 +27,7 @@ from benchmarks.compile_times import compile_times
 from benchmarks.contenders import KINDS, LAYERS, Contender, Problem, Row, memory_of, name_of, textbook
 from benchmarks.floor import Floor, Layer, make_floor
 from benchmarks.tables import NOTES, errors_line, growth_table, memory_table, time_table
+from convlstm.files import write_json
 
 ROWS = {
     "tiny": [Row(2, 1, 2, 3, 6, 3)],
@@ -229,7 +230,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.compile_times:
         results["compile_times"], table = compile_times(device)
         print(table)
-        timing.write_json(options.json, results)
+        if options.json:
+            write_json(options.json, results)
         return 0
     report.line(NOTES)
     names = [n for n in KINDS if n in options.only and (device.type == "cuda" or not KINDS[n].cuda_only)]
@@ -251,7 +253,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             growth += measure(row, pair, device, rounds, report, TYPES[:1], ("training",))
     results["growth"] = growth
     report.line(growth_table(growth, pair))
-    timing.write_json(options.json, results)
+    if options.json:
+        write_json(options.json, results)
     return 1 if report.broken else 0
 
 

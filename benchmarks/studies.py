@@ -1,29 +1,30 @@
 """Studies: runs of train.py that differ in a few settings, on the same sequences in the same order."""
 
+import argparse
 import contextlib
+import json
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 import train
-from benchmarks.timing import cpu_name
+from benchmarks.timing import machine_name
 from convlstm.checkpoint import read_config
 from convlstm.files import write_json
 from convlstm.report import read_run
-from convlstm.training import states_of
+from convlstm.training import choose_device, states_of
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = ROOT / "train.py"
-MACHINE = "machine.json"
+MACHINE = "machine.json"  # after a row's name: what it was last trained on
 CHILDREN: set[subprocess.Popen[bytes]] = set()  # that run now
 IDLE = 0.9  # the quantile of a run's speeds that is taken for that of an idle machine
 
@@ -40,6 +41,8 @@ class Row:
     """Of train.py, beside those that all rows of the study have."""
     kind: int = 0
     """Of its line in charts."""
+    seed: int = 0
+    """Of the run; rows that differ in nothing else are of one change."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,22 @@ class Study:
 
     def settings(self, row: Row) -> train.Config:
         """Return all settings of a row's run but the number of steps."""
-        return train.parse([*self.common, *row.arguments])
+        return train.parse(self.arguments(row))
+
+    def arguments(self, row: Row) -> list[str]:
+        """Return the arguments of train.py that make a row what it is."""
+        return [*self.common, *row.arguments, "--seed", str(row.seed)]
+
+    def repeated(self, seeds: int) -> "Study":
+        """Return the study with every row from so many seeds, and what has more of them already."""
+        there = {(row.label, row.seed) for row in self.rows}
+        more = (
+            replace(row, name=f"{row.name}-seed-{seed}", seed=seed)
+            for row in self.rows
+            for seed in range(1, seeds)
+            if row.seed == 0 and (row.label, seed) not in there
+        )
+        return replace(self, rows=(*self.rows, *more))
 
     def finished(self, folder: Path) -> list[Row]:
         """Return the rows whose runs are finished; raise FileNotFoundError if there is none."""
@@ -85,9 +103,8 @@ class Study:
             check_sequences(run_of(folder, row), sequences)
         threads = max(1, (os.cpu_count() or 1) // jobs)
         missing = [row for row in self.rows if not is_finished(run_of(folder, row))]
-        if missing:
-            folder.mkdir(parents=True, exist_ok=True)
-            write_json(folder / MACHINE, {"machine": machine_name(), "jobs": jobs, "threads": threads})
+        machine = {"machine": machine_name(choose_device("auto")), "jobs": jobs, "threads": threads}
+        folder.mkdir(parents=True, exist_ok=True)
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
 
         def work(row: Row) -> int:
@@ -97,8 +114,9 @@ class Study:
             else:
                 own = ["--steps", str(sequences // settings[row].batch_size), "--name", row.name]
                 root = ["--data.root", str(data_root.resolve())]
-                arguments = [*self.common, *row.arguments, *own, *root]
-            print(f"{row.label}: train.py {' '.join(arguments)}", flush=True)
+                arguments = [*self.arguments(row), *own, *root]
+            print(f"{row.name}: train.py {' '.join(arguments)}", flush=True)
+            write_json(folder / f"{row.name}-{MACHINE}", machine)
             return start(folder, row, arguments, environment)
 
         print(f"{len(self.rows) - len(missing)} of {len(self.rows)} rows are finished", flush=True)
@@ -107,17 +125,18 @@ class Study:
                 return sum(code != 0 for code in pool.map(work, missing))
             except KeyboardInterrupt:
                 pool.shutdown(wait=False, cancel_futures=True)
-                for child in CHILDREN:
+                for child in list(CHILDREN):  # those that end meanwhile leave it
                     child.terminate()  # which saves its state
                 raise
 
 
-def add_train(commands: Any, **options: Any) -> None:
-    """Add the command that trains the rows of a study, to the command line of its script."""
+def add_train(commands: Any, **options: Any) -> argparse.ArgumentParser:
+    """Add the command that trains the rows of a study, to the command line of its script; return it."""
     training = commands.add_parser("train", **options)
     training.add_argument("--sequences", type=int, default=10_000, help="that each row is trained on")
     training.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1), help="rows at a time")
     training.add_argument("--data-root", type=Path, default=ROOT / "data", help="where MNIST is, or goes")
+    return training
 
 
 @contextlib.contextmanager
@@ -137,14 +156,19 @@ def stopping_children() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def machine_name() -> str:
-    """Return the name of what runs are computed on here, if they are not told otherwise."""
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else cpu_name()
-
-
 def run_of(folder: Path, row: Row) -> Path:
     """Return the directory of a row's run; train.py, started in the folder, makes it there."""
     return folder / "runs" / row.name
+
+
+def machines_of(folder: Path, rows: Sequence[Row]) -> str:
+    """Return in words what rows were trained on, and how, a line for each such way."""
+    read = (json.loads((folder / f"{row.name}-{MACHINE}").read_text(encoding="utf-8")) for row in rows)
+    told = (
+        f"{machine['machine']}; runs at a time: {machine['jobs']}, threads of each: {machine['threads']}."
+        for machine in read
+    )
+    return "\n".join(dict.fromkeys(told))
 
 
 def is_finished(run: Path) -> bool:
@@ -174,7 +198,8 @@ def start(folder: Path, row: Row, arguments: Sequence[str], environment: Mapping
         CHILDREN.add(child)
         code = child.wait()
         CHILDREN.remove(child)
-    print(f"{row.label}: {f'failed with exit status {code}' if code else 'finished'}; see {log}", flush=True)
+    ended = {0: "finished", 128 + signal.SIGINT: "stopped", 128 + signal.SIGTERM: "stopped"}
+    print(f"{row.name}: {ended.get(code, f'failed with exit status {code}')}; see {log}", flush=True)
     return code
 
 

@@ -3,7 +3,6 @@
 import contextlib
 import ctypes
 import gc
-import json
 import platform
 import re
 import statistics
@@ -22,8 +21,8 @@ WARM_UP = 2  # rounds that are not counted: compilers, caches and allocators set
 
 def now(device: torch.device) -> float:
     """Return the time in seconds, when all that was asked of the device is done."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
     return time.perf_counter()
 
 
@@ -151,10 +150,9 @@ def _status(field: str) -> int:
 
 def header(device: torch.device, rounds: int) -> dict[str, Any]:
     """Return what a table was measured on and how, for its first lines and for JSON."""
-    machine = torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
     return {
         "command": " ".join(["python", *sys.argv]),
-        "machine": machine,
+        "machine": machine_name(device),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "python": platform.python_version(),
@@ -191,10 +189,9 @@ def ratio(above: float | None, below: float | None) -> str:
     return f"{above / below:.2f}" if above is not None and below else "-"
 
 
-def write_json(path: Path | None, results: Mapping[str, Any]) -> None:
-    """Write the results where a path was given."""
-    if path:
-        path.write_text(json.dumps(results, indent=2) + "\n")
+def machine_name(device: torch.device) -> str:
+    """Return the name of what a device computes with."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
 
 
 def cpu_name() -> str:

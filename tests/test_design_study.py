@@ -17,7 +17,7 @@ from convlstm.settings import provenance
 TINY = ("--preset", "tiny")
 
 
-def finished_run(folder: Path, row: Row, mse: float, speed: float) -> None:
+def finished_run(folder: Path, row: Row, mse: float, speed: float, machine: str = "an abacus") -> None:
     """Write what a finished run leaves."""
     config = dataclasses.replace(train.parse([*TINY, *row.arguments]), steps=4)
     run = folder / "runs" / row.name
@@ -26,6 +26,8 @@ def finished_run(folder: Path, row: Row, mse: float, speed: float) -> None:
     lines = ({"step": step, "train/sequences_per_second": speed} for step in (10, 20))
     (run / METRICS).write_text("".join(json.dumps(line) + "\n" for line in lines))
     (run / "rollout.gif").touch()
+    told = {"machine": machine, "jobs": 2, "threads": 1}
+    (folder / f"{row.name}-{MACHINE}").write_text(json.dumps(told))
 
 
 @pytest.mark.parametrize("row", design_study.STUDY.rows, ids=lambda row: row.name)
@@ -46,7 +48,6 @@ def test_a_change_within_the_spread_is_none(tmp_path: Path) -> None:
     )
     for row, mse in zip(rows[:-1], (90.0, 91.0, 92.0, 88.5, 89.5), strict=True):
         finished_run(tmp_path, row, mse, speed=25.0)
-    (tmp_path / MACHINE).write_text(json.dumps({"machine": "an abacus", "jobs": 2, "threads": 1}))
     lines = design_study.table(Study(rows, TINY), tmp_path).splitlines()
     assert "Baselines: mean 91.0, spread 2.0." in lines
     assert lines[0].startswith("an abacus")
@@ -55,6 +56,23 @@ def test_a_change_within_the_spread_is_none(tmp_path: Path) -> None:
     assert cells["lower"][-3:] == ["88.5", "-2.5", "40 |"]
     assert cells["like it"][-3:] == ["89.5", "none", "40 |"]
     assert "not trained" not in cells
+
+
+def test_seeds_of_a_change_are_a_line(tmp_path: Path) -> None:
+    study = Study((*design_study.BASELINES, Row("better", "lower", ("--lr", "1e-3"))), TINY)
+    repeated = study.repeated(3)
+    assert [row.name for row in repeated.rows[3:]] == ["better", "better-seed-1", "better-seed-2"]
+    assert [repeated.settings(row).seed for row in repeated.rows] == [0, 1, 2, 0, 1, 2]
+    for row, mse in zip(repeated.rows, (90.0, 91.0, 92.0, 85.0, 86.0, 87.0), strict=True):
+        finished_run(tmp_path, row, mse, 25.0, "an abacus" if row.seed else "a sand tray")
+    lines = design_study.table(study.repeated(9), tmp_path).splitlines()
+    assert lines[:2] == [
+        "a sand tray; runs at a time: 2, threads of each: 1.",
+        "an abacus; runs at a time: 2, threads of each: 1.",
+    ]
+    assert len([line for line in lines if line.startswith("| lower | `--lr 1e-3` | ")]) == 1
+    assert lines[-1].endswith("| 86.0 (3 seeds: 85.0 to 87.0) | -5.0 | 40 |")
+    assert lines[-2].endswith("| 91.0 (3 seeds: 90.0 to 92.0) |  | 40 |")
 
 
 def test_without_a_baseline_there_is_no_table(tmp_path: Path) -> None:

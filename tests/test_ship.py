@@ -1,31 +1,38 @@
 """A run that is shipped under a name, its card, and the tables of the field that it then stands in."""
 
 import json
+import time
 from pathlib import Path
 
 import pytest
 import torch
+from torch.utils.tensorboard.writer import SummaryWriter
 
 import train
 from benchmarks import field, ship
 from convlstm import from_pretrained
+from convlstm.__main__ import main as convlstm_main
 from convlstm.checkpoint import read_config, save_checkpoint
 from convlstm.evaluation import Evaluation
 from convlstm.registry import build
-from convlstm.settings import provenance
+from convlstm.settings import provenance, resumed
+from datasets.__main__ import main as datasets_main
 
 NAME = "moving_mnist_tiny"
 COUNT = 4  # sequences
 
 
-def make_run(path: Path, steps: int = 6) -> Path:
-    """Write what a run of the tiny preset leaves of its first steps, without training."""
+def make_run(path: Path) -> Path:
+    """Write what a run of the tiny preset leaves that was stopped once, without training."""
     config = train.PRESETS["tiny"]
     notes = provenance(config) | {"step": 3, "command": "python train.py --preset tiny"}
-    save_checkpoint(path, build(config.model), notes)
-    lines = [{"step": 2, "train/loss": 9.0, "train/sequences_per_second": 0.5}, {"step": 2, "val/mse": 1.0}]
-    lines += [{"step": steps, "train/loss": 8.0, "train/sequences_per_second": 1.0}]
-    (path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    save_checkpoint(path, build(config.model), resumed(notes, config, 2) | {"step": 3})
+    for number in range(2):  # processes, of 15 seconds each
+        writer, start = SummaryWriter(str(path), filename_suffix=f".{number}"), time.time()
+        for seconds in (10, 15):
+            writer.add_scalar("train/loss", 1.0, 2, walltime=start + seconds)
+        writer.close()
+    (path / "rollout.gif").touch()
     return path
 
 
@@ -61,7 +68,7 @@ def test_what_is_shipped_has_a_card_with_everything(weights: Path) -> None:
         '  "seed": 0,',
         "python train.py --preset tiny",
         "- training sequences seen: 24",
-        "- minutes of optimizer steps (what validations and the test took is not counted): 0.5",
+        "- minutes by the clock, validations included: 0.5",
         "- hardware: a slow CPU",
         "## Scores of this file, protocol strict",
         "## Scores of this file, protocol openstl",
@@ -73,8 +80,41 @@ def test_what_is_shipped_has_a_card_with_everything(weights: Path) -> None:
         assert line in card.splitlines(), line
     assert card.count("python benchmarks/ship.py") == 1  # both protocols are of one pass
     assert f"python benchmarks/ship.py {weights.parent / 'run'} {NAME} --sequences {COUNT}" in card
+    assert "3 optimizer steps, stopped and resumed after step 2, python " in card
     assert "## Notes" not in card
     assert "| cross-entropy" not in card  # of a linear output there is none
+
+
+def test_the_card_says_how_to_measure_again(weights: Path, tmp_path: Path, capfd) -> None:
+    evaluation = read_config(weights / NAME)["evaluations"][0]
+    *_, write, score = evaluation["command"].splitlines()
+    clips = tmp_path / "clips.npy"
+    datasets_main(write.replace("clips.npy", str(clips)).split()[3:])
+    name, _, *options = score.split()[4:]
+    assert name == NAME
+    found = tmp_path / "found.json"
+    convlstm_main(
+        ["evaluate", str(weights / NAME), str(clips), *options, "--json", str(found), "--device", "cpu"]
+    )
+    again = json.loads(found.read_text())
+    assert again["sequences"] == COUNT
+    assert again["model"]["metrics"]["mse"]["mean"] == pytest.approx(
+        evaluation["model"]["metrics"]["mse"]["mean"]
+    )
+
+
+def test_a_machines_own_folder_is_not_told() -> None:
+    told = {
+        "a": "/mnt/x",
+        "b": ["train.py --data.root /mnt/x", "train.py --data.root=/mnt/x --steps 3"],
+        "c": 3,
+    }
+    assert ship.replaced(told, "/mnt/x", "data") == {
+        "a": "data",
+        "b": ["train.py --data.root data", "train.py --data.root=data --steps 3"],
+        "c": 3,
+    }
+    assert ship.replaced("/mnt/x/y", "/mnt/x", "data") == "/mnt/x/y"
 
 
 def test_what_is_shipped_is_kept_when_it_is_saved_again(weights: Path, tmp_path: Path) -> None:
@@ -104,8 +144,13 @@ def test_the_tables_of_the_field(
     from_pretrained(folder).save_pretrained(folder, config)
     run = tmp_path / "run"
     save_checkpoint(run, from_pretrained(folder), config)
-    scores = {"StackedForecaster": {"sequences": 1000, "cross_entropy": 250.04}}
-    (run / "test-mnist-1000.json").write_text(json.dumps(scores))
+    with pytest.raises(SystemExit):
+        field.main(["--folder", str(tmp_path), "--checkpoints", str(run)])
+    assert "evaluation.json is not there; it needs python -m convlstm evaluate" in capsys.readouterr().err
+    found = json.loads(json.dumps(config["evaluations"][0]))
+    bce = {**found["model"]["metrics"]["mse"], "mean": 250.04, "low": 249.0, "high": 251.0}
+    found["model"]["metrics"]["bce"] = bce
+    (run / "evaluation.json").write_text(json.dumps(found))
     field.main(["--folder", str(tmp_path), "--checkpoints", str(run), "--speed", "--device", "cpu"])
     table = capsys.readouterr().out
     mse = config["evaluations"][1]["model"]["metrics"]["mse"]
@@ -122,12 +167,14 @@ def test_the_tables_of_the_field(
     assert float(cells[10]) > 0
     order = [line.split(" |")[0] for line in table[table.index("| DFN") :].splitlines()[:3]]
     assert order == ["| DFN", f"| **{run}** (ours: {field.OURS})", "| Patraucean et al."]
+    assert f"| 250.0 [249.0, 251.0] ({COUNT} sequences) |" in table
 
 
 def test_what_cannot_be_shipped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run = make_run(tmp_path / "run", steps=5)
+    run = make_run(tmp_path / "run")
+    (run / "rollout.gif").unlink()
     for name, message in (
-        (NAME, "has 5 of 6 steps; it needs all, by --resume"),
+        (NAME, "is not finished; it needs python train.py --resume"),
         ("moving_mnist_small", "has another network than moving_mnist_small"),
     ):
         with pytest.raises(SystemExit):

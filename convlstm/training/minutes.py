@@ -7,8 +7,8 @@ import numpy as np
 
 TRIAL = 200  # steps that measure the speed
 LEAST_STEPS = 4000  # that set the schedules in the trial, which is then no more than their beginning
-COUNTED = 100  # of the trial's steps, the last: compilers and caches have settled
-SLOWEST = 0.05  # share of them that is left out: validations and saved states were in between
+BLOCK, COUNTED = 10, 10  # steps, of which one is logged, and blocks of them that count, the trial's last
+SLOWEST = 1  # of these blocks that are left out: a saved state, or what disturbs a machine, was in between
 SPARE = 0.02  # share of the time that is left for what a machine does beside
 
 
@@ -23,7 +23,7 @@ class Allowance:
     def __init__(self, minutes: float | None, fixed: bool):
         self._minutes = None if fixed else minutes
         self._start, self._done = time.perf_counter(), 0
-        self._ends: deque[float] = deque(maxlen=COUNTED + 1)  # of steps
+        self._ends: deque[float] = deque(maxlen=BLOCK * COUNTED + 1)  # of steps
 
     def ends_trial(self) -> bool:
         """Note that a step is done; whether it is the one after which the steps are to be fixed."""
@@ -47,8 +47,8 @@ class Allowance:
         """
         assert self._minutes is not None
         now = time.perf_counter()
-        seconds = np.sort(np.diff(self._ends))
-        second = float(seconds[: max(1, round((1 - SLOWEST) * len(seconds)))].mean())
+        blocks = np.sort(np.diff(np.array(self._ends)[::BLOCK])) / BLOCK
+        second = float(blocks[:-SLOWEST].mean())
         spent = now - self._start + (step - self._done) * second
         left = (1 - SPARE) * (60 * self._minutes - spent) - validations * (now - self._ends[-1])
         self._minutes = None

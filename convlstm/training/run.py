@@ -188,9 +188,8 @@ class RunDirectory:
         return self._board
 
     def _flush(self) -> None:
-        """See to it that what was logged is on the disk."""
-        if self._board is not None:
-            self._board.flush()
+        """See to it that what was logged is on the disk; TensorBoard's log begins with the first state."""
+        self._writer().flush()
         if (self.path / METRICS).exists():
             with (self.path / METRICS).open("rb") as file:
                 os.fsync(file.fileno())

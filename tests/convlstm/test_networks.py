@@ -8,6 +8,7 @@ from torch import Tensor
 
 from convlstm import EncoderForecaster, EncoderForecasterConfig, StackedForecaster, StackedForecasterConfig
 from convlstm.forecaster import Forecaster
+from convlstm.ops.choice import VARIABLE
 from convlstm.registry import build
 
 B, T, HORIZON = 2, 4, 5
@@ -289,3 +290,16 @@ def test_a_state_of_another_network_is_refused() -> None:
         other.step(None, stacked.encode(context))
     with pytest.raises(ValueError, match="not from this network's encode or step"):
         stacked.step(None, other.encode(context))
+
+
+@each_cell
+def test_the_training_of_a_stack_is_one_graph_for_the_compiler(
+    cell: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the reference, which GPUs run: the loop over the frames is unrolled, whatever was drawn."""
+    monkeypatch.setenv(VARIABLE, "reference")
+    model, clips = make(cell=cell), frames(T + HORIZON)
+    compiled: Any = torch.compile(model, backend="eager", fullgraph=True)
+    for told in (torch.rand(B, HORIZON - 1) < 0.5, torch.zeros(B, HORIZON - 1, dtype=torch.bool)):
+        options: Any = {"targets": clips[:, T:], "use_target": told, "return_context": True}
+        assert_same(compiled(clips[:, :T], HORIZON, **options), model(clips[:, :T], HORIZON, **options))

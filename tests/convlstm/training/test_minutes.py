@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from convlstm.training import minutes
-from convlstm.training.minutes import COUNTED, SPARE, TRIAL, Allowance
+from convlstm.training.minutes import BLOCK, COUNTED, SPARE, TRIAL, Allowance
 
 
 class Clock:
@@ -39,12 +39,22 @@ def test_what_settles_and_what_interrupts_is_not_taken_for_the_speed(monkeypatch
     allowance = Allowance(10, fixed=False)
     clock.now += 30.0
     for number in range(TRIAL - 1):
-        settled = number >= TRIAL - COUNTED
-        clock.now += 0.1 if settled and number not in (130, 150) else 1.0
+        settled = number >= TRIAL - BLOCK * COUNTED
+        clock.now += 0.1 if settled and number not in (130, 131) else 1.0
         assert not allowance.ends_trial()
     clock.now += 0.1
     assert allowance.ends_trial()
     assert allowance.steps(TRIAL, 0) == TRIAL + int((1 - SPARE) * (600 - clock.now) / 0.1 + 1e-6)
+
+
+def test_what_comes_again_and_again_is_taken_for_the_speed(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
+    allowance = Allowance(10, fixed=False)
+    for number in range(TRIAL):
+        clock.now += 0.6 if number % 10 == 9 else 0.1  # every tenth step is logged
+        assert allowance.ends_trial() == (number == TRIAL - 1)
+    left = (1 - SPARE) * (600 - clock.now)
+    assert allowance.steps(TRIAL, 0) == pytest.approx(TRIAL + left / 0.15, abs=1)
 
 
 def test_a_run_that_was_stopped_in_its_trial_has_one_anew(monkeypatch: pytest.MonkeyPatch) -> None:
