@@ -218,6 +218,7 @@ def test_a_run_of_minutes_that_is_resumed_is_the_run(
     seconds = itertools.count()  # a step takes one, and so does a validation
     monkeypatch.setattr(minutes, "time", SimpleNamespace(perf_counter=lambda: float(next(seconds))))
     monkeypatch.setattr(minutes, "TRIAL", 3)
+    monkeypatch.setattr(minutes, "BLOCK", 1)
     monkeypatch.setattr(training, "LEAST_STEPS", 8)
     config = dataclasses.replace(FEW, steps=1, minutes=9.5 / 60, validations=2, bfloat16="off")
     if at == 2:  # how many fit is measured anew
