@@ -35,7 +35,7 @@ class DataConfig:
     size: tuple[int, int] | None = None
     """Height and width of the frames of clips, where they are to be no square of image_size."""
     stride: int = 1
-    """Of the frames of clips every so-manieth is taken."""
+    """Of the frames of clips every n-th is taken."""
     step: int = 1
     """Frames from the start of a training sequence to that of the next in a clip; those that are scored do
     not overlap."""

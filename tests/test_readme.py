@@ -12,6 +12,7 @@ import torch
 
 import train
 from convlstm.__main__ import main as convlstm_main
+from convlstm.video import write_gif
 from datasets import CanonicalMovingMNIST
 from datasets.__main__ import main as datasets_main
 from tests.convlstm.importers.foreign_models import OpenSTL
@@ -29,6 +30,7 @@ def in_a_folder_with_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
             config, name="NAME", steps=1, validation_sequences=2, test_sequences=2, validations=1
         )
     )
+    write_gif(Path("clip.gif"), np.zeros((12, 64, 64), np.uint8), 5)
     openstl = OpenSTL(1, [3], 4, None, old=False)
     frames = torch.rand(1, 3, 1, 16, 16)
     np.save("input.npy", frames.numpy())
