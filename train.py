@@ -140,7 +140,7 @@ class Config:
         check_range(self, "lr", lambda x: 0 < x <= 1000, "a number above 0, at most 1,000")
         check_range(self, "clip_norm", lambda x: 0 < x < math.inf, "a number above 0")
         check_range(self, "save_minutes", lambda x: 0 <= x < math.inf, "a number of minutes, 0 or more")
-        check_range(self, "minutes", lambda x: x is None or 0 < x < math.inf, "a number of minutes above 0")
+        check_range(self, "minutes", lambda x: x is None or 0 < x <= 1e6, "a number above 0, at most 1e6")
         check_range(self, "weight_decay", lambda x: 0 <= x <= 1000, "0 to 1,000")
         check_range(self, "warmup ema_decay", lambda x: 0 <= x < 1, "0 or more, below 1")
         check_range(self, "teacher_forcing", lambda x: 0 <= x <= 1, "a share of the run, 0 to 1")
@@ -348,7 +348,7 @@ def train(config: Config, world: training.World) -> Path:
                 notes |= {"training": settings_to_dict(config)}
                 run.note(notes)  # a resumed run has as many
                 bar.total = now.steps
-                say(f"step {now.step}: {now.steps:,} steps fit into {config.minutes:g} minutes")
+                say(f"step {now.step}: {now.steps:,} steps in all, for {config.minutes:g} minutes")
             stopping.stop_if(asked > 0)
             run.save_after(config.save_minutes)
         bar.close()

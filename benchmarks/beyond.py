@@ -38,7 +38,7 @@ from convlstm import from_pretrained, rollout
 from convlstm.checkpoint import read_config
 from convlstm.evaluation import Predict, Source
 from convlstm.files import write_atomically, write_json
-from convlstm.forecaster import as_forecaster
+from convlstm.forecaster import Forecaster, as_forecaster
 from convlstm.metrics import brightness, gradient_energy, mse
 from convlstm.pictures import BACKGROUND, FORECAST, OBSERVED, Text, write_text
 from convlstm.settings import versions
@@ -128,25 +128,18 @@ def main(arguments: list[str] | None = None) -> None:
         trained_on = digits_of(options.checkpoint)
         if trained_on is not None:
             require_unseen(trained_on, options.digits)
-    except (FileNotFoundError, ValueError) as error:
+        check_frames(model, options.checkpoint)
+        sources = [source_of(case, options.digits, options.root) for case in CASES]
+        name = Path(options.checkpoint).name
+        numbers = options.folder or Path("runs/beyond") / name
+        gifs = options.gifs or numbers
+        for folder in (numbers, gifs):
+            folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
         parser.error(str(error))
-    predict, name = partial(rollout, model), Path(options.checkpoint).name
-    numbers = options.folder or Path("runs/beyond") / name
-    gifs = options.gifs or numbers
-    for folder in (numbers, gifs):
-        folder.mkdir(parents=True, exist_ok=True)
 
-    results, worst = {}, (-math.inf, CASES[0], 0)
-    for case in CASES:
-        source = moving_mnist(
-            options.digits,
-            "test",
-            root=options.root,
-            length=CONTEXT + HORIZON,
-            num_digits=case.num_digits,
-            image_size=case.image_size,
-            speed=case.speed,
-        )
+    predict, results, worst = partial(rollout, model), {}, (-math.inf, CASES[0], 0)
+    for case, source in zip(CASES, sources, strict=True):
         measures = measure(predict, source, options.sequences, options.batch_size, device)
         results[case.title] = {**case._asdict(), **measures.per_frame()}
         first = range(min(SHOWN, options.sequences))
@@ -171,6 +164,29 @@ def main(arguments: list[str] | None = None) -> None:
         "worst": {"case": worst[1].title, "sequence": worst[2]},
     }
     write_json(numbers / "beyond.json", {**notes, "cases": jsonable(results)})
+
+
+def check_frames(model: Forecaster, checkpoint: str) -> None:
+    """Raise ValueError unless a network forecasts the frames of all cases."""
+    if model.config.channels != 1:
+        raise ValueError(f"{checkpoint} has {model.config.channels} image channels; it needs 1")
+    for case in CASES:
+        misfit = model.config.misfit(case.image_size, case.image_size)
+        if misfit:
+            raise ValueError(f"{checkpoint} is to forecast frames of {case.image_size} pixels, {misfit}")
+
+
+def source_of(case: Case, digits: str, root: Path) -> Source:
+    """Return a case's test sequences."""
+    return moving_mnist(
+        digits,
+        "test",
+        root=root,
+        length=CONTEXT + HORIZON,
+        num_digits=case.num_digits,
+        image_size=case.image_size,
+        speed=case.speed,
+    )
 
 
 def digits_of(checkpoint: str) -> str | None:

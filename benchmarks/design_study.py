@@ -78,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             study = STUDY.repeated(given.seeds)
             return int(study.train(given.folder, given.sequences, given.jobs, given.data_root) > 0)
         print(table(STUDY.repeated(MOST_SEEDS), given.folder))
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError) as error:
         parser.exit(1, f"{parser.prog}: {error}\n")
     return 0
 

@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             write_json(folder / RECALL, recall_all(given.steps))
         else:
             show(folder, given.assets)
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError) as error:
         parser.exit(1, f"{parser.prog}: {error}\n")
     return 0
 
@@ -80,8 +80,8 @@ def recall_all(steps: int) -> dict[str, Any]:
 
 def show(folder: Path, assets: Path) -> None:
     """Print the tables and write the pictures."""
-    assets.mkdir(parents=True, exist_ok=True)
     print(family_report.results_table(folder))
+    assets.mkdir(parents=True, exist_ok=True)
     family_report.draw_validation(folder, assets / "family-validation.svg")
     family_report.draw_rollouts(folder, assets / "family-rollouts.png")
     measured = {}

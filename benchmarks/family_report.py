@@ -119,7 +119,9 @@ def draw_validation(folder: Path, path: Path) -> None:
         size = settings_of(train.Config, run).batch_size
         points = [(v["step"] * size, v["val/mse"]) for v in read_run(run).metrics if "val/mse" in v]
         curves.append(Curve(row.label, [x for x, _ in points], [y for _, y in points], row.kind))
-    panel = Panel("Validation MSE, logarithmic (lower is better)", curves, "training sequences", logarithmic=True)
+    panel = Panel(
+        "Validation MSE, logarithmic (lower is better)", curves, "training sequences", logarithmic=True
+    )
     write_svg(path, "Validation MSE of seven recurrent networks as they train", [panel], columns=1)
 
 

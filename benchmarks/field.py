@@ -20,7 +20,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the checkout's folders are used, uninstalled
 import train
 from benchmarks.macs import macs
-from benchmarks.ship import WEIGHTS, hardware
+from benchmarks.ship import LENGTHS, WEIGHTS, hardware
 from benchmarks.timing import exact_convolutions, interleave, markdown, medians
 from convlstm import from_pretrained, rollout
 from convlstm.checkpoint import read_config
@@ -92,9 +92,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         device = choose_device(options.device) if options.speed else None
         configs = shipped(options.folder)
-        print(errors_table(options.folder, configs, device))
         runs = {str(run): cross_entropy_of_run(run) for run in options.checkpoints}
-    except (FileNotFoundError, ValueError) as error:
+        print(errors_table(options.folder, configs, device))
+    except (OSError, ValueError) as error:
         parser.error(str(error))
     print(cross_entropy_table({name: cross_entropy_of(config) for name, config in configs.items()} | runs))
 
@@ -105,7 +105,8 @@ def shipped(folder: Path) -> dict[str, Mapping[str, Any]]:
     return {
         name: config
         for name, config in there.items()
-        if "evaluations" in config and config["training"]["data"]["digits"] == "mnist"
+        if {"evaluations", "trained", "training"} <= config.keys()
+        and config["training"]["data"]["digits"] == "mnist"
     }
 
 
@@ -181,7 +182,12 @@ def cross_entropy_of_run(run: Path) -> tuple[str, float]:
         raise FileNotFoundError(
             f"{file} is not there; it needs python -m convlstm evaluate {run} CLIPS --json {file}"
         )
-    found = Evaluation.from_dict(json.loads(file.read_text(encoding="utf-8")))
+    try:
+        found = Evaluation.from_dict(json.loads(file.read_text(encoding="utf-8")))
+    except (AttributeError, ValueError) as error:
+        raise ValueError(f"{file} is damaged, or no evaluation: {error}") from error
+    if (found.context, found.horizon) != LENGTHS:
+        raise ValueError(f"{file} is of {found.horizon} frames from {found.context}; it needs 10 from 10")
     if "bce" not in found.model.metrics:
         raise ValueError(f"{run} gives no probabilities; it needs --model.output sigmoid of train.py")
     score = found.model["bce"]

@@ -29,9 +29,12 @@ LIMIT=480 # seconds of training in a stage; what is before and after them takes 
 
 machine() {
     python - <<'END'
+import sys
+
 import torch
 
-assert torch.cuda.is_available(), "no CUDA device"
+if not torch.cuda.is_available():
+    sys.exit("gpu.sh: no CUDA device; it needs one")
 from convlstm.ops.kernels import kernels_for
 
 kernels = kernels_for(torch.device("cuda"), torch.float32)
@@ -45,6 +48,23 @@ limited() { # runs a program that ends by itself when a SIGTERM says that the ti
     timeout --foreground --preserve-status --signal=TERM "$LIMIT" "$@" || status=$?
     if [ "$status" = 143 ] || [ "$status" = 130 ]; then echo "to be continued by the same command"; fi
     return "$status"
+}
+
+name_of() { # an argument that is to be a name
+    case "$1" in
+    '' | -*)
+        echo "gpu.sh: a name is '$1'; it needs one, such as base: benchmarks/gpu.sh tells which" >&2
+        exit 2
+        ;;
+    esac
+    echo "$1"
+}
+
+finished() {
+    if [ ! -f "runs/$1/rollout.gif" ]; then
+        echo "gpu.sh: runs/$1 is no finished run; it needs benchmarks/gpu.sh train $1" >&2
+        exit 2
+    fi
 }
 
 case "${1:-}" in
@@ -80,10 +100,11 @@ reach)
     for part in gradients recall show; do python benchmarks/family.py "$part"; done
     ;;
 train)
-    name=${2:?the name of the run}
+    name=$(name_of "${2:-}")
     shift 2
     machine
     if [ -n "$(ls "runs/$name/states" 2> /dev/null)" ]; then
+        echo "runs/$name goes on under the settings that it began with"
         set -- --resume "runs/$name"
     else
         set -- --name "$name" "$@"
@@ -91,8 +112,9 @@ train)
     limited python train.py --device cuda "$@"
     ;;
 score)
-    name=${2:?the name of the run}
+    name=$(name_of "${2:-}")
     machine
+    finished "$name"
     clips=data/moving-mnist-test.npy
     [ -f "$clips" ] || python -m datasets write "$clips" --digits mnist --split test --sequences 10000
     python -m convlstm evaluate "runs/$name" "$clips" --device cuda --json "runs/$name/evaluation.json"
@@ -100,12 +122,14 @@ score)
     python benchmarks/beyond.py "runs/$name" --digits mnist --device cuda
     ;;
 ship)
-    name=${2:?the name of the run} shipped=${3:?the name that the weights get}
+    name=$(name_of "${2:-}")
+    shipped=$(name_of "${3:-}")
     machine
     python benchmarks/ship.py "runs/$name" "$shipped" --device cuda
     python benchmarks/field.py --speed --device cuda
     ;;
 *)
+    if [ -n "${1:-}" ]; then echo "gpu.sh: no stage is called $1" >&2; fi
     sed -n '2,/^set/s/^# \{0,1\}//p' "$0" >&2
     exit 2
     ;;

@@ -12,7 +12,6 @@ import argparse
 import dataclasses
 import re
 import shlex
-import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -39,6 +38,7 @@ from convlstm.video import write_gif
 from datasets import FIXED_SEQUENCES, DataConfig
 
 WEIGHTS = Path(__file__).parents[1] / "convlstm" / "weights"
+LENGTHS = 10, 10  # frames of context and of forecast: Moving MNIST's
 GIF, GIF_FPS, SHOWN, SHADES = "rollout.gif", 5, 3, 16  # sequences; shades of gray that keep it below 500 KB
 
 
@@ -70,27 +70,31 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         device = training.choose_device(options.device)
         config, model, notes = read_run(options.run, options.name, options.root)
-    except (FileNotFoundError, ValueError) as error:
+        source = train.make_source(config, "test")
+        options.folder.mkdir(parents=True, exist_ok=True)
+        # Beside what it replaces, in one rename: what is shipped is whole.
+        temporary = tempfile.TemporaryDirectory(dir=options.folder, prefix=".")
+    except (OSError, ValueError) as error:
         parser.error(str(error))
     notes["trained"]["hardware"] = options.hardware or hardware(device)
-    with exact_convolutions(), tempfile.TemporaryDirectory() as temporary:  # so that what is shipped is whole
-        made = Path(temporary) / options.name
+    with exact_convolutions(), temporary:
+        made, target = Path(temporary.name) / options.name, options.folder / options.name
         model.bfloat16().save_pretrained(made)
         shipped = as_forecaster(from_pretrained(made, device=device), options.name)
-        scores = score(shipped, config, options.sequences, device)
+        scores = score(shipped, source, config, options.sequences, device)
         scores = dataclasses.replace(
             scores,
             checkpoint=options.name,
-            command=command + again(config.data, options.name, options.sequences),
+            command=command + again(config.data.digits, options.name, options.sequences),
         )
         draw(shipped, config, device, made / GIF)
         notes |= {"evaluations": [evaluation.to_dict() for evaluation in (scores, in_openstl(scores))]}
         model.save_pretrained(made, notes | {"rollout": GIF})  # the same weights, the whole card
-        target = options.folder / options.name
-        shutil.rmtree(target, ignore_errors=True)
-        shutil.copytree(made, target)
+        if target.exists():
+            target.rename(Path(temporary.name) / "before")
+        made.rename(target)
     print(format_evaluation(scores))
-    print(f"{options.folder / options.name}: shipped")
+    print(f"{target}: shipped")
 
 
 def read_run(run: Path, name: str, root: Path | None) -> tuple[train.Config, Forecaster, dict[str, Any]]:
@@ -103,11 +107,16 @@ def read_run(run: Path, name: str, root: Path | None) -> tuple[train.Config, For
 
     Raises:
         FileNotFoundError: no such run.
-        ValueError: a run that is not finished, of clips, or of another network than the name's.
+        ValueError: a run that is not finished, of another network than the name's, or of anything but ten
+            frames from ten of two digits on 64x64, which is what is compared.
     """
     config, notes = settings_of(train.Config, run), read_config(run)
-    if config.data.clips:
-        raise ValueError(f"{run} was trained on clips of its own; it needs a run on Moving MNIST")
+    plain = DataConfig(digits=config.data.digits, root=config.data.root)
+    if (config.context, config.horizon, config.data) != (*LENGTHS, plain):
+        raise ValueError(
+            f"{run} was trained on other sequences; it needs {LENGTHS[1]} frames from {LENGTHS[0]} of plain "
+            "Moving MNIST, without --data options but digits and root"
+        )
     if config_from_dict(notes["network"]) != ARCHITECTURES[name]:
         raise ValueError(f"{run} has another network than {name}; give a run of {ARCHITECTURES[name]}")
     if not is_finished(run):
@@ -139,18 +148,19 @@ def seconds_of(run: Path) -> float:
     """
     from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
+    files = sorted(run.glob("events.out.tfevents.*"))
+    if not files:
+        raise FileNotFoundError(f"{run} has no TensorBoard log, which says how long it was trained")
     seconds = 0.0
-    for file in run.glob("events.out.tfevents.*"):
+    for file in files:
         times = [event.wall_time for event in EventFileLoader(str(file)).Load()]
-        seconds += max(times) - min(times)
+        seconds += max(times, default=0.0) - min(times, default=0.0)
     return seconds
 
 
-def again(data: DataConfig, name: str, sequences: int) -> str:
+def again(digits: str, name: str, sequences: int) -> str:
     """Return the commands that score shipped weights anew, for the lines after ship.py's own."""
-    if data != DataConfig(digits=data.digits, root=data.root):
-        return ""
-    options = f"--digits {data.digits} --split test --sequences {sequences}"
+    options = f"--digits {digits} --split test --sequences {sequences}"
     return f"""
 # and the same from what is shipped:
 python -m datasets write clips.npy {options}
@@ -163,9 +173,10 @@ def hardware(device: torch.device) -> str:
     return name if device.type == "cuda" else f"{name}, {torch.get_num_threads()} threads"
 
 
-def score(model: Forecaster, config: train.Config, sequences: int, device: torch.device) -> Evaluation:
+def score(
+    model: Forecaster, source: Source, config: train.Config, sequences: int, device: torch.device
+) -> Evaluation:
     """Score a network, beside copying the last frame, on a run's test sequences."""
-    source: Source = train.make_source(config, "test")
     with tqdm(total=sequences, desc="test", unit="seq", dynamic_ncols=True, leave=False) as bar:
         found = evaluate(
             model,

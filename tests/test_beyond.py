@@ -97,6 +97,32 @@ def test_the_whole(
         assert len(read_clips(f"gifs/run-{name}.gif")[0]) == 11  # every second of 22 frames
 
 
+@pytest.mark.parametrize(
+    ("network", "options", "message"),
+    [
+        ({"channels": 3}, [], "has 3 image channels; it needs 1"),
+        ({"patch_size": 3}, [], "is to forecast frames of 64 pixels, which patches of 3 x 3 do not divide"),
+        ({}, ["--folder", "config.json"], "File exists: 'config.json'"),
+        ({}, ["--digits", "mnist", "--root", "config.json/x"], "config.json/x"),
+    ],
+)
+def test_what_is_not_measured(
+    network: dict,
+    options: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    save_checkpoint(tmp_path / "run", create_model("moving_mnist_tiny", **network))
+    Path("config.json").touch()
+    with pytest.raises(SystemExit):
+        beyond.main(["run", "--device", "cpu", *options])
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.rglob("*.gif"))
+
+
 def test_what_is_no_number_is_none_in_the_file() -> None:
     found = {"a": {"mse": [1.0, math.inf, math.nan]}, "b": "c"}
     assert beyond.jsonable(found) == {"a": {"mse": [1.0, None, None]}, "b": "c"}

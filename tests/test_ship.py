@@ -147,6 +147,10 @@ def test_the_tables_of_the_field(
     with pytest.raises(SystemExit):
         field.main(["--folder", str(tmp_path), "--checkpoints", str(run)])
     assert "evaluation.json is not there; it needs python -m convlstm evaluate" in capsys.readouterr().err
+    (run / "evaluation.json").write_text("[]")
+    with pytest.raises(SystemExit):
+        field.main(["--folder", str(tmp_path), "--checkpoints", str(run)])
+    assert "evaluation.json is damaged, or no evaluation" in capsys.readouterr().err
     found = json.loads(json.dumps(config["evaluations"][0]))
     bce = {**found["model"]["metrics"]["mse"], "mean": 250.04, "low": 249.0, "high": 251.0}
     found["model"]["metrics"]["bce"] = bce
@@ -171,13 +175,29 @@ def test_the_tables_of_the_field(
 
 
 def test_what_cannot_be_shipped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run = make_run(tmp_path / "run")
-    (run / "rollout.gif").unlink()
-    for name, message in (
-        (NAME, "is not finished; it needs python train.py --resume"),
-        ("moving_mnist_small", "has another network than moving_mnist_small"),
+    whole, stopped, other = (make_run(tmp_path / name) for name in ("whole", "stopped", "other"))
+    (stopped / "rollout.gif").unlink()
+    notes = read_config(other)
+    notes["training"]["horizon"] = 5
+    save_checkpoint(other, from_pretrained(other), {k: v for k, v in notes.items() if k != "network"})
+    (tmp_path / "file").touch()
+    for run, name, options, message in (
+        (stopped, NAME, [], "is not finished; it needs python train.py --resume"),
+        (whole, "moving_mnist_small", [], "has another network than moving_mnist_small"),
+        (other, NAME, [], "was trained on other sequences; it needs 10 frames from 10 of plain Moving MNIST"),
+        (whole, NAME, ["--folder", str(tmp_path / "file")], "File exists"),
     ):
         with pytest.raises(SystemExit):
-            ship.main([str(run), name, "--folder", str(tmp_path), "--device", "cpu"])
+            ship.main([str(run), name, "--folder", str(tmp_path), *options, "--device", "cpu"])
         assert message in capsys.readouterr().err
-    assert list(tmp_path.iterdir()) == [run]
+    assert {path.name for path in tmp_path.iterdir()} == {"whole", "stopped", "other", "file"}
+
+
+def test_what_was_shipped_before_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / NAME).mkdir()
+    (tmp_path / NAME / "old").touch()
+    run = make_run(tmp_path / "run")
+    ship.main([str(run), NAME, "--sequences", "1", "--folder", str(tmp_path), "--device", "cpu"])
+    assert not (tmp_path / NAME / "old").exists()
+    assert (tmp_path / NAME / "config.json").is_file()
+    assert {path.name for path in tmp_path.iterdir()} == {NAME, "run"}

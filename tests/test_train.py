@@ -226,7 +226,7 @@ def test_a_run_of_minutes_that_is_resumed_is_the_run(
     assert_resumes(config, monkeypatch, state_of, at=at)
     out = capsys.readouterr().out
     if at == 4:
-        assert "step 3: 6 steps fit into 0.158333 minutes" in out
+        assert "step 3: 6 steps in all, for 0.158333 minutes" in out
         rates = [line["train/lr"] for line in metrics(Path("runs/whole")) if "train/lr" in line]
         whole = [8, 8, 8, 6, 6, 6]  # steps, from the trial's least to those that fit
         factors = [

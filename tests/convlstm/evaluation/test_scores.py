@@ -1,5 +1,6 @@
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -156,6 +157,16 @@ def test_table():
         shown = (s.mse, s.mse_stderr, s.mae, s.ssim, s.ssim_range2, s.psnr)
         assert_close([float(n) for n in numbers], list(shown), rtol=0, atol=0.0051)
     assert "2 frames of 3 sequences" in note
+
+
+def test_a_table_of_probabilities_has_their_cross_entropy():
+    scores = score(copy_last, Clips(torch.rand(2, 4, 1, 8, 8)), 2, 2)
+    table = format_scores({"ours": replace(scores, cross_entropy=250.25), "copy": scores})
+    heads, ours, copy, _, note = table.splitlines()
+    assert heads.endswith("PSNR (dB)    nats")
+    assert ours.endswith("  250.25")
+    assert copy.endswith(" " * 8)
+    assert note.startswith("nats: cross-entropy per frame")
 
 
 def test_a_table_of_one_sequence_has_no_standard_error():
