@@ -107,15 +107,14 @@ def format_scores(scores: Mapping[str, Scores]) -> str:
     sizes = sorted({(s.sequences, len(s.mse_per_frame)) for s in scores.values()})
     if len(sizes) != 1:
         raise ValueError(f"scores are of {sizes} (sequences, frames); a table needs scores of the same ones")
-    rows = [("", "MSE", "MAE", "SSIM (range 1)", "SSIM (range 2)", "PSNR (dB)")]
     entropies = any(s.cross_entropy is not None for s in scores.values())
-    if entropies:
-        rows[0] += ("nats",)
+    rows = [["", "MSE", "MAE", "SSIM (range 1)", "SSIM (range 2)", "PSNR (dB)", *["nats"][:entropies]]]
     for name, s in scores.items():
         similarity = f"{s.ssim:.4f}", f"{s.ssim_range2:.4f}"
         spread = "" if math.isnan(s.mse_stderr) else f" ± {s.mse_stderr:.2f}"
-        row = (name, f"{s.mse:.2f}{spread}", f"{s.mae:.2f}", *similarity, f"{s.psnr:.2f}")
-        rows.append((*row, "" if s.cross_entropy is None else f"{s.cross_entropy:.2f}") if entropies else row)
+        rows.append([name, f"{s.mse:.2f}{spread}", f"{s.mae:.2f}", *similarity, f"{s.psnr:.2f}"])
+        if entropies:
+            rows[-1].append("" if s.cross_entropy is None else f"{s.cross_entropy:.2f}")
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows]
     [(sequences, frames)] = sizes
