@@ -148,8 +148,8 @@ def errors_table(folder: Path, configs: Mapping[str, Mapping[str, Any]], device:
         note += f" Frames forecast per second, one sequence at a time in float32: {hardware(device)}."
     note += (
         " Published rows: OpenSTL's table, 200 epochs of 10,000 sequences (and the MSE after 2,000); its "
-        "ConvLSTM puts out h = o * g, and 11.7 of ConvLSTM-S's 15.0 M parameters are ever used. After 2,000 "
-        "epochs, by their own papers: SwinLSTM 17.7, VMRNN-D 16.5, PredFormer 12.4."
+        "ConvLSTM puts out h = o * g, and 11.7 of ConvLSTM-S's 15.0 M parameters are ever used. Elsewhere, "
+        "after up to 2,000 epochs: SwinLSTM 17.7, VMRNN-D 16.5, PredFormer 12.4."
     )
     return f"{markdown(head, rows)}\n{note}\n"
 
