@@ -23,7 +23,7 @@ import shlex
 import sys
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -37,7 +37,7 @@ from benchmarks.timing import markdown
 from convlstm import from_pretrained, rollout
 from convlstm.checkpoint import read_config
 from convlstm.evaluation import Predict, Source
-from convlstm.files import write_atomically, write_json
+from convlstm.files import jsonable, write_atomically, write_json
 from convlstm.forecaster import Forecaster, as_forecaster
 from convlstm.metrics import brightness, gradient_energy, mse
 from convlstm.pictures import BACKGROUND, FORECAST, OBSERVED, Text, write_text
@@ -214,15 +214,6 @@ def measure(
         rows.append([x.cpu() for x in (bright, energy, mse(forecast, truth))])
     bright, energy, error = zip(*rows, strict=True)
     return Measures(torch.cat(bright, dim=1), torch.cat(energy, dim=1), torch.cat(error))
-
-
-def jsonable(value: Any) -> Any:
-    """Return nested values with None in place of what is no finite number, which JSON does not know."""
-    if isinstance(value, dict):
-        return {name: jsonable(item) for name, item in value.items()}
-    if isinstance(value, list):
-        return [jsonable(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def table(results: dict[str, dict]) -> str:

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-__all__ = ["METRICS", "PARTIAL", "open_npy", "read_metrics", "write_atomically", "write_json"]
+__all__ = ["METRICS", "PARTIAL", "jsonable", "open_npy", "read_metrics", "write_atomically", "write_json"]
 
 METRICS = "metrics.jsonl"  # of a run
 PARTIAL = ".*.partial"  # what a killed process may leave of a file
@@ -46,6 +46,15 @@ def _to_disk(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def jsonable(value: Any) -> Any:
+    """Return nested values as JSON has them: None in place of what is no finite number, lists of tuples."""
+    if isinstance(value, Mapping):
+        return {name: jsonable(item) for name, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [jsonable(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:

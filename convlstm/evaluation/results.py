@@ -36,6 +36,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from convlstm.evaluation.protocols import METRICS, Protocol
+from convlstm.files import jsonable
 
 __all__ = ["SCHEMA", "Evaluation", "Examples", "PredictorScores", "Score", "ThresholdScores"]
 
@@ -127,7 +128,7 @@ class Evaluation:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the evaluation as what JSON knows, None for what is no finite number."""
-        return {"schema": SCHEMA} | _to_json(self)
+        return jsonable({"schema": SCHEMA, **dataclasses.asdict(self), "protocol": self.protocol.to_dict()})
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Evaluation":
@@ -145,18 +146,6 @@ class Evaluation:
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"an evaluation has wrong or missing fields: {error}") from error
-
-
-def _to_json(value: Any) -> Any:
-    if isinstance(value, Protocol):
-        return value.to_dict()
-    if dataclasses.is_dataclass(value):
-        return {field.name: _to_json(getattr(value, field.name)) for field in dataclasses.fields(value)}
-    if isinstance(value, Mapping):
-        return {name: _to_json(item) for name, item in value.items()}
-    if isinstance(value, tuple | list):
-        return [_to_json(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _number(value: float | None) -> float:

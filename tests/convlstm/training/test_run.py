@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,12 @@ def read(path: Path) -> list[dict]:
     return [json.loads(line) for line in (path / METRICS).read_text().splitlines()]
 
 
+def later_run(path: Path) -> RunDirectory:
+    """Another run of the directory, begun a second later: by it TensorBoard orders a run's logs."""
+    time.sleep(1)
+    return RunDirectory(path, ALONE, {})
+
+
 def test_a_resumed_log_has_no_step_twice_and_none_too_few(tmp_path: Path) -> None:
     run = begun(tmp_path)
     for step in (10, 20, 30):
@@ -47,7 +54,7 @@ def test_a_resumed_log_has_no_step_twice_and_none_too_few(tmp_path: Path) -> Non
     run._flush()  # and then it is killed
     with (tmp_path / METRICS).open("a") as file:
         file.write('{"step": 40, "tr')  # in the middle of a line
-    again = RunDirectory(tmp_path, ALONE, {})
+    again = later_run(tmp_path)
     again.restore()
     assert again.progress.step == 20
     for step in (30, 40):
@@ -66,7 +73,7 @@ def test_a_run_that_is_resumed_from_its_first_second_begins_its_log_anew(tmp_pat
     run.progress.step = 10
     run.log({"train/loss": 1.0})
     run.close()
-    again = RunDirectory(tmp_path, ALONE, {})
+    again = later_run(tmp_path)
     again.restore()
     again.progress.step = 10
     again.log({"train/loss": 2.0})
