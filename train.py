@@ -99,8 +99,8 @@ class Config:
     loss: training.Loss = "mse"
     """What is trained on, and what the best network is chosen by: squared error, or the cross-entropy in nats
     of pixels as probabilities, for which the network needs --model.output sigmoid."""
-    optimizer: Literal["adamw", "adam"] = "adamw"
-    """AdamW (decoupled weight decay) or Adam."""
+    optimizer: training.OptimizerName = "adamw"
+    """AdamW (decoupled weight decay), Adam, or Muon, with AdamW for the head and what is no matrix."""
     lr: float = 4e-3
     """Highest learning rate."""
     weight_decay: float = 0.0
@@ -171,8 +171,9 @@ PRESETS = {
     "default": Config(),
     "small": Config(  # python train.py --preset small --minutes 150, on two CPU cores
         preset="small",
-        steps=12_500,
-        batch_size=8,
+        steps=20_000,
+        optimizer="muon",
+        lr=3e-3,
         ema_decay=0.995,
         validations=10,
         validation_sequences=500,
@@ -183,6 +184,7 @@ PRESETS = {
         preset="base",
         steps=125_000,
         batch_size=16,
+        optimizer="muon",
         lr=2e-3,
         ema_decay=0.999,
         compile=True,
@@ -250,9 +252,8 @@ def train(config: Config, world: training.World) -> Path:
     frozen = freeze(model, config.freeze)
     ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay))
     averaged = cast(Forecaster, ema.module)
-    optimizer_type = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[config.optimizer]
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = optimizer_type(trained, weight_decay=config.weight_decay)
+    optimizer = training.make_optimizer(config.optimizer, model, config.weight_decay)
     lengths = config.context, config.horizon
     replica = world.wrap(model, device)
     forward = torch.compile(replica) if config.compile else replica

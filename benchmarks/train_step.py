@@ -71,10 +71,9 @@ class Step:
         torch.manual_seed(config.seed)
         self.model = build(config.model).to(device)
         self._ema = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay))
-        optimizer_type = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[config.optimizer]
-        self._optimizer = optimizer_type(
-            self.model.parameters(), lr=config.lr, weight_decay=config.weight_decay
-        )
+        self._optimizer = training.make_optimizer(config.optimizer, self.model, config.weight_decay)
+        for group in self._optimizer.param_groups:
+            group["lr"] = config.lr
         self.parts = {"model": self.model, "ema": self._ema, "optimizer": self._optimizer}
         self._step = 0
         self.stages: dict[str, list[float]] = {name: [] for name in STAGES}

@@ -17,6 +17,7 @@ from convlstm.training.hardware import (
 )
 from convlstm.training.losses import Loss, frame_loss
 from convlstm.training.minutes import LEAST_STEPS, Allowance
+from convlstm.training.optimizers import MuonAdamW, OptimizerName, make_optimizer
 from convlstm.training.run import Progress, RunDirectory, open_run
 from convlstm.training.schedule import ends_part, lr_factor
 from convlstm.training.scoring import show, test, validate
@@ -30,6 +31,8 @@ __all__ = [
     "PATIENCE",
     "Allowance",
     "Loss",
+    "MuonAdamW",
+    "OptimizerName",
     "Progress",
     "RunDirectory",
     "Stopped",
@@ -49,6 +52,7 @@ __all__ = [
     "join",
     "load_state",
     "lr_factor",
+    "make_optimizer",
     "memory_peak",
     "mend",
     "new_path",
