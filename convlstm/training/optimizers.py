@@ -34,13 +34,12 @@ class MuonAdamW:
     def __init__(self, network: nn.Module, weight_decay: float = 0.0):
         trained = {name: p for name, p in network.named_parameters() if p.requires_grad}
         self._kernels = [p for name, p in trained.items() if _is_hidden(name, p)]
-        rest = [p for name, p in trained.items() if not _is_hidden(name, p)]
-        # torch.optim.Muon takes matrices alone: the same numbers, seen as one.
-        self._matrices = [nn.Parameter(p.detach().flatten(1)) for p in self._kernels]
-        self._rest = rest
+        self._rest = [p for name, p in trained.items() if not _is_hidden(name, p)]
+        # torch.optim.Muon takes matrices alone: views of the same numbers.
+        self._matrices = [nn.Parameter(p.detach().view(len(p), -1)) for p in self._kernels]
         self._parts: dict[str, torch.optim.Optimizer] = {}
-        if rest:
-            self._parts["adamw"] = torch.optim.AdamW(rest, weight_decay=weight_decay)
+        if self._rest:
+            self._parts["adamw"] = torch.optim.AdamW(self._rest, weight_decay=weight_decay)
         if self._matrices:
             self._parts["muon"] = torch.optim.Muon(
                 self._matrices, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"
