@@ -48,6 +48,7 @@ STUDY = Study(
         Row("lr-half", "learning rate: 2e-3", ("--lr", "2e-3")),
         Row("lr-double", "learning rate: 8e-3", ("--lr", "8e-3")),
         Row("batch-8", "batch: 8, half the steps", ("--batch-size", "8")),
+        Row("muon", "optimizer: Muon", ("--optimizer", "muon")),
         Row("strided", "form: strided encoder-forecaster, 32, 64, 96 channels", STRIDED),
     ),
     common=(
