@@ -149,8 +149,9 @@ class Config:
                 f"teacher_forcing is {self.teacher_forcing}, but an EncoderForecaster never reads its own "
                 "predictions, nor true frames in their place; set it to 0"
             )
-        if self.loss not in get_args(training.Loss):
-            raise ValueError(f"loss is {self.loss!r}; it needs one of {get_args(training.Loss)}")
+        for name, known in {"loss": training.Loss, "optimizer": training.OptimizerName}.items():
+            if getattr(self, name) not in get_args(known):
+                raise ValueError(f"{name} is {getattr(self, name)!r}; it needs one of {get_args(known)}")
         if self.loss == "cross-entropy" and self.model.output != "sigmoid":
             raise ValueError(
                 f"loss is cross-entropy, but model.output is {self.model.output}, which gives no "
@@ -169,7 +170,7 @@ PRESETS = {
         model=StackedForecasterConfig(hidden_channels=(8, 8), kernel_size=3),
     ),
     "default": Config(),
-    "small": Config(  # python train.py --preset small --minutes 150, on two CPU cores
+    "small": Config(  # python train.py --preset small --minutes 110, on two CPU cores
         preset="small",
         steps=20_000,
         optimizer="muon",
@@ -253,7 +254,8 @@ def train(config: Config, world: training.World) -> Path:
     ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay))
     averaged = cast(Forecaster, ema.module)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = training.make_optimizer(config.optimizer, model, config.weight_decay)
+    options = {"weight_decay": config.weight_decay, "bfloat16": bfloat16 == "on"}
+    optimizer = training.make_optimizer(config.optimizer, model, **options)
     lengths = config.context, config.horizon
     replica = world.wrap(model, device)
     forward = torch.compile(replica) if config.compile else replica

@@ -3,7 +3,7 @@
     python benchmarks/train_step.py                     the default preset, the step as train.py does it
     python benchmarks/train_step.py --quick --json FILE
 
-Stages: data, forward (with the loss), backward, optimizer (clipping, AdamW, averaged weights). The fused op
+Stages: data, forward (with the loss), backward, optimizer (clipping, step, averaged weights). The fused op
 and the reference start from the same weights and must agree on the gradients before they are timed. Prints
 Markdown; --json writes all that was measured.
 """
@@ -71,7 +71,9 @@ class Step:
         torch.manual_seed(config.seed)
         self.model = build(config.model).to(device)
         self._ema = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay))
-        self._optimizer = training.make_optimizer(config.optimizer, self.model, config.weight_decay)
+        self._optimizer = training.make_optimizer(
+            config.optimizer, self.model, weight_decay=config.weight_decay, bfloat16=bfloat16 == "on"
+        )
         for group in self._optimizer.param_groups:
             group["lr"] = config.lr
         self.parts = {"model": self.model, "ema": self._ema, "optimizer": self._optimizer}

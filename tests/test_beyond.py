@@ -123,11 +123,6 @@ def test_what_is_not_measured(
     assert not list(tmp_path.rglob("*.gif"))
 
 
-def test_what_is_no_number_is_none_in_the_file() -> None:
-    found = {"a": {"mse": [1.0, math.inf, math.nan]}, "b": "c"}
-    assert beyond.jsonable(found) == {"a": {"mse": [1.0, None, None]}, "b": "c"}
-
-
 def test_digits_that_were_trained_on_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     save_checkpoint(tmp_path, create_model("moving_mnist_tiny"), {"training": {"data": {"digits": "mnist"}}})
     with pytest.raises(SystemExit):

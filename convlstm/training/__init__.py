@@ -17,7 +17,7 @@ from convlstm.training.hardware import (
 )
 from convlstm.training.losses import Loss, frame_loss
 from convlstm.training.minutes import LEAST_STEPS, Allowance
-from convlstm.training.optimizers import MuonAdamW, OptimizerName, make_optimizer
+from convlstm.training.optimizers import Muon, MuonAdamW, OptimizerName, make_optimizer
 from convlstm.training.run import Progress, RunDirectory, open_run
 from convlstm.training.schedule import ends_part, lr_factor
 from convlstm.training.scoring import show, test, validate
@@ -31,6 +31,7 @@ __all__ = [
     "PATIENCE",
     "Allowance",
     "Loss",
+    "Muon",
     "MuonAdamW",
     "OptimizerName",
     "Progress",

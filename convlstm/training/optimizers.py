@@ -1,93 +1,164 @@
 """The optimizers that a run can choose from, by name."""
 
+import math
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 OptimizerName = Literal["adamw", "adam", "muon"]
+MOMENTUM = 0.95
+# a, b and c of the iteration, by Jordan et al.: they bring small singular values up in the fewest iterations,
+# and leave all of them between about 0.7 and 1.15.
+NEWTON_SCHULZ = 3.4445, -4.7750, 2.0315
+ITERATIONS = 5
+
+
+class Muon(torch.optim.Optimizer):
+    """Steps along the momentum of the gradient, with all its singular values brought to about 1.
+
+    With G the gradient, M its momentum (0 at first) and W the weight, d the weight decay and lr the rate:
+
+        M <- 0.95 M + 0.05 G
+        O  = NewtonSchulz(0.95 M + 0.05 G)               about U V^T, where U S V^T is what it is given
+        W <- (1 - lr d) W - 0.2 sqrt(max(m, n)) lr O     O: m rows, n columns
+
+        NewtonSchulz(X): X <- X / |X|, the root of the sum of squares; then five times
+                         A = X X^T,  X <- 3.4445 X + (-4.7750 A + 2.0315 A A) X
+
+    so that what few sequences ask for is learnt as fast as what all of them do. A kernel is the matrix of its
+    first axis by all others. The root mean square of a step is about 0.2 lr, as that of AdamW's steps is for
+    the most part of a training, so that both take the same rates.
+
+    torch.optim.Muon computes the same for weights of two axes, and in bfloat16 alone, which is slow on a CPU
+    that does not multiply it.
+
+    Sources: Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks"; the factor of the
+    rate: Liu et al. 2025, "Muon is Scalable for LLM Training".
+
+    Args:
+        parameters: of two axes or more.
+        weight_decay: d.
+        bfloat16: compute the Newton-Schulz iteration in bfloat16, which suffices; else in float32.
+
+    Raises:
+        ValueError: a parameter of one axis or none.
+    """
+
+    def __init__(self, parameters: Iterable[Tensor], *, weight_decay: float = 0.0, bfloat16: bool = False):
+        super().__init__(parameters, {"lr": 1e-3, "weight_decay": weight_decay})
+        self._dtype = torch.bfloat16 if bfloat16 else torch.float32
+        for parameter in (p for group in self.param_groups for p in group["params"]):
+            if parameter.ndim < 2:
+                raise ValueError(f"parameters has one of shape {tuple(parameter.shape)}; Muon needs two axes")
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """Step along the gradients, where there are any."""
+        for group in self.param_groups:
+            lr, decay = group["lr"], group["weight_decay"]
+            for weight in (p for p in group["params"] if p.grad is not None):
+                state = self.state[weight]
+                if not state:
+                    state["momentum"] = torch.zeros_like(weight.grad)
+                momentum = state["momentum"].lerp_(weight.grad, 1 - MOMENTUM)
+                matrix = weight.grad.lerp(momentum, MOMENTUM).flatten(1)
+                step = orthogonal(matrix.to(self._dtype)).view(weight.shape)
+                weight.mul_(1 - lr * decay).add_(step, alpha=-0.2 * math.sqrt(max(matrix.shape)) * lr)
+
+
+def orthogonal(matrix: Tensor) -> Tensor:
+    """Return about U V^T of a matrix U S V^T, by Newton and Schulz; see `Muon`. Zeros remain zeros."""
+    if len(matrix) > matrix.shape[1]:  # the squares are then smaller
+        return orthogonal(matrix.T).T.contiguous()
+    a, b, c = NEWTON_SCHULZ
+    x = matrix / matrix.norm().clamp(min=1e-7)
+    for _ in range(ITERATIONS):
+        square = x @ x.T
+        x = torch.addmm(x, torch.addmm(square, square, square, beta=b, alpha=c), x, beta=a)
+    return x
 
 
 class MuonAdamW:
-    """Muon for the matrices between layers and over time, AdamW for all else, at one learning rate.
+    """`Muon` for kernels and matrices, AdamW for all else, at one learning rate.
 
-    Muon steps along the momentum of the gradient with all its singular values brought to about 1:
-
-        M <- 0.95 M + 0.05 G
-        O = NewtonSchulz5(0.95 M + 0.05 G)      about U V^T, where U S V^T is what it is given
-        W <- W - 0.2 sqrt(max(rows, columns)) lr O
-
-    so that directions that only a few frames ask for are learnt as fast as the common ones. A convolution's
-    kernel is the matrix of output channels by (input channels x its height x its width). The factor gives the
-    entries of a step the root mean square that AdamW's have, about 0.2 lr: both take the same rates.
-
-    AdamW has the biases, peepholes and norms, which are no matrices, and the head, whose outputs are pixels.
-
-    Sources: Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks"; the factor: Liu et
-    al. 2025, "Muon is Scalable for LLM Training", section 2.2. Both parts are torch.optim's.
+    AdamW has the head, whose outputs are pixels, and what is no matrix: biases, peepholes, norms.
 
     Args:
-        network: whose parameters that require gradients are trained; they stay where they are in memory.
-        weight_decay: decoupled, of both parts.
+        network: whose parameters that require gradients are trained.
+        weight_decay: decoupled, of both.
+        bfloat16: of `Muon`.
+
+    Attributes:
+        parts: "muon" and "adamw"; where one would have no parameters, the other alone.
+
+    Raises:
+        ValueError: no parameter requires gradients.
     """
 
-    def __init__(self, network: nn.Module, weight_decay: float = 0.0):
-        trained = {name: p for name, p in network.named_parameters() if p.requires_grad}
-        self._kernels = [p for name, p in trained.items() if _is_hidden(name, p)]
-        self._rest = [p for name, p in trained.items() if not _is_hidden(name, p)]
-        # torch.optim.Muon takes matrices alone: views of the same numbers.
-        self._matrices = [nn.Parameter(p.detach().view(len(p), -1)) for p in self._kernels]
-        self._parts: dict[str, torch.optim.Optimizer] = {}
-        if self._rest:
-            self._parts["adamw"] = torch.optim.AdamW(self._rest, weight_decay=weight_decay)
-        if self._matrices:
-            self._parts["muon"] = torch.optim.Muon(
-                self._matrices, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"
-            )
+    def __init__(self, network: nn.Module, *, weight_decay: float = 0.0, bfloat16: bool = False):
+        trained = [(name, p) for name, p in network.named_parameters() if p.requires_grad]
+        if not trained:
+            raise ValueError("network has no parameters that require gradients; it needs some to train")
+        kernels = [p for name, p in trained if is_kernel(name, p)]
+        others = [p for name, p in trained if not is_kernel(name, p)]
+        self.parts: dict[str, torch.optim.Optimizer] = {}
+        if kernels:
+            self.parts["muon"] = Muon(kernels, weight_decay=weight_decay, bfloat16=bfloat16)
+        if others:
+            self.parts["adamw"] = torch.optim.AdamW(others, weight_decay=weight_decay)
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:
         """Those of both parts; the learning rate is set in them."""
-        return [group for part in self._parts.values() for group in part.param_groups]
+        return [group for part in self.parts.values() for group in part.param_groups]
 
     def zero_grad(self) -> None:
         """Drop the gradients."""
-        for parameter in (*self._kernels, *self._rest):
-            parameter.grad = None
+        for part in self.parts.values():
+            part.zero_grad()
 
     def step(self) -> None:
         """Step along the gradients, where there are any."""
-        for kernel, matrix in zip(self._kernels, self._matrices, strict=True):
-            matrix.grad = None if kernel.grad is None else kernel.grad.flatten(1)
-        for part in self._parts.values():
+        for part in self.parts.values():
             part.step()
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of each part by its name."""
-        return {name: part.state_dict() for name, part in self._parts.items()}
+        return {name: part.state_dict() for name, part in self.parts.items()}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a state.
 
         Raises:
-            KeyError, ValueError: it is another network's, or another optimizer's.
+            ValueError: it is another optimizer's, or of a network with other parameters to train.
         """
-        for name, part in self._parts.items():
+        if state.keys() != self.parts.keys():
+            raise ValueError(f"state has {', '.join(state)}; it needs {', '.join(self.parts)}")
+        for name, part in self.parts.items():
             part.load_state_dict(state[name])
 
 
-def _is_hidden(name: str, parameter: Tensor) -> bool:
-    """Whether Muon is for a parameter: a matrix or a kernel, not of the head, nor peepholes."""
-    leaf = name.rpartition(".")[2]
-    matrix = leaf.startswith("weight") and leaf != "weight_ch" and parameter.ndim >= 2
-    return matrix and not name.startswith("head.")
+def is_kernel(name: str, parameter: Tensor) -> bool:
+    """Whether a network's parameter is a kernel or a matrix, neither of its head nor of a peephole."""
+    *path, leaf = name.split(".")
+    weight = leaf.startswith("weight") and leaf != "weight_ch"
+    return weight and parameter.ndim >= 2 and "head" not in path
 
 
 def make_optimizer(
-    name: OptimizerName, network: nn.Module, weight_decay: float
+    name: OptimizerName, network: nn.Module, *, weight_decay: float, bfloat16: bool
 ) -> torch.optim.Optimizer | MuonAdamW:
-    """Return the optimizer of a network's parameters that require gradients, its rate yet to be set."""
+    """Return the optimizer of a network's parameters that require gradients, its rate yet to be set.
+
+    Args:
+        name: "adamw" (decoupled weight decay), "adam", or "muon" (`MuonAdamW`).
+        network: to be trained.
+        weight_decay: of the optimizer.
+        bfloat16: of `Muon`, without effect on the others.
+    """
     if name == "muon":
-        return MuonAdamW(network, weight_decay)
+        return MuonAdamW(network, weight_decay=weight_decay, bfloat16=bfloat16)
     kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[name]
     return kind([p for p in network.parameters() if p.requires_grad], weight_decay=weight_decay)

@@ -1,5 +1,6 @@
 """Files are written whole or not at all; what a .npy file says of itself is not believed."""
 
+import math
 import os
 import struct
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from convlstm.files import open_npy, write_atomically
+from convlstm.files import jsonable, open_npy, write_atomically
 
 
 @pytest.mark.parametrize("error", [OSError("no space left on device"), KeyboardInterrupt(), SystemExit(143)])
@@ -94,3 +95,8 @@ def test_objects_and_missing_files_are_refused(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "nowhere.npy"):
         with pytest.raises(FileNotFoundError, match=r"is no file; it needs a .npy array"):
             open_npy(path)
+
+
+def test_what_is_no_number_is_none_in_json() -> None:
+    values = {"a": {"mse": [1.0, math.inf, math.nan]}, "b": ("c", 2), "d": None}
+    assert jsonable(values) == {"a": {"mse": [1.0, None, None]}, "b": ["c", 2], "d": None}

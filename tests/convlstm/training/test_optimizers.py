@@ -1,6 +1,7 @@
-"""Muon by its equations, which weights it is for, and its state."""
+"""Muon against torch's and against singular values; what of a network it is for; its state."""
 
 import copy
+from typing import get_args
 
 import pytest
 import torch
@@ -15,33 +16,29 @@ from convlstm import (
     StackedForecaster,
     StackedForecasterConfig,
 )
-from convlstm.training import MuonAdamW, make_optimizer
+from convlstm.training import Muon, MuonAdamW, OptimizerName, make_optimizer
 
 
-def network() -> StackedForecaster:
+def network(*hidden_channels: int, **settings) -> StackedForecaster:
     torch.manual_seed(0)
-    return StackedForecaster(StackedForecasterConfig(hidden_channels=(8, 4), kernel_size=3))
+    config = StackedForecasterConfig(hidden_channels=hidden_channels or (8, 4), kernel_size=3, **settings)
+    return StackedForecaster(config)
 
 
-def set_gradients(network: nn.Module, seed: int) -> None:
-    generator = torch.Generator().manual_seed(seed)
-    for parameter in network.parameters():
-        if parameter.requires_grad:
-            parameter.grad = torch.randn(parameter.shape, generator=generator)
+def weights(*shapes: tuple[int, ...]) -> list[nn.Parameter]:
+    generator = torch.Generator().manual_seed(0)
+    return [nn.Parameter(torch.randn(shape, generator=generator)) for shape in shapes]
 
 
-def take_steps(optimizer: MuonAdamW, network: nn.Module, seeds: range, lr: float = 1e-2) -> None:
-    for group in optimizer.param_groups:
-        group["lr"] = lr
+def take_steps(optimizer: MuonAdamW | torch.optim.Optimizer, seeds: range, lr: float = 1e-2) -> None:
+    """Steps along random gradients, the same for the same shapes in the same order."""
     for seed in seeds:
-        set_gradients(network, seed)
+        generator = torch.Generator().manual_seed(seed)
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+            for p in group["params"]:
+                p.grad = torch.randn(p.shape, generator=generator)
         optimizer.step()
-
-
-def of_muon(optimizer: MuonAdamW, network: nn.Module) -> set[str]:
-    """The names of the parameters that Muon has."""
-    matrices = {p.data_ptr() for p in optimizer._parts["muon"].param_groups[0]["params"]}
-    return {name for name, p in network.named_parameters() if p.data_ptr() in matrices}
 
 
 def orthogonal(matrix: Tensor) -> Tensor:
@@ -50,117 +47,159 @@ def orthogonal(matrix: Tensor) -> Tensor:
     return u @ vh
 
 
-def test_a_step_brings_all_singular_values_to_about_one() -> None:
-    model = network()
-    before, kernel = (
-        copy.deepcopy(model.get_parameter("cells.1.weight_ih")),
-        model.get_parameter("cells.1.weight_ih"),
-    )
-    take_steps(MuonAdamW(model), model, range(1), lr=1e-2)
-    rows, columns = kernel.flatten(1).shape  # (16, 72)
-    step = (kernel - before).flatten(1).detach() / (-1e-2 * 0.2 * max(rows, columns) ** 0.5)
+@pytest.mark.parametrize("weight_decay", [0.0, 0.3])
+def test_of_matrices_it_is_torchs(weight_decay: float) -> None:
+    shapes = (16, 72), (40, 8), (1, 5), (6, 6)
+    ours, theirs = weights(*shapes), weights(*shapes)
+    take_steps(Muon(ours, weight_decay=weight_decay, bfloat16=True), range(4))
+    other = torch.optim.Muon(theirs, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")
+    take_steps(other, range(4))
+    for own, their in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(own, their, rtol=0, atol=1e-6)
+
+
+def test_a_kernel_is_the_matrix_of_its_first_axis_by_all_others() -> None:
+    kernels, matrices = weights((16, 8, 3, 3), (4, 2, 5)), weights((16, 72), (4, 10))
+    take_steps(Muon(kernels), range(3))
+    take_steps(Muon(matrices), range(3))
+    for kernel, matrix in zip(kernels, matrices, strict=True):
+        assert torch.equal(kernel.flatten(1), matrix)
+
+
+@pytest.mark.parametrize("shape", [(16, 72), (72, 16)])
+def test_in_float32_a_step_brings_all_singular_values_to_about_one(shape: tuple[int, int]) -> None:
+    (weight,) = weights(shape)
+    before = weight.detach().clone()
+    take_steps(Muon([weight]), range(1))
+    step = (weight.detach() - before) / (-1e-2 * 0.2 * max(shape) ** 0.5)
     singular = torch.linalg.svdvals(step)
     assert singular.min() > 0.65
     assert singular.max() < 1.25
-    assert kernel.grad is not None
-    wanted = orthogonal(kernel.grad.flatten(1))  # the first momentum is along the gradient
+    assert weight.grad is not None
+    wanted = orthogonal(weight.grad)  # the first momentum is along the gradient
     assert torch.cosine_similarity(step.flatten(), wanted.flatten(), dim=0) > 0.97
 
 
-def test_the_momentum_is_that_of_nesterov() -> None:
-    model = network()
-    kernel = model.get_parameter("cells.0.weight_hh")
+def test_float32_and_bfloat16_go_the_same_way() -> None:
+    short, long = weights((16, 72)), weights((16, 72))
+    start = short[0].detach().clone()
+    take_steps(Muon(short, bfloat16=True), range(3))
+    take_steps(Muon(long, bfloat16=False), range(3))
+    assert not torch.equal(short[0], long[0])
+    ways = [(weight.detach() - start).flatten() for weight in (short[0], long[0])]
+    assert torch.cosine_similarity(*ways, dim=0) > 0.999
+
+
+def test_a_gradient_of_zeros_moves_nothing() -> None:
+    (weight,) = weights((3, 4))
+    before, weight.grad = weight.detach().clone(), torch.zeros(3, 4)
+    Muon([weight]).step()
+    assert torch.equal(weight, before)
+
+
+def test_a_vector_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"shape \(3,\); Muon needs two axes"):
+        Muon(weights((3, 4), (3,)))
+
+
+KERNELS = [
+    (network(8, 8, norm="group"), "cells.0.weight_ih cells.0.weight_hh cells.1.weight_ih cells.1.weight_hh"),
+    (
+        EncoderForecaster(EncoderForecasterConfig(hidden_channels=(4, 6), kernel_size=3, peephole="channel")),
+        "encoder.0.weight_ih encoder.0.weight_hh encoder.1.weight_ih encoder.1.weight_hh "
+        "forecaster.0.weight_hh forecaster.1.weight_ih forecaster.1.weight_hh",
+    ),
+    (
+        EncoderForecaster(EncoderForecasterConfig(hidden_channels=(4, 6), kernel_size=3, strides=(1, 2))),
+        "encoder.0.weight_ih encoder.0.weight_hh encoder.1.weight_ih encoder.1.weight_hh "
+        "forecaster.0.weight_hh forecaster.1.weight_ih forecaster.1.weight_hh down.1.0.weight up.1.0.weight",
+    ),
+    (
+        FullyConnectedForecaster(FullyConnectedForecasterConfig(hidden_size=4, frame_size=(8, 8))),
+        "rnn.weight_ih_l0 rnn.weight_hh_l0 rnn.weight_ih_l1 rnn.weight_hh_l1",
+    ),
+    (ConvLSTM(1, 4, 3, peephole=(8, 8)), "cells.0.weight_ih cells.0.weight_hh"),
+    (nn.Sequential(network(4)), "0.cells.0.weight_ih 0.cells.0.weight_hh"),
+]
+
+
+@pytest.mark.parametrize(("model", "kernels"), KERNELS, ids=range(len(KERNELS)))
+def test_muon_has_kernels_and_matrices_and_adamw_all_else(model: nn.Module, kernels: str) -> None:
     optimizer = MuonAdamW(model)
-    take_steps(optimizer, model, range(1))
-    assert kernel.grad is not None
-    momentum = 0.05 * kernel.grad.flatten(1)
-    before = kernel.detach().clone()
-    take_steps(optimizer, model, range(1, 2))
-    momentum = 0.95 * momentum + 0.05 * kernel.grad.flatten(1)
-    wanted = orthogonal(0.95 * momentum + 0.05 * kernel.grad.flatten(1))
-    assert torch.cosine_similarity((before - kernel.detach()).flatten(), wanted.flatten(), dim=0) > 0.97
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    found = {
+        part: [names[p] for group in optimizer.parts[part].param_groups for p in group["params"]]
+        for part in ("muon", "adamw")
+    }
+    assert sorted(found["muon"]) == sorted(kernels.split())
+    assert sorted(found["muon"] + found["adamw"]) == sorted(names.values())
 
 
-def test_all_else_is_trained_by_adamw() -> None:
+def test_both_parts_are_what_they_are_alone() -> None:
     model, other = network(), network()
-    optimizer = MuonAdamW(model, weight_decay=0.1)
-    take_steps(optimizer, model, range(3))
-    theirs = torch.optim.AdamW(other.parameters(), lr=1e-2, weight_decay=0.1)
+    optimizer = MuonAdamW(model, weight_decay=0.1, bfloat16=True)
+    take_steps(optimizer, range(3))
+    groups = {True: [], False: []}
+    for name, parameter in other.named_parameters():
+        groups[parameter.ndim == 4 and not name.startswith("head")].append(parameter)
+    muon = Muon(groups[True], weight_decay=0.1, bfloat16=True)
+    adamw = torch.optim.AdamW(groups[False], weight_decay=0.1)
     for seed in range(3):
-        set_gradients(other, seed)
-        theirs.step()
-    muon = of_muon(optimizer, model)
-    for (name, ours), wanted in zip(model.named_parameters(), other.parameters(), strict=True):
-        assert torch.equal(ours, wanted) == (name not in muon), name
-
-
-def test_weight_decay_shrinks_the_kernels() -> None:
-    model, other = network(), network()
-    take_steps(MuonAdamW(model, weight_decay=0.5), model, range(1), lr=0.1)
-    take_steps(MuonAdamW(other), other, range(1), lr=0.1)
-    start = network().get_parameter("cells.0.weight_ih")
-    torch.testing.assert_close(
-        model.get_parameter("cells.0.weight_ih"), other.get_parameter("cells.0.weight_ih") - 0.1 * 0.5 * start
-    )
-
-
-@pytest.mark.parametrize(
-    ("model", "kernels"),
-    [
-        (network(), {f"cells.{i}.weight_{kind}" for i in range(2) for kind in ("ih", "hh")}),
-        (
-            EncoderForecaster(EncoderForecasterConfig(hidden_channels=(4,), kernel_size=3)),
-            {"encoder.0.weight_ih", "encoder.0.weight_hh", "forecaster.0.weight_hh"},
-        ),
-        (
-            FullyConnectedForecaster(
-                FullyConnectedForecasterConfig(hidden_size=4, num_layers=1, frame_size=(8, 8))
-            ),
-            {"rnn.weight_ih_l0", "rnn.weight_hh_l0"},
-        ),
-        (ConvLSTM(1, 4, 3, peephole=(8, 8)), {"cells.0.weight_ih", "cells.0.weight_hh"}),
-    ],
-    ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else "",
-)
-def test_muon_has_the_kernels_and_matrices_but_not_the_head(model: nn.Module, kernels: set[str]) -> None:
-    assert of_muon(MuonAdamW(model), model) == kernels
+        generator = torch.Generator().manual_seed(seed)
+        for part in (muon, adamw):
+            (group,) = part.param_groups
+            group["lr"] = 1e-2
+            for p in group["params"]:
+                p.grad = torch.randn(p.shape, generator=generator)
+            part.step()
+    for ours, theirs in zip(model.parameters(), other.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
 
 
 def test_it_goes_on_from_its_state() -> None:
     whole, model = network(), network()
-    optimizer = MuonAdamW(whole)
-    take_steps(optimizer, whole, range(5))
+    take_steps(MuonAdamW(whole), range(5))
     first = MuonAdamW(model)
-    take_steps(first, model, range(2))
+    take_steps(first, range(2))
     second = MuonAdamW(model)
     second.load_state_dict(copy.deepcopy(first.state_dict()))
-    take_steps(second, model, range(2, 5))
-    for ours, wanted in zip(model.parameters(), whole.parameters(), strict=True):
-        assert torch.equal(ours, wanted)
+    take_steps(second, range(2, 5))
+    for ours, theirs in zip(model.parameters(), whole.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
 
 
 def test_the_state_of_another_optimizer_is_refused() -> None:
     model = network()
-    with pytest.raises(KeyError):
-        MuonAdamW(model).load_state_dict(torch.optim.AdamW(model.parameters()).state_dict())
+    optimizer = MuonAdamW(model)
+    with pytest.raises(ValueError, match="state has state, param_groups; it needs muon, adamw"):
+        optimizer.load_state_dict(torch.optim.AdamW(model.parameters()).state_dict())
+    with pytest.raises(ValueError, match="doesn't match"):
+        optimizer.load_state_dict(MuonAdamW(network(4)).state_dict())
 
 
-@pytest.mark.parametrize("trained", ["head", "cells"])
-def test_frozen_parameters_stay(trained: str) -> None:
+@pytest.mark.parametrize("parts", ["head.weight", "cells.0.weight_hh", "cells.1.bias cells.1.weight_ih"])
+def test_frozen_parameters_are_in_neither_part(parts: str) -> None:
     model = network()
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(name.startswith(trained) and name.endswith(("weight", "weight_hh")))
-    before = copy.deepcopy(model)
-    take_steps(MuonAdamW(model), model, range(2))
-    for (name, now), then in zip(model.named_parameters(), before.parameters(), strict=True):
-        assert torch.equal(now, then) != now.requires_grad, name
-
-
-def test_gradients_are_dropped_and_missing_ones_leave_the_weights() -> None:
-    model = network()
+        parameter.requires_grad_(name in parts.split())
     before = copy.deepcopy(model)
     optimizer = MuonAdamW(model)
-    set_gradients(model, 0)
+    assert sum(len(group["params"]) for group in optimizer.param_groups) == len(parts.split())
+    take_steps(optimizer, range(2))
+    for (name, now), then in zip(model.named_parameters(), before.parameters(), strict=True):
+        assert torch.equal(now, then) != (name in parts.split()), name
+
+
+def test_a_network_that_is_frozen_whole_is_refused() -> None:
+    with pytest.raises(ValueError, match="network has no parameters that require gradients"):
+        MuonAdamW(network().requires_grad_(False))
+
+
+def test_without_gradients_the_weights_stay() -> None:
+    model = network()
+    optimizer = MuonAdamW(model)
+    take_steps(optimizer, range(1))
+    before = copy.deepcopy(model)
     optimizer.zero_grad()
     assert all(parameter.grad is None for parameter in model.parameters())
     optimizer.step()
@@ -168,12 +207,28 @@ def test_gradients_are_dropped_and_missing_ones_leave_the_weights() -> None:
         assert torch.equal(now, then)
 
 
-@pytest.mark.parametrize(("name", "kind"), [("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW)])
-def test_torchs_own_by_name(name, kind: type) -> None:
+KINDS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "muon": MuonAdamW}
+
+
+@pytest.mark.parametrize("name", get_args(OptimizerName))
+def test_they_are_made_by_name(name: OptimizerName) -> None:
     model = network()
     model.get_parameter("head.bias").requires_grad_(False)
-    optimizer = make_optimizer(name, model, weight_decay=0.1)
-    assert type(optimizer) is kind
-    (group,) = optimizer.param_groups
-    assert group["weight_decay"] == 0.1
-    assert len(group["params"]) == len(list(model.parameters())) - 1
+    optimizer = make_optimizer(name, model, weight_decay=0.1, bfloat16=False)
+    assert type(optimizer) is KINDS[name]
+    assert all(group["weight_decay"] == 0.1 for group in optimizer.param_groups)
+    count = sum(len(group["params"]) for group in optimizer.param_groups)
+    assert count == len(list(model.parameters())) - 1
+
+
+@pytest.mark.parametrize("bfloat16", [False, True])
+def test_muon_computes_in_what_is_asked_for(bfloat16: bool) -> None:
+    model, other = network(4), network(4)
+    optimizer = make_optimizer("muon", model, weight_decay=0.0, bfloat16=bfloat16)
+    take_steps(optimizer, range(1))
+    take_steps(MuonAdamW(other, bfloat16=bfloat16), range(1))
+    third = network(4)
+    take_steps(MuonAdamW(third, bfloat16=not bfloat16), range(1))
+    kernel, same, differs = (m.get_parameter("cells.0.weight_hh") for m in (model, other, third))
+    assert torch.equal(kernel, same)
+    assert not torch.equal(kernel, differs)
