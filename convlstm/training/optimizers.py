@@ -83,7 +83,8 @@ def orthogonal(matrix: Tensor) -> Tensor:
 class MuonAdamW:
     """`Muon` for kernels and matrices, AdamW for all else, at one learning rate.
 
-    AdamW has the head, whose outputs are pixels, and what is no matrix: biases, peepholes, norms.
+    AdamW has the head, whose outputs are pixels, and what is no matrix: biases, peepholes, norms. The head is
+    known by its name; the output convolution of a `StagedNetwork`, a stage like others, is Muon's.
 
     Args:
         network: whose parameters that require gradients are trained.
@@ -129,10 +130,10 @@ class MuonAdamW:
         return {name: part.state_dict() for name, part in self.parts.items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a state.
+        """Go on from a state of the same network; the shapes in it are not compared, as in torch.optim.
 
         Raises:
-            ValueError: it is another optimizer's, or of a network with other parameters to train.
+            ValueError: it is another optimizer's, or of another number of parameters.
         """
         if state.keys() != self.parts.keys():
             raise ValueError(f"state has {', '.join(state)}; it needs {', '.join(self.parts)}")
