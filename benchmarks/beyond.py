@@ -1,7 +1,7 @@
 """Forecasts far beyond what a network was trained for: 90 frames from 10, a third digit, a larger canvas.
 
     python benchmarks/beyond.py moving_mnist_mini
-    python benchmarks/beyond.py runs/NAME --digits mnist --sequences 100 --gifs assets
+    python benchmarks/beyond.py runs/NAME --digits mnist --sequences 100 --sharpen 2.5 --gifs assets
 
 For each case the first sequences of its test stream are forecast, and measured frame by frame, unclipped, n
 running over the sequences and t over the frames of the forecast:
@@ -10,11 +10,13 @@ running over the sequences and t over the frames of the forecast:
     gradient energy ratio(t)  the same of gradient_energy: 0 for a flat frame, far below 1 for a blurred one
     MSE(t)                    mean over n of mse(forecast[n, t], truth[n, t]), summed over a frame's pixels
 
-(`convlstm.metrics`). A forecast in the wrong place has ratios of 1, too: the MSE tells the two apart.
+(`convlstm.metrics`). A forecast in the wrong place has ratios of 1, too: the MSE tells the two apart. With
+--sharpen all of it is measured twice, the second time with the network reading its predictions sharpened (see
+`convlstm.rollout`).
 
 Written are FOLDER/beyond.md (the table, printed too), FOLDER/beyond.json (every frame), and GIFs whose names
-begin with the checkpoint's, truth above forecast: the first three sequences of each case, and of all the one
-whose gradient energy at frame 30 is furthest from the truth's.
+begin with the checkpoint's, truth above forecasts: the first three sequences of each case, and of all the one
+whose gradient energy at frame 30 is furthest from the truth's (with --sharpen the sharpened forecast's).
 """
 
 import argparse
@@ -34,7 +36,7 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the checkout's folders are used, uninstalled
 from benchmarks.ship import WEIGHTS
 from benchmarks.timing import markdown
-from convlstm import from_pretrained, rollout
+from convlstm import from_pretrained, rollout, stream
 from convlstm.checkpoint import read_config
 from convlstm.evaluation import Predict, Source
 from convlstm.files import jsonable, write_atomically, write_json
@@ -115,6 +117,9 @@ def main(arguments: list[str] | None = None) -> None:
         "--folder", type=Path, help="of the numbers (default: runs/beyond/ and the checkpoint's name)"
     )
     parser.add_argument("--gifs", type=Path, help="folder of the GIFs (default: that of the numbers)")
+    parser.add_argument(
+        "--sharpen", type=float, default=0.0, metavar="STRENGTH", help="(default: not measured)"
+    )
     parser.add_argument("--device", default="auto", help="cuda, mps or cpu (default: the first there is)")
     options = parser.parse_args(arguments)
     command = shlex.join(["python", "benchmarks/beyond.py", *(arguments or sys.argv[1:])])
@@ -129,6 +134,11 @@ def main(arguments: list[str] | None = None) -> None:
         if trained_on is not None:
             require_unseen(trained_on, options.digits)
         check_frames(model, options.checkpoint)
+        predictors: dict[str, Predict] = {"forecast": partial(rollout, model)}
+        if options.sharpen:
+            blank = torch.zeros(1, 1, 1, *2 * [CASES[0].image_size], device=device)
+            stream(model, blank, sharpen=options.sharpen)  # raises, where rollout would
+            predictors["sharpened"] = partial(rollout, model, sharpen=options.sharpen)
         sources = [source_of(case, options.digits, options.root) for case in CASES]
         name = Path(options.checkpoint).name
         numbers = options.folder or Path("runs/beyond") / name
@@ -138,17 +148,22 @@ def main(arguments: list[str] | None = None) -> None:
     except (OSError, ValueError) as error:
         parser.error(str(error))
 
-    predict, results, worst = partial(rollout, model), {}, (-math.inf, CASES[0], 0)
+    results, worst = {}, (-math.inf, CASES[0], 0)
     for case, source in zip(CASES, sources, strict=True):
-        measures = measure(predict, source, options.sequences, options.batch_size, device)
-        results[case.title] = {**case._asdict(), **measures.per_frame()}
+        measured = {
+            label: measure(predict, source, options.sequences, options.batch_size, device)
+            for label, predict in predictors.items()
+        }
+        for label, measures in measured.items():
+            title = case.title if label == "forecast" else f"{case.title}, {label}"
+            results[title] = {**case._asdict(), **measures.per_frame()}
         first = range(min(SHOWN, options.sequences))
-        write_gif(gifs / f"{name}-{case.file}.gif", film(predict, source, first, device), FPS)
-        distances = measures.distances()
+        write_gif(gifs / f"{name}-{case.file}.gif", film(predictors, source, first, device), FPS)
+        distances = measured[list(predictors)[-1]].distances()
         number = int(distances.argmax())
         if float(distances[number]) > worst[0]:
             worst = (float(distances[number]), case, number)
-            write_gif(gifs / f"{name}-worst.gif", film(predict, source, [number], device), FPS)
+            write_gif(gifs / f"{name}-worst.gif", film(predictors, source, [number], device), FPS)
         print(f"{case.title}: {options.sequences} sequences done", file=sys.stderr)
     found = table(results)
     print(found)
@@ -159,6 +174,7 @@ def main(arguments: list[str] | None = None) -> None:
         "checkpoint": options.checkpoint,
         "digits": options.digits,
         "sequences": options.sequences,
+        "sharpen": options.sharpen,
         "context": CONTEXT,
         "horizon": HORIZON,
         "worst": {"case": worst[1].title, "sequence": worst[2]},
@@ -230,23 +246,25 @@ def table(results: dict[str, dict]) -> str:
 
 
 def film(
-    predict: Predict, source: Source, numbers: range | list[int], device: torch.device
+    predictors: dict[str, Predict], source: Source, numbers: range | list[int], device: torch.device
 ) -> NDArray[np.uint8]:
-    """Draw rollouts for a GIF, (T, Y, X, 3): a column per sequence, truth above forecast.
+    """Draw rollouts for a GIF, (T, Y, X, 3): a column per sequence, truth above the forecasts.
 
     Values are clipped to [0, 1]; colours are those of `convlstm.pictures.comparison`.
     """
     clips = source.batch(numbers, device)  # (N, T, 1, H, W)
     horizon = clips.shape[1] - CONTEXT
-    forecast = torch.cat([clips[:, :CONTEXT], predict(clips[:, :CONTEXT], horizon)], dim=1)
-    pairs = torch.stack([clips, forecast]).float().cpu().clamp(0, 1)[:, :, 1::STRIDE, 0]  # (2, N, T, H, W)
-    shades = (pairs.mul(SHADES - 1).round() * (255 / (SHADES - 1))).to(torch.uint8).numpy()
+    context = clips[:, :CONTEXT]
+    films = [clips, *(torch.cat([context, of(context, horizon)], dim=1) for of in predictors.values())]
+    rows = torch.stack(films).float().cpu().clamp(0, 1)[:, :, 1::STRIDE, 0]  # (R, N, T, H, W)
+    shades = (rows.mul(SHADES - 1).round() * (255 / (SHADES - 1))).to(torch.uint8).numpy()
     scale = max(1, TILE // max(shades.shape[-2:]))
     tiles = repeat(shades, "row n t h w -> row n t (h a) (w b) 1", a=scale, b=scale)
     tall, wide = tiles.shape[3] + GAP, tiles.shape[4] + GAP
-    labels = [Text("truth", 15), Text("forecast", 15)]
+    labels = [Text(label, 15) for label in ("truth", *predictors)]
     left, top = MARGIN + max(label.width for label in labels) + GAP, MARGIN + LINE + GAP
-    size = (tiles.shape[2], top + 2 * tall - GAP + MARGIN, left + tiles.shape[1] * wide - GAP + MARGIN, 3)
+    height = top + len(labels) * tall - GAP + MARGIN
+    size = (tiles.shape[2], height, left + tiles.shape[1] * wide - GAP + MARGIN, 3)
     picture = np.empty(size, np.uint8)
     picture[:] = BACKGROUND
     for row, label in enumerate(labels):

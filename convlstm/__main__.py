@@ -43,6 +43,14 @@ def main(arguments: list[str] | None = None) -> int:
     command.add_argument(
         "--count", type=int, default=3, help="clips shown, from the first on (default: %(default)s)"
     )
+    command.add_argument(
+        "--sharpen",
+        type=float,
+        default=0.0,
+        metavar="STRENGTH",
+        help="have the network read its own predictions sharpened, so that shapes last over long horizons, "
+        "at the cost of a larger error; try 1 to 3 (default: %(default)g, not at all)",
+    )
     command.add_argument("--fps", type=float, default=5.0, help="frames per second (default: %(default)s)")
     command.add_argument("--device", default="auto", help="cuda, mps or cpu (default: the first there is)")
     command.set_defaults(run=_rollout)
@@ -86,7 +94,7 @@ def _rollout(options: argparse.Namespace) -> None:
     print(f"{options.clips}{read_as}: {count} of {clips.shape[1]} frames", flush=True)
     context = clips[:, : options.context]
     truth = clips[:, options.context : options.context + options.horizon]
-    forecast = rollouts.rollout(model, context.to(device), options.horizon)
+    forecast = rollouts.rollout(model, context.to(device), options.horizon, sharpen=options.sharpen)
     shown = truth.numpy() if truth.shape[1] else None
     frames = pictures.comparison(context.numpy(), forecast.float().cpu().numpy(), shown)
     written = video.write_clip(options.output, frames, options.fps)

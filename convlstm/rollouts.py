@@ -5,8 +5,9 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
-from convlstm.arguments import positive
+from convlstm.arguments import finite, positive
 from convlstm.base import ConvRecurrent
 from convlstm.forecaster import as_forecaster
 from convlstm.saving import unwrap
@@ -14,35 +15,54 @@ from convlstm.saving import unwrap
 __all__ = ["rollout", "stream"]
 
 
-def rollout(model: nn.Module, context: Tensor, horizon: int) -> Tensor:
+def rollout(model: nn.Module, context: Tensor, horizon: int, *, sharpen: float = 0.0) -> Tensor:
     """Forecast the `horizon` frames that follow the context, without gradients and in evaluation mode.
+
+    A network trained on squared errors predicts the mean of what may follow, which is blurred. One that reads
+    its own predictions blurs the blur, frame after frame, till nothing has a shape. With `sharpen` it reads
+    each of them after unsharp masking (Gonzalez and Woods, "Digital Image Processing"), k * p being p
+    smoothed over 3 x 3 pixels by [1 2 1] / 4 along rows and columns, its edge pixels repeated outwards:
+
+        read(t) = clip(p(t) + sharpen (p(t) - k * p(t)), 0, 1)
+
+    What is returned are the predictions p. Shapes then last for longer, wrong ones too: far from the context
+    the squared error is larger than that of a blur.
 
     Args:
         model: a forecaster, or what else is called as `model(context, horizon)`; its training mode is as
             before afterwards.
         context: (B, T, C, H, W), pixels in [0, 1], on the model's device; T of 1 or more.
         horizon: number of frames, 1 or more; it need not be the one trained on.
+        sharpen: strength of the unsharp masking, 0 or more (default 0: predictions are read as they are);
+            for a forecaster that reads its own predictions.
 
     Returns:
         (B, horizon, C, H, W), unclipped, in the type of the context.
 
     Raises:
         TypeError: a context that is no tensor.
-        ValueError: a context or horizon that does not fit, named with what is needed, or a layer for a model.
+        ValueError: a context, horizon or sharpen that does not fit, named with what is needed, or a layer for
+            a model.
     """
     if isinstance(unwrap(model), ConvRecurrent):
         as_forecaster(unwrap(model))  # raises
+    if _strength(model, sharpen):
+        horizon = positive("horizon", horizon)
+        return torch.stack(list(stream(model, context, horizon, sharpen=sharpen)), dim=1)
     with torch.no_grad(), _evaluation_mode(model):
         return model(context, horizon)
 
 
-def stream(model: nn.Module, context: Tensor, horizon: int | None = None) -> Iterator[Tensor]:
+def stream(
+    model: nn.Module, context: Tensor, horizon: int | None = None, *, sharpen: float = 0.0
+) -> Iterator[Tensor]:
     """Forecast frame after frame, in memory that does not grow with their number.
 
     Args:
         model: a forecaster, also in a wrapper such as torch.compile's.
         context: (B, T, C, H, W), pixels in [0, 1], on the model's device; T of 1 or more.
         horizon: number of frames, 1 or more, or None (default) to go on for as long as frames are asked for.
+        sharpen: as for `rollout`.
 
     Returns:
         An iterator over frames (B, C, H, W), unclipped; the same that `rollout` gives, in the type of the
@@ -50,10 +70,11 @@ def stream(model: nn.Module, context: Tensor, horizon: int | None = None) -> Ite
 
     Raises:
         TypeError: a context that is no tensor.
-        ValueError: a context or horizon that does not fit, named with what is needed, or a model that is no
-            forecaster; at once, not at the first frame.
+        ValueError: a context, horizon or sharpen that does not fit, named with what is needed, or a model
+            that is no forecaster; at once, not at the first frame.
     """
     forecaster = as_forecaster(unwrap(model))
+    strength = _strength(forecaster, sharpen)
     if horizon is not None:
         horizon = positive("horizon", horizon)
     with torch.no_grad(), _evaluation_mode(forecaster):
@@ -62,15 +83,38 @@ def stream(model: nn.Module, context: Tensor, horizon: int | None = None) -> Ite
 
     def frames() -> Iterator[Tensor]:
         nonlocal state
-        done = 0
+        done, read = 0, None  # the first step reads the last frame of the context, as it is
         while horizon is None or done < horizon:
             # Grad and training mode belong to the caller between two frames.
             with torch.no_grad(), _evaluation_mode(forecaster):
-                frame, state = forecaster.step(None, state)
+                frame, state = forecaster.step(read, state)
+                read = _sharpened(frame, strength) if strength else None
             done += 1
             yield frame.to(dtype)
 
     return frames()
+
+
+def _strength(model: nn.Module, sharpen: float) -> float:
+    """Return `sharpen` as a float; raise ValueError unless it is a strength that the model has a use for."""
+    strength = finite("sharpen", sharpen)
+    if strength < 0:
+        raise ValueError(f"sharpen is {sharpen!r}; it needs a number of 0 or more")
+    if strength and not as_forecaster(unwrap(model)).feedback:
+        raise ValueError(
+            f"sharpen is {sharpen!r} for {type(unwrap(model)).__name__}, which never reads its own "
+            "predictions; leave it out"
+        )
+    return strength
+
+
+def _sharpened(frame: Tensor, strength: float) -> Tensor:
+    """Return a frame (B, C, H, W) after unsharp masking, as `rollout` defines it."""
+    p = frame.to(torch.promote_types(frame.dtype, torch.float32))
+    outer = pad(p, (1, 1, 1, 1), mode="replicate")
+    rows = outer[..., :-2, :] + 2 * outer[..., 1:-1, :] + outer[..., 2:, :]
+    smooth = (rows[..., :-2] + 2 * rows[..., 1:-1] + rows[..., 2:]) / 16
+    return (p + strength * (p - smooth)).clamp(0, 1).to(frame.dtype)
 
 
 @contextmanager

@@ -97,11 +97,39 @@ def test_the_whole(
         assert len(read_clips(f"gifs/run-{name}.gif")[0]) == 11  # every second of 22 frames
 
 
+def test_a_sharpened_forecast_is_measured_beside_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(beyond, "HORIZON", 12)
+    monkeypatch.setattr(beyond, "CASES", beyond.CASES[:1])
+    monkeypatch.chdir(tmp_path)
+    save_checkpoint("run", create_model("moving_mnist_tiny"))
+    options = ["run", "--sequences", "2", "--device", "cpu"]
+    beyond.main([*options, "--folder", "alone"])
+    beyond.main([*options, "--folder", "both", "--sharpen", "2"])
+    assert "\n| two digits, sharpened: MSE |" in capsys.readouterr().out
+    alone, both = (json.loads(Path(folder, "beyond.json").read_text()) for folder in ("alone", "both"))
+    assert both["sharpen"] == 2
+    plain, sharpened = both["cases"].values()
+    assert plain == alone["cases"]["two digits"]
+    assert sharpened["mse"][0] == plain["mse"][0]
+    assert sharpened["mse"][1:] != plain["mse"][1:]
+    row, right = beyond.TILE + beyond.GAP, beyond.MARGIN + beyond.TILE
+    for name in ("two-digits", "worst"):
+        gifs = [
+            read_clips(f"{folder}/run-{name}.gif")[0] for folder in ("alone", "both")
+        ]  # (T, C, Y, X) each
+        without, with_it = (gif[..., -right : -beyond.MARGIN] for gif in gifs)
+        assert with_it.shape[2] - without.shape[2] == row
+        assert (with_it[:, :, : -beyond.MARGIN - row] == without[:, :, : -beyond.MARGIN]).all()
+
+
 @pytest.mark.parametrize(
     ("network", "options", "message"),
     [
         ({"channels": 3}, [], "has 3 image channels; it needs 1"),
         ({"patch_size": 3}, [], "is to forecast frames of 64 pixels, which patches of 3 x 3 do not divide"),
+        ({}, ["--sharpen", "-1"], "sharpen is -1.0; it needs a number of 0 or more"),
         ({}, ["--folder", "config.json"], "File exists: 'config.json'"),
         ({}, ["--digits", "mnist", "--root", "config.json/x"], "config.json/x"),
     ],

@@ -32,6 +32,16 @@ def test_a_gif_for_any_horizon(horizon: int, frames: int, capsys: pytest.Capture
     )
 
 
+def test_a_rollout_is_sharpened_as_asked() -> None:
+    for strength in ("0", "1", "3"):
+        output = ["-o", f"{strength}.gif"]
+        assert main(["rollout", "run", "clips.npy", "--sharpen", strength, *output]) == 0
+    assert main(["rollout", "run", "clips.npy", "-o", "plain.gif"]) == 0
+    files = {name: Path(f"{name}.gif").read_bytes() for name in ("plain", "0", "1", "3")}
+    assert files["plain"] == files["0"]
+    assert len(set(files.values())) == 3
+
+
 def test_a_clip_that_ends_with_the_context_has_no_truth() -> None:
     assert main(["rollout", "run", "clips.npy", "--context", "14", "--horizon", "2", "-o", "out.gif"]) == 0
     with_truth = ["rollout", "run", "clips.npy", "--context", "12", "--horizon", "2", "-o", "with_truth.gif"]
@@ -101,6 +111,8 @@ def test_a_gif_is_read_as_clips() -> None:
             "clips.npy has 14 frames a clip, read as TNHW; it needs 15 or",
         ),
         (["run", "clips.npy", "--fps", "0"], "fps is 0.0"),
+        (["run", "clips.npy", "--sharpen", "-1"], "sharpen is -1.0; it needs a number of 0 or more"),
+        (["run", "clips.npy", "--sharpen", "nan"], "sharpen is nan; it needs a finite number"),
         (["run", "clips.npy", "-o", "out.avi"], "out.avi does not end in .gif or .mp4"),
         (["run", "clips.npy", "-o", "nowhere/out.gif"], "nowhere is no directory"),
         (["nowhere", "clips.npy"], "nowhere is no checkpoint"),

@@ -2,8 +2,10 @@
 
 import itertools
 
+import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 from torch import Tensor
 from torch.testing import assert_close
 
@@ -114,3 +116,86 @@ def test_frames_and_context_are_the_callers_to_change(model: Forecaster, context
     context.zero_()
     changed = [frame.add_(1) for frame in frames]
     assert_close(torch.stack(changed, dim=1), expected + 1, rtol=0, atol=1e-6)
+
+
+@pytest.fixture(params=["stacked", "fully connected"])
+def reader(request) -> Forecaster:
+    """Return a network that reads its own predictions, of which some lie outside of [0, 1]."""
+    if request.param == "stacked":
+        model = StackedForecaster(StackedForecasterConfig(hidden_channels=(4, 3), kernel_size=3, channels=2))
+    else:
+        config = FullyConnectedForecasterConfig(frame_size=(8, 12), hidden_size=16, channels=2)
+        model = FullyConnectedForecaster(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(3)
+    return model
+
+
+def sharpened(frames: Tensor, strength: float) -> Tensor:
+    """Return frames (B, C, H, W) after unsharp masking, by scipy."""
+    kernel = np.outer([1, 2, 1], [1, 2, 1]) / 16
+    smooth = ndimage.convolve(frames.numpy(), kernel[None, None], mode="nearest")
+    return (frames + strength * (frames - torch.from_numpy(smooth))).clip(0, 1)
+
+
+@pytest.mark.parametrize("strength", [0.5, 2, np.float32(3)])
+def test_a_sharpened_rollout_reads_sharpened_predictions(reader: Forecaster, strength: float) -> None:
+    reader, context = reader.double(), torch.rand(2, 4, 2, 8, 12).double()
+    with torch.no_grad():
+        frame, state = reader.step(None, reader.encode(context))
+        expected = [frame]
+        for _ in range(6):
+            frame, state = reader.step(sharpened(frame, float(strength)), state)
+            expected.append(frame)
+    found = rollout(reader, context, 7, sharpen=strength)
+    assert_close(found, torch.stack(expected, dim=1), rtol=0, atol=1e-12)
+    assert_close(torch.stack(list(stream(reader, context, 7, sharpen=strength)), dim=1), found)
+    assert found.min() < 0  # it is what is read that is clipped
+    plain = rollout(reader, context, 7)
+    assert_close(found[:, 0], plain[:, 0])  # the context is read as it is
+    assert not torch.isclose(found[:, 1], plain[:, 1]).all()
+
+
+def test_no_sharpening_is_the_rollout_as_it_was(model: Forecaster, context: Tensor) -> None:
+    assert_close(rollout(model, context, 5, sharpen=0), rollout(model, context, 5), rtol=0, atol=0)
+    assert len(list(stream(model, context, 5, sharpen=0))) == 5
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_sharpened_frames_have_the_type_of_the_context(reader: Forecaster, dtype: torch.dtype) -> None:
+    context = torch.rand(2, 4, 2, 8, 12, dtype=dtype)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert rollout(reader, context, 3, sharpen=2).dtype == dtype
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 5)])
+def test_frames_of_one_row_are_sharpened(size: tuple[int, int]) -> None:
+    model = StackedForecaster(StackedForecasterConfig(hidden_channels=(4,), kernel_size=3, patch_size=1))
+    frames = rollout(model, torch.rand(1, 3, 1, *size), 3, sharpen=2)
+    assert frames.shape == (1, 3, 1, *size)
+    assert frames.isfinite().all()
+
+
+@pytest.mark.parametrize("strength", [-0.1, float("nan"), float("inf"), True, "2", None])
+def test_a_strength_that_does_not_fit_is_refused_at_once(reader: Forecaster, strength) -> None:
+    context = torch.rand(2, 4, 2, 8, 12)
+    with pytest.raises(ValueError, match="sharpen is"):
+        rollout(reader, context, 3, sharpen=strength)
+    with pytest.raises(ValueError, match="sharpen is"):
+        stream(reader, context, sharpen=strength)
+
+
+def test_a_network_that_reads_no_predictions_cannot_read_them_sharpened(context: Tensor) -> None:
+    model = EncoderForecaster(EncoderForecasterConfig(hidden_channels=(4, 3), kernel_size=3))
+    message = "sharpen is 2 for EncoderForecaster, which never reads its own predictions; leave it out"
+    with pytest.raises(ValueError, match=message):
+        rollout(model, context, 3, sharpen=2)
+    with pytest.raises(ValueError, match=message):
+        stream(model, context, sharpen=2)
+
+
+@pytest.mark.parametrize("horizon", [0, 2.0, None])
+def test_a_sharpened_rollout_needs_its_horizon(reader: Forecaster, horizon) -> None:
+    with pytest.raises(ValueError, match="horizon is"):
+        rollout(reader, torch.rand(2, 4, 2, 8, 12), horizon, sharpen=2)
