@@ -99,8 +99,8 @@ class Config:
     loss: training.Loss = "mse"
     """What is trained on, and what the best network is chosen by: squared error, or the cross-entropy in nats
     of pixels as probabilities, for which the network needs --model.output sigmoid."""
-    optimizer: training.OptimizerName = "adamw"
-    """AdamW (decoupled weight decay), Adam, or Muon, with AdamW for the head and what is no matrix."""
+    optimizer: training.OptimizerName = "muon"
+    """Muon, with AdamW for the head and what is no matrix; or AdamW (decoupled weight decay), or Adam."""
     lr: float = 4e-3
     """Highest learning rate."""
     weight_decay: float = 0.0
@@ -173,7 +173,6 @@ PRESETS = {
     "small": Config(  # python train.py --preset small --minutes 110, on two CPU cores
         preset="small",
         steps=20_000,
-        optimizer="muon",
         lr=3e-3,
         ema_decay=0.995,
         validations=10,
@@ -185,7 +184,6 @@ PRESETS = {
         preset="base",
         steps=125_000,
         batch_size=16,
-        optimizer="muon",
         lr=2e-3,
         ema_decay=0.999,
         compile=True,
@@ -195,10 +193,19 @@ PRESETS = {
         model=StackedForecasterConfig(hidden_channels=(128,) * 4, kernel_size=3),
     ),
     "paper": Config(
-        preset="paper", batch_size=16, lr=1e-3, teacher_forcing=0.0, model=EncoderForecasterConfig()
+        preset="paper",
+        batch_size=16,
+        optimizer="adamw",
+        lr=1e-3,
+        teacher_forcing=0.0,
+        model=EncoderForecasterConfig(),
     ),
     "fully-connected": Config(
-        preset="fully-connected", batch_size=16, lr=1e-3, model=FullyConnectedForecasterConfig()
+        preset="fully-connected",
+        batch_size=16,
+        optimizer="adamw",
+        lr=1e-3,
+        model=FullyConnectedForecasterConfig(),
     ),
 }
 

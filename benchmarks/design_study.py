@@ -52,8 +52,8 @@ STUDY = Study(
         Row("strided", "form: strided encoder-forecaster, 32, 64, 96 channels", STRIDED),
     ),
     common=(
-        *("--data.digits", "mnist", "--model.kernel-size", "3", "--validations", "2"),
-        *("--validation-sequences", "1000", "--test-sequences", "1"),
+        *("--data.digits", "mnist", "--model.kernel-size", "3", "--optimizer", "adamw"),
+        *("--validations", "2", "--validation-sequences", "1000", "--test-sequences", "1"),
     ),
 )
 

@@ -20,7 +20,7 @@ STUDY = Study(
         ),
     ),
     common=(
-        *("--data.digits", "mnist", "--validations", "5", "--validation-sequences", "1000"),
-        *("--test-sequences", "1000"),
+        *("--data.digits", "mnist", "--optimizer", "adamw", "--validations", "5"),
+        *("--validation-sequences", "1000", "--test-sequences", "1000"),
     ),
 )
