@@ -14,19 +14,23 @@ from convlstm.saving import unwrap
 
 __all__ = ["rollout", "stream"]
 
+HALVINGS = 30  # of the interval that b lies in: to a thousand-millionth of it
+
 
 def rollout(model: nn.Module, context: Tensor, horizon: int, *, sharpen: float = 0.0) -> Tensor:
     """Forecast the `horizon` frames that follow the context, without gradients and in evaluation mode.
 
     A network trained on squared errors predicts the mean of what may follow, which is blurred. One that reads
     its own predictions blurs the blur, frame after frame, till nothing has a shape. With `sharpen` it reads
-    each of them after unsharp masking (Gonzalez and Woods, "Digital Image Processing"), k * p being p
-    smoothed over 3 x 3 pixels by [1 2 1] / 4 along rows and columns, its edge pixels repeated outwards:
+    each prediction p after unsharp masking (Gonzalez and Woods, "Digital Image Processing"), of the same
+    brightness as before; k * p is p smoothed by [1 2 1] / 4 along rows and columns, edges repeated outwards:
 
-        read(t) = clip(p(t) + sharpen (p(t) - k * p(t)), 0, 1)
+        q = p + sharpen (p - k * p)
+        read = clip(q - b, 0, 1), b of each channel such that sum(read) = sum(clip(p, 0, 1))
 
-    What is returned are the predictions p. Shapes then last for longer, wrong ones too: far from the context
-    the squared error is larger than that of a blur.
+    That is the frame nearest to q, in squares, of those with pixels in [0, 1] and this brightness. What is
+    returned are the predictions p. Shapes then last for longer, wrong ones too: far from the context the
+    squared error is larger than that of a blur.
 
     Args:
         model: a forecaster, or what else is called as `model(context, horizon)`; its training mode is as
@@ -114,7 +118,14 @@ def _sharpened(frame: Tensor, strength: float) -> Tensor:
     outer = pad(p, (1, 1, 1, 1), mode="replicate")
     rows = outer[..., :-2, :] + 2 * outer[..., 1:-1, :] + outer[..., 2:, :]
     smooth = (rows[..., :-2] + 2 * rows[..., 1:-1] + rows[..., 2:]) / 16
-    return (p + strength * (p - smooth)).clamp(0, 1).to(frame.dtype)
+    q = p + strength * (p - smooth)
+    brightness = p.clamp(0, 1).sum(dim=(2, 3), keepdim=True)  # (B, C, 1, 1)
+    low, high = q.amin(dim=(2, 3), keepdim=True) - 1, q.amax(dim=(2, 3), keepdim=True)
+    for _ in range(HALVINGS):
+        b = (low + high) / 2
+        too_bright = (q - b).clamp(0, 1).sum(dim=(2, 3), keepdim=True) > brightness
+        low, high = torch.where(too_bright, b, low), torch.where(too_bright, high, b)
+    return (q - high).clamp(0, 1).to(frame.dtype)
 
 
 @contextmanager

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from scipy import ndimage
+from scipy import ndimage, optimize
 from torch import Tensor
 from torch.testing import assert_close
 
@@ -18,8 +18,10 @@ from convlstm import (
     StackedForecaster,
     StackedForecasterConfig,
     rollout,
+    rollouts,
     stream,
 )
+from convlstm.metrics import gradient_energy
 
 
 @pytest.fixture(params=["stacked", "encoder-forecaster", "strided", "fully connected"])
@@ -133,10 +135,18 @@ def reader(request) -> Forecaster:
 
 
 def sharpened(frames: Tensor, strength: float) -> Tensor:
-    """Return frames (B, C, H, W) after unsharp masking, by scipy."""
+    """Return frames (B, C, H, W) after unsharp masking, by scipy, channel by channel."""
     kernel = np.outer([1, 2, 1], [1, 2, 1]) / 16
-    smooth = ndimage.convolve(frames.numpy(), kernel[None, None], mode="nearest")
-    return (frames + strength * (frames - torch.from_numpy(smooth))).clip(0, 1)
+    read = []
+    for p in frames.flatten(0, 1).numpy():  # (H, W)
+        q = p + strength * (p - ndimage.convolve(p, kernel, mode="nearest"))
+        brightness = p.clip(0, 1).sum()
+
+        def excess(b: float, q=q, brightness=brightness) -> float:
+            return (q - b).clip(0, 1).sum() - brightness
+
+        read.append((q - optimize.brentq(excess, q.min() - 1, q.max(), xtol=1e-14)).clip(0, 1))
+    return torch.from_numpy(np.stack(read)).view_as(frames)
 
 
 @pytest.mark.parametrize("strength", [0.5, 2, np.float32(3)])
@@ -149,12 +159,27 @@ def test_a_sharpened_rollout_reads_sharpened_predictions(reader: Forecaster, str
             frame, state = reader.step(sharpened(frame, float(strength)), state)
             expected.append(frame)
     found = rollout(reader, context, 7, sharpen=strength)
-    assert_close(found, torch.stack(expected, dim=1), rtol=0, atol=1e-12)
+    assert_close(found, torch.stack(expected, dim=1), rtol=0, atol=1e-7)
     assert_close(torch.stack(list(stream(reader, context, 7, sharpen=strength)), dim=1), found)
     assert found.min() < 0  # it is what is read that is clipped
     plain = rollout(reader, context, 7)
     assert_close(found[:, 0], plain[:, 0])  # the context is read as it is
     assert not torch.isclose(found[:, 1], plain[:, 1]).all()
+
+
+@pytest.mark.parametrize("strength", [0.5, 3, 100])
+def test_a_sharpened_frame_is_as_bright_as_it_was(strength: float) -> None:
+    frames = torch.rand(3, 2, 9, 7) * torch.tensor([0.01, 1, 3])[:, None, None, None] - 0.1
+    frames[0, 0] = 0  # black, and stays so
+    frames[2, 1] = 7  # more than white: read as white
+    read = rollouts._sharpened(frames, strength)
+    assert read.min() >= 0
+    assert read.max() <= 1
+    brightness = frames.clamp(0, 1).sum(dim=(2, 3))
+    assert_close(read.sum(dim=(2, 3)), brightness, rtol=1e-4, atol=1e-4)
+    assert not read[0, 0].any()
+    assert (read[2, 1] == 1).all()
+    assert (gradient_energy(read[None, 1:2]) > gradient_energy(frames[None, 1:2])).all()
 
 
 def test_no_sharpening_is_the_rollout_as_it_was(model: Forecaster, context: Tensor) -> None:
