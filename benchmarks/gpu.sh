@@ -119,7 +119,9 @@ score)
     [ -f "$clips" ] || python -m datasets write "$clips" --digits mnist --split test --sequences 10000
     python -m convlstm evaluate "runs/$name" "$clips" --device cuda --json "runs/$name/evaluation.json"
     if grep -q '"output": "sigmoid"' "runs/$name/config.json"; then python benchmarks/field.py --checkpoints "runs/$name"; fi
-    python benchmarks/beyond.py "runs/$name" --digits mnist --device cuda
+    set -- --sharpen 3  # for networks that read their own predictions
+    if grep -q '"network": "EncoderForecaster"' "runs/$name/config.json"; then set --; fi
+    python benchmarks/beyond.py "runs/$name" --digits mnist --device cuda "$@"
     ;;
 ship)
     name=$(name_of "${2:-}")
