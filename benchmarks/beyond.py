@@ -36,13 +36,14 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the checkout's folders are used, uninstalled
 from benchmarks.ship import WEIGHTS
 from benchmarks.timing import markdown
-from convlstm import from_pretrained, rollout, stream
+from convlstm import from_pretrained, rollout
 from convlstm.checkpoint import read_config
 from convlstm.evaluation import Predict, Source
 from convlstm.files import jsonable, write_atomically, write_json
 from convlstm.forecaster import Forecaster, as_forecaster
 from convlstm.metrics import brightness, gradient_energy, mse
 from convlstm.pictures import BACKGROUND, FORECAST, OBSERVED, Text, write_text
+from convlstm.rollouts import check_strength
 from convlstm.settings import versions
 from convlstm.training import choose_device
 from convlstm.video import write_gif
@@ -118,7 +119,11 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--gifs", type=Path, help="folder of the GIFs (default: that of the numbers)")
     parser.add_argument(
-        "--sharpen", type=float, default=0.0, metavar="STRENGTH", help="(default: not measured)"
+        "--sharpen",
+        type=float,
+        default=0.0,
+        metavar="STRENGTH",
+        help="measure forecasts that read themselves sharpened, too (default: not)",
     )
     parser.add_argument("--device", default="auto", help="cuda, mps or cpu (default: the first there is)")
     options = parser.parse_args(arguments)
@@ -135,9 +140,7 @@ def main(arguments: list[str] | None = None) -> None:
             require_unseen(trained_on, options.digits)
         check_frames(model, options.checkpoint)
         predictors: dict[str, Predict] = {"forecast": partial(rollout, model)}
-        if options.sharpen:
-            blank = torch.zeros(1, 1, 1, *2 * [CASES[0].image_size], device=device)
-            stream(model, blank, sharpen=options.sharpen)  # raises, where rollout would
+        if check_strength(model, options.sharpen):
             predictors["sharpened"] = partial(rollout, model, sharpen=options.sharpen)
         sources = [source_of(case, options.digits, options.root) for case in CASES]
         name = Path(options.checkpoint).name
@@ -148,6 +151,7 @@ def main(arguments: list[str] | None = None) -> None:
     except (OSError, ValueError) as error:
         parser.error(str(error))
 
+    judged = list(predictors)[-1]
     results, worst = {}, (-math.inf, CASES[0], 0)
     for case, source in zip(CASES, sources, strict=True):
         measured = {
@@ -159,7 +163,7 @@ def main(arguments: list[str] | None = None) -> None:
             results[title] = {**case._asdict(), **measures.per_frame()}
         first = range(min(SHOWN, options.sequences))
         write_gif(gifs / f"{name}-{case.file}.gif", film(predictors, source, first, device), FPS)
-        distances = measured[list(predictors)[-1]].distances()
+        distances = measured[judged].distances()
         number = int(distances.argmax())
         if float(distances[number]) > worst[0]:
             worst = (float(distances[number]), case, number)
@@ -177,7 +181,7 @@ def main(arguments: list[str] | None = None) -> None:
         "sharpen": options.sharpen,
         "context": CONTEXT,
         "horizon": HORIZON,
-        "worst": {"case": worst[1].title, "sequence": worst[2]},
+        "worst": {"case": worst[1].title, "sequence": worst[2], "of": judged},
     }
     write_json(numbers / "beyond.json", {**notes, "cases": jsonable(results)})
 

@@ -84,6 +84,7 @@ def _rollout(options: argparse.Namespace) -> None:
         raise ValueError(f"--output {options.output} is the file of the clips; give another name")
     device = training.choose_device(options.device)
     model = pretrained.from_pretrained(options.checkpoint, device=device)
+    rollouts.check_strength(model, options.sharpen)
     folder = Path(options.checkpoint)  # or a name
     config = read_config(folder) if folder.is_dir() else {}
     source = source_from(options, model, config, options.context, first=options.count)

@@ -9,35 +9,39 @@ from torch.nn.functional import pad
 
 from convlstm.arguments import finite, positive
 from convlstm.base import ConvRecurrent
-from convlstm.forecaster import as_forecaster
+from convlstm.forecaster import Forecaster, as_forecaster
 from convlstm.saving import unwrap
 
 __all__ = ["rollout", "stream"]
 
-HALVINGS = 30  # of the interval that b lies in: to a thousand-millionth of it
+HALVINGS = 50  # of the interval that b lies in, which one wild pixel widens: to 1e-15 of it
+STRONGEST = 1000  # beyond it lies nothing of use, and at last what float32 cannot hold
 
 
 def rollout(model: nn.Module, context: Tensor, horizon: int, *, sharpen: float = 0.0) -> Tensor:
     """Forecast the `horizon` frames that follow the context, without gradients and in evaluation mode.
 
     A network trained on squared errors predicts the mean of what may follow, which is blurred. One that reads
-    its own predictions blurs the blur, frame after frame, till nothing has a shape. With `sharpen` it reads
-    each prediction p after unsharp masking (Gonzalez and Woods, "Digital Image Processing"), of the same
-    brightness as before; k * p is p smoothed by [1 2 1] / 4 along rows and columns, edges repeated outwards:
+    its own predictions blurs the blur, frame after frame, till nothing has a shape. With `sharpen` above 0 it
+    reads each prediction p after unsharp masking (Gonzalez and Woods, "Digital Image Processing", section 3.6
+    of the 3rd edition), as bright as p within [0, 1]; k * p is p smoothed by [1 2 1] / 4 along rows and
+    columns, the edges repeated outwards:
 
         q = p + sharpen (p - k * p)
-        read = clip(q - b, 0, 1), b of each channel such that sum(read) = sum(clip(p, 0, 1))
+        read = clip(q - b, 0, 1), b of each sequence and channel such that sum(read) = sum(clip(p, 0, 1))
 
     That is the frame nearest to q, in squares, of those with pixels in [0, 1] and this brightness. What is
     returned are the predictions p. Shapes then last for longer, wrong ones too: far from the context the
-    squared error is larger than that of a blur.
+    squared error is larger than that of a blur. `benchmarks/beyond.py --sharpen` measures what a strength
+    does to a network; 3 suits `moving_mnist_small`.
 
     Args:
         model: a forecaster, or what else is called as `model(context, horizon)`; its training mode is as
-            before afterwards.
+            before afterwards. With `sharpen` a forecaster, and of a wrapper, such as torch.compile's, the
+            network inside is run.
         context: (B, T, C, H, W), pixels in [0, 1], on the model's device; T of 1 or more.
         horizon: number of frames, 1 or more; it need not be the one trained on.
-        sharpen: strength of the unsharp masking, 0 or more (default 0: predictions are read as they are);
+        sharpen: strength of the unsharp masking, 0 to 1,000 (default 0: predictions are read as they are);
             for a forecaster that reads its own predictions.
 
     Returns:
@@ -50,7 +54,7 @@ def rollout(model: nn.Module, context: Tensor, horizon: int, *, sharpen: float =
     """
     if isinstance(unwrap(model), ConvRecurrent):
         as_forecaster(unwrap(model))  # raises
-    if _strength(model, sharpen):
+    if check_strength(model, sharpen):
         horizon = positive("horizon", horizon)
         return torch.stack(list(stream(model, context, horizon, sharpen=sharpen)), dim=1)
     with torch.no_grad(), _evaluation_mode(model):
@@ -78,7 +82,7 @@ def stream(
             that is no forecaster; at once, not at the first frame.
     """
     forecaster = as_forecaster(unwrap(model))
-    strength = _strength(forecaster, sharpen)
+    strength = check_strength(forecaster, sharpen)
     if horizon is not None:
         horizon = positive("horizon", horizon)
     with torch.no_grad(), _evaluation_mode(forecaster):
@@ -99,15 +103,16 @@ def stream(
     return frames()
 
 
-def _strength(model: nn.Module, sharpen: float) -> float:
+def check_strength(model: nn.Module, sharpen: float) -> float:
     """Return `sharpen` as a float; raise ValueError unless it is a strength that the model has a use for."""
     strength = finite("sharpen", sharpen)
-    if strength < 0:
-        raise ValueError(f"sharpen is {sharpen!r}; it needs a number of 0 or more")
-    if strength and not as_forecaster(unwrap(model)).feedback:
+    if not 0 <= strength <= STRONGEST:
+        raise ValueError(f"sharpen is {sharpen!r}; it needs a number from 0 to {STRONGEST:,}")
+    inner = unwrap(model)
+    if strength and not (isinstance(inner, Forecaster) and inner.feedback):
         raise ValueError(
-            f"sharpen is {sharpen!r} for {type(unwrap(model)).__name__}, which never reads its own "
-            "predictions; leave it out"
+            f"sharpen is {sharpen!r} for {type(inner).__name__}; it needs a forecaster that reads its own "
+            "predictions, such as StackedForecaster"
         )
     return strength
 

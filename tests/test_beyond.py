@@ -110,6 +110,7 @@ def test_a_sharpened_forecast_is_measured_beside_the_other(
     assert "\n| two digits, sharpened: MSE |" in capsys.readouterr().out
     alone, both = (json.loads(Path(folder, "beyond.json").read_text()) for folder in ("alone", "both"))
     assert both["sharpen"] == 2
+    assert [found["worst"]["of"] for found in (alone, both)] == ["forecast", "sharpened"]
     plain, sharpened = both["cases"].values()
     assert plain == alone["cases"]["two digits"]
     assert sharpened["mse"][0] == plain["mse"][0]
@@ -129,7 +130,7 @@ def test_a_sharpened_forecast_is_measured_beside_the_other(
     [
         ({"channels": 3}, [], "has 3 image channels; it needs 1"),
         ({"patch_size": 3}, [], "is to forecast frames of 64 pixels, which patches of 3 x 3 do not divide"),
-        ({}, ["--sharpen", "-1"], "sharpen is -1.0; it needs a number of 0 or more"),
+        ({}, ["--sharpen", "-1"], "sharpen is -1.0; it needs a number from 0 to 1,000"),
         ({}, ["--folder", "config.json"], "File exists: 'config.json'"),
         ({}, ["--digits", "mnist", "--root", "config.json/x"], "config.json/x"),
     ],

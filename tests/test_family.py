@@ -101,6 +101,11 @@ def test_macs(row: str, wanted: int) -> None:
     assert macs(model, 64, 64) == wanted
 
 
+def test_all_rows_have_one_optimizer() -> None:
+    study = family_rows.STUDY
+    assert {study.settings(row).optimizer for row in study.rows} == {"adamw"}
+
+
 def test_a_row_is_begun_gone_on_with_or_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script = tmp_path / "train.py"
     script.write_text(

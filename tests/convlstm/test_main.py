@@ -111,7 +111,7 @@ def test_a_gif_is_read_as_clips() -> None:
             "clips.npy has 14 frames a clip, read as TNHW; it needs 15 or",
         ),
         (["run", "clips.npy", "--fps", "0"], "fps is 0.0"),
-        (["run", "clips.npy", "--sharpen", "-1"], "sharpen is -1.0; it needs a number of 0 or more"),
+        (["run", "clips.npy", "--sharpen", "-1"], "sharpen is -1.0; it needs a number from 0 to 1,000"),
         (["run", "clips.npy", "--sharpen", "nan"], "sharpen is nan; it needs a finite number"),
         (["run", "clips.npy", "-o", "out.avi"], "out.avi does not end in .gif or .mp4"),
         (["run", "clips.npy", "-o", "nowhere/out.gif"], "nowhere is no directory"),

@@ -7,6 +7,7 @@ import pytest
 import torch
 from scipy import ndimage, optimize
 from torch import Tensor
+from torch.optim.swa_utils import AveragedModel
 from torch.testing import assert_close
 
 from convlstm import (
@@ -182,6 +183,35 @@ def test_a_sharpened_frame_is_as_bright_as_it_was(strength: float) -> None:
     assert (gradient_energy(read[None, 1:2]) > gradient_energy(frames[None, 1:2])).all()
 
 
+def test_the_network_in_a_wrapper_is_sharpened_alike(reader: Forecaster) -> None:
+    context = torch.rand(2, 4, 2, 8, 12)
+    wrapped = rollout(AveragedModel(reader), context, 3, sharpen=2)
+    assert_close(wrapped, rollout(reader, context, 3, sharpen=2), rtol=0, atol=0)
+
+
+def test_sharpened_frames_are_the_callers_to_change(reader: Forecaster) -> None:
+    context = torch.rand(2, 4, 2, 8, 12)
+    expected = rollout(reader, context, 4, sharpen=2)
+    changed = [frame.add_(1) for frame in stream(reader, context, 4, sharpen=2)]
+    assert_close(torch.stack(changed, dim=1), expected + 1, rtol=0, atol=1e-6)
+
+
+def test_a_network_in_bfloat16_reads_frames_as_bright_as_they_were() -> None:
+    model = StackedForecaster(StackedForecasterConfig(hidden_channels=(4,), kernel_size=3)).bfloat16()
+    frames = rollout(model, torch.rand(1, 3, 1, 8, 8).bfloat16(), 3, sharpen=2)
+    assert frames.dtype == torch.bfloat16
+    faint = (0.1 * torch.rand(1, 1, 64, 64)).bfloat16()
+    read = rollouts._sharpened(faint, 2.0)
+    assert_close(read.float().sum(), faint.float().sum(), rtol=5e-4, atol=0)
+
+
+def test_what_is_no_number_stays_in_its_sequence() -> None:
+    frames = torch.rand(2, 2, 8, 8)
+    expected = rollouts._sharpened(frames[1:], 2.0)
+    frames[0, 0, 0, 0] = torch.nan
+    assert_close(rollouts._sharpened(frames, 2.0)[1:], expected, rtol=0, atol=0)
+
+
 def test_no_sharpening_is_the_rollout_as_it_was(model: Forecaster, context: Tensor) -> None:
     assert_close(rollout(model, context, 5, sharpen=0), rollout(model, context, 5), rtol=0, atol=0)
     assert len(list(stream(model, context, 5, sharpen=0))) == 5
@@ -202,7 +232,7 @@ def test_frames_of_one_row_are_sharpened(size: tuple[int, int]) -> None:
     assert frames.isfinite().all()
 
 
-@pytest.mark.parametrize("strength", [-0.1, float("nan"), float("inf"), True, "2", None])
+@pytest.mark.parametrize("strength", [-0.1, 1000.1, float("nan"), float("inf"), True, "2", None])
 def test_a_strength_that_does_not_fit_is_refused_at_once(reader: Forecaster, strength) -> None:
     context = torch.rand(2, 4, 2, 8, 12)
     with pytest.raises(ValueError, match="sharpen is"):
@@ -213,11 +243,21 @@ def test_a_strength_that_does_not_fit_is_refused_at_once(reader: Forecaster, str
 
 def test_a_network_that_reads_no_predictions_cannot_read_them_sharpened(context: Tensor) -> None:
     model = EncoderForecaster(EncoderForecasterConfig(hidden_channels=(4, 3), kernel_size=3))
-    message = "sharpen is 2 for EncoderForecaster, which never reads its own predictions; leave it out"
+    message = "sharpen is 2 for EncoderForecaster; it needs a forecaster that reads its own predictions"
     with pytest.raises(ValueError, match=message):
         rollout(model, context, 3, sharpen=2)
     with pytest.raises(ValueError, match=message):
         stream(model, context, sharpen=2)
+
+
+def test_a_network_of_another_kind_cannot_be_sharpened(context: Tensor) -> None:
+    class Last(torch.nn.Module):
+        def forward(self, context: Tensor, horizon: int) -> Tensor:
+            return context[:, -1:].expand(-1, horizon, -1, -1, -1)
+
+    assert rollout(Last(), context, 3).shape == (2, 3, 1, 8, 12)
+    with pytest.raises(ValueError, match="sharpen is 2 for Last; it needs a forecaster that reads its own"):
+        rollout(Last(), context, 3, sharpen=2)
 
 
 @pytest.mark.parametrize("horizon", [0, 2.0, None])
