@@ -3,6 +3,7 @@
 import math
 import operator
 import textwrap
+from contextlib import suppress
 from numbers import Real
 from typing import Any
 
@@ -24,9 +25,13 @@ def positive(name: str, value: Any, least: int = 1) -> int:
 
 def finite(name: str, value: Any) -> float:
     """Return a finite number as a float; else raise ValueError naming it."""
-    if not isinstance(value, Real) or isinstance(value, bool) or not math.isfinite(value):
+    number = math.nan
+    if isinstance(value, Real) and not isinstance(value, bool):
+        with suppress(OverflowError):  # of a whole number that no float holds
+            number = float(value)
+    if not math.isfinite(number):
         raise ValueError(f"{name} is {value!r}; it needs a finite number")
-    return float(value)
+    return number
 
 
 def usable_device(device: object) -> torch.device:
