@@ -49,7 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
         default=0.0,
         metavar="STRENGTH",
         help="have the network read its own predictions sharpened, so that shapes last over long horizons, "
-        "at the cost of a larger error; try 1 to 3 (default: %(default)g, not at all)",
+        "at the cost of a larger error; 3 suits moving_mnist_small (default: %(default)g, not at all)",
     )
     command.add_argument("--fps", type=float, default=5.0, help="frames per second (default: %(default)s)")
     command.add_argument("--device", default="auto", help="cuda, mps or cpu (default: the first there is)")
