@@ -75,7 +75,8 @@ class Config:
     device: str = "auto"
     """cuda, mps or cpu; auto takes the first of them that there is."""
     bfloat16: Literal["auto", "on", "off"] = "auto"
-    """Compute in bfloat16 (autocast); auto where the hardware multiplies it. A run keeps what it began in."""
+    """Compute in bfloat16 (autocast); auto where that is faster, on a CPU by a short trial. A run keeps what
+    it began in."""
     compile: bool = False
     """Run the network through torch.compile: slow to begin, of use on GPUs."""
     seed: int = 0
@@ -86,6 +87,12 @@ class Config:
     """Frames that it is to predict."""
     steps: int = 2500
     """Optimizer steps; all schedules stretch with them."""
+    short: float = 0.0
+    """Share of the run's work, at its beginning, that goes into steps with half the context and half the
+    horizon: in the same time more sequences are seen."""
+    small: float = 0.0
+    """Share of the run's work, at its beginning, that goes into steps on Moving MNIST of 3/4 the height and
+    width, where digits move at the same speed."""
     minutes: float | None = None
     """Train for so long, validations included, in place of so many steps: the first 200 steps and a
     validation fix how many there are (till then the schedules are those of --steps, or 4,000 if more)."""
@@ -143,6 +150,9 @@ class Config:
         check_range(self, "minutes", lambda x: x is None or 0 < x <= 1e6, "a number above 0, at most 1e6")
         check_range(self, "weight_decay", lambda x: 0 <= x <= 1000, "0 to 1,000")
         check_range(self, "warmup ema_decay", lambda x: 0 <= x < 1, "0 or more, below 1")
+        check_range(
+            self, "short small", lambda x: x == 0 or 0.1 <= x <= 1, "a share of the run, 0 or 0.1 to 1"
+        )
         check_range(self, "teacher_forcing", lambda x: 0 <= x <= 1, "a share of the run, 0 to 1")
         if self.teacher_forcing and isinstance(self.model, EncoderForecasterConfig):
             raise ValueError(
@@ -158,6 +168,8 @@ class Config:
                 "probabilities; pass --model.output sigmoid"
             )
         self.data.check(self.model.channels, self.model.misfit)
+        if self.small:
+            self.data.smaller(*training.SMALL).check(self.model.channels, self.model.misfit)
 
 
 PRESETS = {
@@ -172,7 +184,9 @@ PRESETS = {
     "default": Config(),
     "small": Config(  # python train.py --preset small --minutes 110, on two CPU cores
         preset="small",
-        steps=20_000,
+        steps=30_000,
+        short=0.65,
+        small=0.35,
         lr=3e-3,
         ema_decay=0.995,
         validations=10,
@@ -242,14 +256,17 @@ def train(config: Config, world: training.World) -> Path:
         require_same(config, settings_of(Config, resume), "resume", MAY_CHANGE)
     world.check_batch(config.batch_size, config.accumulate)
     device = world.device(config.device)
-    bfloat16 = training.choose_bfloat16(config.bfloat16, device)
+    bfloat16 = world.from_first(partial(training.choose_bfloat16, config.bfloat16, device))
     config = dataclasses.replace(config, resume=None, bfloat16=bfloat16)
     if config.minutes and not resume:
         config = dataclasses.replace(config, steps=max(config.steps, training.LEAST_STEPS))
     if config.init_from and not resume and "training" in read_config(config.init_from):
         config.data.require_unseen_by(settings_of(Config, config.init_from).data)
     with world.first_alone():  # what it downloads or decodes then lies there for the others
-        train_set, val_set = make_source(config, "train"), make_source(config, "val")
+        train_sets = {False: make_source(config, "train")}
+        if config.small:
+            train_sets[True] = make_small_source(config)
+        val_set = make_source(config, "val")
         notes = provenance(config) | noted_clips(config, resume)
 
     torch.manual_seed(config.seed)
@@ -263,23 +280,24 @@ def train(config: Config, world: training.World) -> Path:
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     options = {"weight_decay": config.weight_decay, "bfloat16": bfloat16 == "on"}
     optimizer = training.make_optimizer(config.optimizer, model, **options)
-    lengths = config.context, config.horizon
     replica = world.wrap(model, device)
     forward = torch.compile(replica) if config.compile else replica
+    curriculum = make_curriculum(config)
 
     def loss_of(network: Callable[..., Tensor], step: int, indices: Tensor) -> Tensor:
         """What some of a step's sequences add to its loss."""
-        clips = train_set.batch(indices, device)  # (B, context + horizon, C, H, W)
-        context, targets = clips.split(lengths, dim=1)
+        given, horizon, small = curriculum.stage(step)
+        clips = train_sets[small].batch(indices, device)[:, : given + horizon]  # (B, T, C, H, W)
+        context, targets = clips.split((given, horizon), dim=1)
         with training.autocast(bfloat16, device):
             if model.feedback:
-                teacher = linear_decay(step, config.teacher_forcing * config.steps)
-                told = draw_use_target(teacher, config.seed, step, indices, config.horizon).to(device)
+                teacher = linear_decay(curriculum.done(step), config.teacher_forcing * config.steps)
+                told = draw_use_target(teacher, config.seed, step, indices, horizon).to(device)
                 options = {"targets": targets, "use_target": told, "return_context": True}
-                predictions = network(context, config.horizon, **options)
+                predictions = network(context, horizon, **options)
                 targets = clips[:, 1:]  # every frame but the first was predicted
             else:
-                predictions = network(context, config.horizon)
+                predictions = network(context, horizon)
         # In the field's unit: summed over the pixels of a frame, averaged over frames and sequences.
         each = training.frame_loss(config.loss, predictions, targets)
         return each.sum() / (config.batch_size * targets.shape[1])
@@ -314,8 +332,8 @@ def train(config: Config, world: training.World) -> Path:
                     say(training.validate(config, run, world, stopping, averaged, val_set, notes))
             if now.step == config.steps:
                 break
-            step = now.step
-            lr = config.lr * training.lr_factor(step, config.steps, config.schedule, config.warmup)
+            step, done = now.step, curriculum.done(now.step)
+            lr = config.lr * training.lr_factor(done, config.steps, config.schedule, config.warmup)
             for group in optimizer.param_groups:
                 group["lr"] = lr
             batch = torch.arange(step * config.batch_size, (step + 1) * config.batch_size)
@@ -343,7 +361,7 @@ def train(config: Config, world: training.World) -> Path:
             bar.update()
             if logs:
                 speed, logged = (now.step - logged) * config.batch_size / watch.lap(), now.step
-                teacher = linear_decay(step, config.teacher_forcing * config.steps)
+                teacher = linear_decay(done, config.teacher_forcing * config.steps)
                 values = {"loss": loss, "gradient_norm": norm, "lr": lr, "teacher_forcing": teacher}
                 values |= {"skipped": now.skipped, "sequences_per_second": speed}
                 values |= {"memory_gib": training.memory_peak(device)}
@@ -352,9 +370,10 @@ def train(config: Config, world: training.World) -> Path:
             if allowance.ends_trial():
                 with watch.paused():
                     say(training.validate(config, run, world, stopping, averaged, val_set, notes))
-                fitting = partial(allowance.steps, now.step, config.validations)
+                fitting = partial(allowance.steps, now.step, config.validations, curriculum.first_done)
                 now.steps = world.from_first(fitting)
                 config = dataclasses.replace(config, steps=now.steps)
+                curriculum = make_curriculum(config)
                 notes |= {"training": settings_to_dict(config)}
                 run.note(notes)  # a resumed run has as many
                 bar.total = now.steps
@@ -383,6 +402,17 @@ def make_source(config: Config, split: str, length: int | None = None) -> Source
     """Return the training stream ("train") or a fixed set ("val", "test") of a run's sequences."""
     length = length or config.context + config.horizon
     return config.data.open(split, seed=config.seed, length=length, channels=config.model.channels)
+
+
+def make_small_source(config: Config) -> Source:
+    """Return the training stream on smaller frames."""
+    length = config.context + config.horizon
+    return config.data.open_smaller(*training.SMALL, seed=config.seed, length=length)
+
+
+def make_curriculum(config: Config) -> training.Curriculum:
+    """Return what each step of a run trains on."""
+    return training.Curriculum(config.steps, config.context, config.horizon, config.short, config.small)
 
 
 def noted_clips(config: Config, run: Path | None) -> dict[str, Any]:

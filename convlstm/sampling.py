@@ -12,13 +12,13 @@ from convlstm.hashing import uniform
 _STREAM = 0x5C4ED
 
 
-def linear_decay(step: int, end: float) -> float:
+def linear_decay(step: float, end: float) -> float:
     """Return the probability of showing the true frame: 1 at step 0, falling in a line to 0 at step `end`.
 
         p = max(0, 1 - step / end)
 
     Args:
-        step: optimizer steps done.
+        step: optimizer steps done, or the work of as many.
         end: the optimizer step from which the network reads its own predictions alone; 0 for from the first.
     """
     return max(0.0, 1.0 - step / end) if end > 0 else 0.0

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +14,7 @@ from datasets.source import Source
 from datasets.videos import VideoFolder
 
 DIGIT_SIZE = 28  # pixels
+SPEED = 0.1  # travels per frame, Moving MNIST's
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +72,16 @@ class DataConfig:
         """What is scored on, in words."""
         return f"clips of {self.clips}" if self.clips else f"digits of {self.digits}"
 
+    def smaller(self, part: int, whole: int) -> "DataConfig":
+        """Return the same on frames of part / whole the height and width.
+
+        Raises:
+            ValueError: clips, which are read and not made.
+        """
+        if self.clips:
+            raise ValueError(f"data.clips is {self.clips}; smaller frames are made of Moving MNIST alone")
+        return replace(self, image_size=self.image_size * part // whole)
+
     def check(self, channels: int, misfit: Callable[[int, int], str]) -> None:
         """Raise ValueError unless a network can read the sequences.
 
@@ -124,6 +135,7 @@ class DataConfig:
                 root=self.root,
                 num_digits=self.num_digits,
                 image_size=self.image_size,
+                speed=SPEED,
                 length=length,
             )
         train = split == "train"
@@ -134,6 +146,27 @@ class DataConfig:
             print(f"{self.clips}: read as {source.layout}; if its axes are others, give --data.layout")
         # The sets to score on are shuffled, too, so that their first sequences are of many clips.
         return Shuffled(source, seed if train else 0, epochs=None if train else 1)
+
+    def open_smaller(self, part: int, whole: int, *, seed: int, length: int) -> Source:
+        """Return Moving MNIST's training stream on smaller frames, with digits as fast as on those of `open`.
+
+        Args:
+            part: of the height and width, with whole; see `smaller`.
+            whole: as above.
+            seed: of the stream.
+            length: frames per sequence.
+        """
+        size = self.smaller(part, whole).image_size
+        return moving_mnist(
+            self.digits,
+            "train",
+            seed=seed,
+            root=self.root,
+            num_digits=self.num_digits,
+            image_size=size,
+            speed=SPEED * (self.image_size - DIGIT_SIZE) / (size - DIGIT_SIZE),
+            length=length,
+        )
 
     def test_clips(
         self, noted: Mapping[str, Any] | None = None, *, length: int, channels: int

@@ -3,6 +3,7 @@
 Hardware, schedule, the run's directory and its states, several processes, signals, and what goes wrong.
 """
 
+from convlstm.training.curriculum import SMALL, Curriculum
 from convlstm.training.directory import mend, new_path
 from convlstm.training.hardware import (
     Stopwatch,
@@ -29,7 +30,9 @@ from convlstm.training.world import World, join
 __all__ = [
     "LEAST_STEPS",
     "PATIENCE",
+    "SMALL",
     "Allowance",
+    "Curriculum",
     "Loss",
     "Muon",
     "MuonAdamW",

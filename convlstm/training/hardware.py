@@ -5,9 +5,11 @@ import math
 import sys
 import time
 from collections.abc import Iterator
+from functools import cache
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from convlstm import ops
@@ -42,21 +44,39 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
+@cache
 def has_bfloat16(device: torch.device) -> bool:
-    """Whether the device multiplies bfloat16 in hardware, so that autocast to it saves time."""
+    """Whether autocast to bfloat16 saves time: whether the device multiplies it in hardware, and fast.
+
+    A CPU may have the instructions and be slower with them than in float32 (seen: an Intel Xeon with
+    avx512_bf16, whose AMX a virtual machine hides, by a factor of 1.7), so there a convolution is timed in
+    both types, once in a process, in some 30 ms.
+    """
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type == "cpu":
         capabilities = torch.cpu.get_capabilities()
-        return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+        known = bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+        return known and convolution_seconds(torch.bfloat16) < convolution_seconds(torch.float32)
     return False
+
+
+def convolution_seconds(dtype: torch.dtype) -> float:
+    """Return what a convolution like a cell's takes on the CPU, undisturbed: the least of several."""
+    kernel, frames = torch.ones(256, 64, 3, 3, dtype=dtype), torch.ones(4, 64, 16, 16, dtype=dtype)
+    seconds = []
+    for _ in range(8):  # the first prepares the kernel
+        start = time.perf_counter()
+        F.conv2d(frames, kernel, padding=1)
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)
 
 
 BFloat16 = Literal["auto", "on", "off"]
 
 
 def choose_bfloat16(setting: BFloat16, device: torch.device) -> Literal["on", "off"]:
-    """Return whether to compute in bfloat16; "auto" is on where the hardware multiplies it."""
+    """Return whether to compute in bfloat16; "auto" is on where that is faster, see `has_bfloat16`."""
     if setting == "auto":
         return "on" if has_bfloat16(device) else "off"
     return setting

@@ -33,17 +33,19 @@ class Allowance:
         self._ends.append(time.perf_counter())
         return self._done == TRIAL
 
-    def steps(self, step: int, validations: int) -> int:
+    def steps(self, step: int, validations: int, first: float = 1.0) -> int:
         """Return how many steps the whole run has; called once, when one validation was done after the trial.
 
-            steps = step + ((1 - SPARE) * left - validations * validation) / second
+            fitting = ((1 - SPARE) * left - validations * validation) / second
+            steps   = first * (step + fitting)
 
-        with the seconds that are left and those that a validation and a step take, all by the clock. At least
-        one step is left, which ends the schedules.
+        with the seconds that are left and those that a validation and a step of the trial take, all by the
+        clock. At least one step is left, which ends the schedules.
 
         Args:
             step: the trial's last step; of a run that was stopped in its trial, more than this process did.
             validations: that are to come.
+            first: what a step of the trial takes, where the mean of the run is 1.
         """
         assert self._minutes is not None
         now = time.perf_counter()
@@ -52,4 +54,4 @@ class Allowance:
         spent = now - self._start + (step - self._done) * second
         left = (1 - SPARE) * (60 * self._minutes - spent) - validations * (now - self._ends[-1])
         self._minutes = None
-        return step + max(1, int(left / second))
+        return max(step + 1, int(first * (step + left / second)))

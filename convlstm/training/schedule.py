@@ -3,7 +3,7 @@
 import math
 
 
-def lr_factor(step: int, steps: int, schedule: str, warmup: float) -> float:
+def lr_factor(step: float, steps: int, schedule: str, warmup: float) -> float:
     """Return the learning rate at a step as a share of the highest.
 
     With s = (step + 1/2) / steps, the middle of the step, and w = warmup:
@@ -15,7 +15,7 @@ def lr_factor(step: int, steps: int, schedule: str, warmup: float) -> float:
     torch.optim.lr_scheduler.OneCycleLR, but without its cycle of momentum and down to 0.
 
     Args:
-        step: optimizer steps done, 0 to steps - 1.
+        step: optimizer steps done, 0 to steps - 1, or the work of as many.
         steps: optimizer steps of the whole run.
         schedule: "cosine" or "one-cycle".
         warmup: share of the run in which the rate rises, 0 to below 1.

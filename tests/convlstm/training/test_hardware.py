@@ -1,5 +1,7 @@
 """Devices, precision, memory and clocks."""
 
+import itertools
+
 import pytest
 import torch
 
@@ -36,6 +38,24 @@ def test_auto_is_bfloat16_where_the_hardware_has_it(monkeypatch: pytest.MonkeyPa
         assert training.describe(device, setting).endswith("bfloat16" if setting == "on" else "float32")
     with training.autocast("auto", device):
         assert torch.is_autocast_enabled("cpu") is found
+
+
+@pytest.mark.parametrize("capability", ["avx512_bf16", "amx_bf16", None])
+@pytest.mark.parametrize("faster", [False, True])
+def test_a_cpu_computes_in_bfloat16_where_it_can_and_is_faster(
+    monkeypatch: pytest.MonkeyPatch, capability: str | None, faster: bool
+) -> None:
+    seconds = {torch.float32: 2.0, torch.bfloat16: 1.0 if faster else 3.0}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {capability: True})
+    monkeypatch.setattr(hardware, "convolution_seconds", lambda dtype: seconds[dtype])
+    found = hardware.has_bfloat16.__wrapped__(torch.device("cpu"))
+    assert found is (faster and capability is not None)
+
+
+def test_a_convolution_is_timed_undisturbed(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = itertools.chain.from_iterable((t, t + (1 if t == 30 else 5)) for t in range(0, 1000, 10))
+    monkeypatch.setattr(hardware.time, "perf_counter", lambda: next(now))
+    assert hardware.convolution_seconds(torch.bfloat16) == 1
 
 
 def test_a_stopwatch_leaves_out_its_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
