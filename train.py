@@ -87,10 +87,10 @@ class Config:
     """Frames that it is to predict."""
     steps: int = 2500
     """Optimizer steps; all schedules stretch with them."""
-    short: float = 0.0
+    short_sequences: float = 0.0
     """Share of the run's work, at its beginning, that goes into steps with half the context and half the
     horizon: in the same time more sequences are seen."""
-    small: float = 0.0
+    small_frames: float = 0.0
     """Share of the run's work, at its beginning, that goes into steps on Moving MNIST of 3/4 the height and
     width, where digits move at the same speed."""
     minutes: float | None = None
@@ -151,7 +151,10 @@ class Config:
         check_range(self, "weight_decay", lambda x: 0 <= x <= 1000, "0 to 1,000")
         check_range(self, "warmup ema_decay", lambda x: 0 <= x < 1, "0 or more, below 1")
         check_range(
-            self, "short small", lambda x: x == 0 or 0.1 <= x <= 1, "a share of the run, 0 or 0.1 to 1"
+            self,
+            "short_sequences small_frames",
+            lambda x: x == 0 or 0.1 <= x <= 1,
+            "a share of the run, 0 or 0.1 to 1",
         )
         check_range(self, "teacher_forcing", lambda x: 0 <= x <= 1, "a share of the run, 0 to 1")
         if self.teacher_forcing and isinstance(self.model, EncoderForecasterConfig):
@@ -168,7 +171,12 @@ class Config:
                 "probabilities; pass --model.output sigmoid"
             )
         self.data.check(self.model.channels, self.model.misfit)
-        if self.small:
+        if self.small_frames:
+            if self.data.clips:
+                raise ValueError(
+                    f"small_frames is {self.small_frames}, but data.clips is {self.data.clips}; only Moving "
+                    "MNIST is made in any size: set it to 0"
+                )
             self.data.smaller(*training.SMALL).check(self.model.channels, self.model.misfit)
 
 
@@ -185,8 +193,8 @@ PRESETS = {
     "small": Config(  # python train.py --preset small --minutes 110, on two CPU cores
         preset="small",
         steps=30_000,
-        short=0.65,
-        small=0.35,
+        short_sequences=0.65,
+        small_frames=0.35,
         lr=3e-3,
         ema_decay=0.995,
         validations=10,
@@ -264,7 +272,7 @@ def train(config: Config, world: training.World) -> Path:
         config.data.require_unseen_by(settings_of(Config, config.init_from).data)
     with world.first_alone():  # what it downloads or decodes then lies there for the others
         train_sets = {False: make_source(config, "train")}
-        if config.small:
+        if config.small_frames:
             train_sets[True] = make_small_source(config)
         val_set = make_source(config, "val")
         notes = provenance(config) | noted_clips(config, resume)
@@ -301,6 +309,12 @@ def train(config: Config, world: training.World) -> Path:
         # In the field's unit: summed over the pixels of a frame, averaged over frames and sequences.
         each = training.frame_loss(config.loss, predictions, targets)
         return each.sum() / (config.batch_size * targets.shape[1])
+
+    def seconds(step: int) -> float:
+        """What the passes of a step take; its gradients are dropped."""
+        share = world.shares(torch.arange(config.batch_size), config.accumulate)[0]
+        once = training.least_seconds(lambda: loss_of(forward, step, share).backward(), device)
+        return config.accumulate * once
 
     count = sum(p.numel() for p in model.parameters())
     size = f"{count:,} parameters" + (f" ({frozen:,} frozen)" if frozen else "")
@@ -369,8 +383,10 @@ def train(config: Config, world: training.World) -> Path:
                 bar.set_postfix_str(f"loss {loss:.1f}, gradient {norm:.0f}, {speed:.1f} seq/s")
             if allowance.ends_trial():
                 with watch.paused():
-                    say(training.validate(config, run, world, stopping, averaged, val_set, notes))
-                fitting = partial(allowance.steps, now.step, config.validations, curriculum.first_done)
+                    with allowance.validating():
+                        say(training.validate(config, run, world, stopping, averaged, val_set, notes))
+                    more = curriculum.above_first(seconds)
+                fitting = partial(allowance.steps, now.step, config.validations, more)
                 now.steps = world.from_first(fitting)
                 config = dataclasses.replace(config, steps=now.steps)
                 curriculum = make_curriculum(config)
@@ -412,7 +428,9 @@ def make_small_source(config: Config) -> Source:
 
 def make_curriculum(config: Config) -> training.Curriculum:
     """Return what each step of a run trains on."""
-    return training.Curriculum(config.steps, config.context, config.horizon, config.short, config.small)
+    return training.Curriculum(
+        config.steps, config.context, config.horizon, config.short_sequences, config.small_frames
+    )
 
 
 def noted_clips(config: Config, run: Path | None) -> dict[str, Any]:

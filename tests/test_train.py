@@ -194,6 +194,7 @@ def test_the_presets_of_shipped_weights_have_no_more_parameters(preset: str, mos
         {"bfloat16": "off", "accumulate": 3, "recompute": True},
         {"bfloat16": "on", "optimizer": "adam", "schedule": "one-cycle", "accumulate": 4},
         {"bfloat16": "off", "optimizer": "adamw"},
+        {"bfloat16": "off", "short_sequences": 0.6, "small_frames": 0.3},
         {"bfloat16": "off", "preset": "paper"},
         {"bfloat16": "on", "preset": "paper", "accumulate": 2},
     ],
@@ -206,6 +207,38 @@ def test_a_resumed_run_is_the_run(monkeypatch: pytest.MonkeyPatch, settings: dic
         config = dataclasses.replace(config, model=model, teacher_forcing=0.0)
     config = dataclasses.replace(config, **settings)
     assert_resumes(config, monkeypatch, state_of, at=4)
+
+
+def test_short_sequences_and_small_frames_come_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    shapes, genuine = [], training.frame_loss
+
+    def recorded(name, predictions, targets):
+        shapes.append(tuple(targets.shape[1:]))
+        return genuine(name, predictions, targets)
+
+    monkeypatch.setattr(training, "frame_loss", recorded)
+    monkeypatch.setattr(train, "LOG_EVERY", 1)
+    config = dataclasses.replace(FEW, steps=10, short_sequences=0.6, small_frames=0.3, context=7, horizon=5)
+    path = train.main(config)
+    small, short, whole = (4, 1, 48, 48), (4, 1, 64, 64), (11, 1, 64, 64)  # frames 2 to 5 and 2 to 12
+    assert shapes == [small] * 5 + [short] * 3 + [whole] * 2
+    done = train.make_curriculum(config).done
+    logged = [line for line in metrics(path) if "train/lr" in line]
+    for step, line in enumerate(logged):  # both follow the work
+        rate = training.lr_factor(done(step), 10, config.schedule, config.warmup)
+        assert line["train/lr"] == pytest.approx(config.lr * rate)
+        assert line["train/teacher_forcing"] == pytest.approx(max(0.0, 1 - done(step) / 5))
+
+
+def test_small_frames_that_cannot_be_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"small_frames is 0\.5, but data\.clips is gifs; .* set it to 0"):
+        dataclasses.replace(FEW, small_frames=0.5, data=DataConfig(clips=Path("gifs")))
+    with pytest.raises(ValueError, match=r"data\.image_size is 27; digits of 28 x 28 pixels need a larger"):
+        dataclasses.replace(FEW, small_frames=0.5, data=DataConfig(image_size=36))
+    with pytest.raises(
+        ValueError, match=r"short_sequences is 0\.05; it needs a share of the run, 0 or 0\.1 to 1"
+    ):
+        dataclasses.replace(FEW, short_sequences=0.05)
 
 
 def test_a_compiled_run_that_is_resumed_is_the_run(monkeypatch: pytest.MonkeyPatch, state_of) -> None:
@@ -223,13 +256,13 @@ def test_a_run_of_minutes_that_is_resumed_is_the_run(
     monkeypatch.setattr(minutes, "TRIAL", 3)
     monkeypatch.setattr(minutes, "BLOCK", 1)
     monkeypatch.setattr(training, "LEAST_STEPS", 8)
-    config = dataclasses.replace(FEW, steps=1, minutes=9.5 / 60, validations=2, bfloat16="off")
+    config = dataclasses.replace(FEW, steps=1, minutes=11.5 / 60, validations=2, bfloat16="off")
     if at == 2:  # how many fit is measured anew
-        monkeypatch.setattr(minutes.Allowance, "steps", lambda allowance, step, validations: 6)
+        monkeypatch.setattr(minutes.Allowance, "steps", lambda allowance, step, validations, more: 6)
     assert_resumes(config, monkeypatch, state_of, at=at)
     out = capsys.readouterr().out
     if at == 4:
-        assert "step 3: 6 steps in all, for 0.158333 minutes" in out
+        assert "step 3: 6 steps in all, for 0.191667 minutes" in out
         rates = [line["train/lr"] for line in metrics(Path("runs/whole")) if "train/lr" in line]
         whole = [8, 8, 8, 6, 6, 6]  # steps, from the trial's least to those that fit
         factors = [
@@ -259,8 +292,8 @@ def assert_resumes(config: train.Config, monkeypatch: pytest.MonkeyPatch, state_
         pass
 
     def killed_at(last: int):
-        def lr_factor(step: int, *settings) -> float:
-            if step == last:
+        def lr_factor(step: float, *settings) -> float:
+            if step >= last:
                 raise Killed
             return genuine(step, *settings)
 

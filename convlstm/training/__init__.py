@@ -17,7 +17,7 @@ from convlstm.training.hardware import (
     set_recompute,
 )
 from convlstm.training.losses import Loss, frame_loss
-from convlstm.training.minutes import LEAST_STEPS, Allowance
+from convlstm.training.minutes import LEAST_STEPS, Allowance, least_seconds
 from convlstm.training.optimizers import Muon, MuonAdamW, OptimizerName, make_optimizer
 from convlstm.training.run import Progress, RunDirectory, open_run
 from convlstm.training.schedule import ends_part, lr_factor
@@ -54,6 +54,7 @@ __all__ = [
     "gradient_norms",
     "has_bfloat16",
     "join",
+    "least_seconds",
     "load_state",
     "lr_factor",
     "make_optimizer",

@@ -1,6 +1,7 @@
 """What the steps of a run train on: shorter sequences and smaller frames first, which take less time."""
 
 from bisect import bisect_right
+from collections.abc import Callable
 from itertools import accumulate, pairwise
 from typing import NamedTuple
 
@@ -72,10 +73,19 @@ class Curriculum:
         work = self._done[number] + (step - self._starts[number]) * self._stages[number].work
         return work * self._steps / self._done[-1]
 
-    @property
-    def first_done(self) -> float:
-        """The work of a step of the first stage, where that of the mean step is 1."""
-        return self._stages[0].work * self._steps / self._done[-1]
+    def above_first(self, of: Callable[[int], float]) -> float:
+        """Return by how much the mean step of the run is above its first.
+
+        Args:
+            of: gives what is compared, such as seconds, of a step; called for the first one of each stage, if
+                there are several.
+        """
+        if len(self._starts) == 1:
+            return 0.0
+        first, *others = map(of, self._starts)
+        ends = [*self._starts[2:], self._steps]
+        steps = (end - start for start, end in zip(self._starts[1:], ends, strict=True))
+        return sum(n * (other - first) for n, other in zip(steps, others, strict=True)) / self._steps
 
     def _number(self, step: int) -> int:
         return bisect_right(self._starts, step) - 1

@@ -1,9 +1,14 @@
 """A run of so many minutes: how many steps fit, from the speed of the first ones."""
 
+import contextlib
 import time
 from collections import deque
+from collections.abc import Callable, Iterator
 
 import numpy as np
+import torch
+
+from convlstm.training.hardware import Stopwatch
 
 TRIAL = 200  # steps that measure the speed
 LEAST_STEPS = 4000  # that set the schedules in the trial, which is then no more than their beginning
@@ -23,6 +28,7 @@ class Allowance:
     def __init__(self, minutes: float | None, fixed: bool):
         self._minutes = None if fixed else minutes
         self._start, self._done = time.perf_counter(), 0
+        self._validation = 0.0  # seconds
         self._ends: deque[float] = deque(maxlen=BLOCK * COUNTED + 1)  # of steps
 
     def ends_trial(self) -> bool:
@@ -33,11 +39,17 @@ class Allowance:
         self._ends.append(time.perf_counter())
         return self._done == TRIAL
 
-    def steps(self, step: int, validations: int, first: float = 1.0) -> int:
+    @contextlib.contextmanager
+    def validating(self) -> Iterator[None]:
+        """Note how long a validation takes, which is done in here."""
+        start = time.perf_counter()
+        yield
+        self._validation = time.perf_counter() - start
+
+    def steps(self, step: int, validations: int, more: float = 0.0) -> int:
         """Return how many steps the whole run has; called once, when one validation was done after the trial.
 
-            fitting = ((1 - SPARE) * left - validations * validation) / second
-            steps   = first * (step + fitting)
+            steps = (step * second + (1 - SPARE) * left - validations * validation) / (second + more)
 
         with the seconds that are left and those that a validation and a step of the trial take, all by the
         clock. At least one step is left, which ends the schedules.
@@ -45,13 +57,22 @@ class Allowance:
         Args:
             step: the trial's last step; of a run that was stopped in its trial, more than this process did.
             validations: that are to come.
-            first: what a step of the trial takes, where the mean of the run is 1.
+            more: seconds that a step of the run takes more, in the mean, than one of the trial.
         """
         assert self._minutes is not None
         now = time.perf_counter()
         blocks = np.sort(np.diff(np.array(self._ends)[::BLOCK])) / BLOCK
         second = float(blocks[:-SLOWEST].mean())
         spent = now - self._start + (step - self._done) * second
-        left = (1 - SPARE) * (60 * self._minutes - spent) - validations * (now - self._ends[-1])
+        left = (1 - SPARE) * (60 * self._minutes - spent) - validations * self._validation
         self._minutes = None
-        return max(step + 1, int(first * (step + left / second)))
+        return max(step + 1, int((step * second + left) / (second + more)))
+
+
+def least_seconds(action: Callable[[], object], device: torch.device) -> float:
+    """Return what an action takes on a device, undisturbed: the least of three."""
+    watch, laps = Stopwatch(device), []
+    for _ in range(3):
+        action()
+        laps.append(watch.lap())
+    return min(laps)
