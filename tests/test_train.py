@@ -235,9 +235,7 @@ def test_small_frames_that_cannot_be_are_refused() -> None:
         dataclasses.replace(FEW, small_frames=0.5, data=DataConfig(clips=Path("gifs")))
     with pytest.raises(ValueError, match=r"data\.image_size is 27; digits of 28 x 28 pixels need a larger"):
         dataclasses.replace(FEW, small_frames=0.5, data=DataConfig(image_size=36))
-    with pytest.raises(
-        ValueError, match=r"short_sequences is 0\.05; it needs a share of the run, 0 or 0\.1 to 1"
-    ):
+    with pytest.raises(ValueError, match=r"short_sequences is 0\.05; it needs a share of the run"):
         dataclasses.replace(FEW, short_sequences=0.05)
 
 
@@ -292,8 +290,10 @@ def assert_resumes(config: train.Config, monkeypatch: pytest.MonkeyPatch, state_
         pass
 
     def killed_at(last: int):
+        calls = itertools.count()  # one of each step
+
         def lr_factor(step: float, *settings) -> float:
-            if step >= last:
+            if next(calls) == last:
                 raise Killed
             return genuine(step, *settings)
 
