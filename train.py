@@ -313,7 +313,7 @@ def train(config: Config, world: training.World) -> Path:
     def seconds(step: int) -> float:
         """What the passes of a step take; its gradients are dropped."""
         share = world.shares(torch.arange(config.batch_size), config.accumulate)[0]
-        once = training.least_seconds(lambda: loss_of(forward, step, share).backward(), device)
+        once = training.least_seconds(lambda: loss_of(forward, step, share).backward(), device, times=3)
         return config.accumulate * once
 
     count = sum(p.numel() for p in model.parameters())

@@ -13,8 +13,8 @@ arguments  card  evaluation.protocols  files  functional  hashing  importers.rea
     importers.reading.archives  importers.reading.hdf5_reader  importers.reading.inert  metrics \
     ops.checks  ops.convolution  ops.kernels  ops.kernels.cpu_language  ops.kernels.cuda_language \
     ops.kernels.plain_gru  ops.kernels.plain_lstm  pictures  report.markup  staged.functions \
-    training.minutes  training.optimizers  training.output  training.schedule  video.fitting \
-    video.images  video.values
+    training.curriculum  training.minutes  training.optimizers  training.output  training.schedule \
+    video.fitting  video.images  video.values
 evaluation.baselines  evaluation.results  importers.foreign  importers.keras_config \
     importers.reading.keras_files  importers.reading.pickles  importers.reading.plain  ops.choice \
     ops.kernels.cpu_gru  ops.kernels.cpu_gru_before  ops.kernels.cpu_lstm  ops.kernels.cpu_windows \

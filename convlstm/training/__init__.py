@@ -12,12 +12,13 @@ from convlstm.training.hardware import (
     choose_device,
     describe,
     has_bfloat16,
+    least_seconds,
     memory_peak,
     predictor,
     set_recompute,
 )
 from convlstm.training.losses import Loss, frame_loss
-from convlstm.training.minutes import LEAST_STEPS, Allowance, least_seconds
+from convlstm.training.minutes import LEAST_STEPS, Allowance
 from convlstm.training.optimizers import Muon, MuonAdamW, OptimizerName, make_optimizer
 from convlstm.training.run import Progress, RunDirectory, open_run
 from convlstm.training.schedule import ends_part, lr_factor

@@ -4,7 +4,7 @@ import contextlib
 import math
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Literal
 
@@ -62,14 +62,9 @@ def has_bfloat16(device: torch.device) -> bool:
 
 
 def convolution_seconds(dtype: torch.dtype) -> float:
-    """Return what a convolution like a cell's takes on the CPU, undisturbed: the least of several."""
+    """Return what a convolution like a cell's takes on the CPU."""
     kernel, frames = torch.ones(256, 64, 3, 3, dtype=dtype), torch.ones(4, 64, 16, 16, dtype=dtype)
-    seconds = []
-    for _ in range(8):  # the first prepares the kernel
-        start = time.perf_counter()
-        F.conv2d(frames, kernel, padding=1)
-        seconds.append(time.perf_counter() - start)
-    return min(seconds)
+    return least_seconds(lambda: F.conv2d(frames, kernel, padding=1), torch.device("cpu"), times=8)
 
 
 BFloat16 = Literal["auto", "on", "off"]
@@ -149,3 +144,12 @@ class Stopwatch:
         if self._device.type != "cpu":  # what was asked of an accelerator may not be done yet
             torch.accelerator.synchronize(self._device)
         return time.perf_counter()
+
+
+def least_seconds(action: Callable[[], object], device: torch.device, times: int) -> float:
+    """Return what an action takes on a device, undisturbed: the least of so many times."""
+    watch, laps = Stopwatch(device), []
+    for _ in range(times):
+        action()
+        laps.append(watch.lap())
+    return min(laps)

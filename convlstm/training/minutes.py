@@ -3,12 +3,9 @@
 import contextlib
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
-import torch
-
-from convlstm.training.hardware import Stopwatch
 
 TRIAL = 200  # steps that measure the speed
 LEAST_STEPS = 4000  # that set the schedules in the trial, which is then no more than their beginning
@@ -67,12 +64,3 @@ class Allowance:
         left = (1 - SPARE) * (60 * self._minutes - spent) - validations * self._validation
         self._minutes = None
         return max(step + 1, int((step * second + left) / (second + more)))
-
-
-def least_seconds(action: Callable[[], object], device: torch.device) -> float:
-    """Return what an action takes on a device, undisturbed: the least of three."""
-    watch, laps = Stopwatch(device), []
-    for _ in range(3):
-        action()
-        laps.append(watch.lap())
-    return min(laps)

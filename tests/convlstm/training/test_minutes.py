@@ -3,9 +3,8 @@
 from types import SimpleNamespace
 
 import pytest
-import torch
 
-from convlstm.training import hardware, minutes
+from convlstm.training import minutes
 from convlstm.training.minutes import BLOCK, COUNTED, SPARE, TRIAL, Allowance
 
 
@@ -43,16 +42,6 @@ def test_steps_that_take_longer_later_are_counted(monkeypatch: pytest.MonkeyPatc
     steps = allowance.steps(TRIAL, 0, more=0.03)  # half of them as the trial's, half 0.06 more
     end = 0.05 * steps / 2 + 0.11 * steps / 2
     assert 20 * 60 * (1 - SPARE) <= end <= 20 * 60
-
-
-def test_the_least_of_three_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock, durations = Clock(monkeypatch), iter([3.0, 1.0, 2.0])
-    monkeypatch.setattr(hardware, "time", minutes.time)
-
-    def action() -> None:
-        clock.now += next(durations)
-
-    assert minutes.least_seconds(action, torch.device("cpu")) == 1.0
 
 
 def test_what_settles_and_what_interrupts_is_not_taken_for_the_speed(monkeypatch: pytest.MonkeyPatch) -> None:
