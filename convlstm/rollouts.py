@@ -48,10 +48,11 @@ def rollout(model: nn.Module, context: Tensor, horizon: int, *, sharpen: float =
         (B, horizon, C, H, W), unclipped, in the type of the context.
 
     Raises:
-        TypeError: a context that is no tensor.
+        TypeError: a context that is no tensor, or a model that is no network, such as a name.
         ValueError: a context, horizon or sharpen that does not fit, named with what is needed, or a layer for
             a model.
     """
+    _require_network(model)
     if isinstance(unwrap(model), ConvRecurrent):
         as_forecaster(unwrap(model))  # raises
     if check_strength(model, sharpen):
@@ -77,10 +78,11 @@ def stream(
         context.
 
     Raises:
-        TypeError: a context that is no tensor.
+        TypeError: a context that is no tensor, or a model that is no network, such as a name.
         ValueError: a context, horizon or sharpen that does not fit, named with what is needed, or a model
             that is no forecaster; at once, not at the first frame.
     """
+    _require_network(model)
     forecaster = as_forecaster(unwrap(model))
     strength = check_strength(forecaster, sharpen)
     if horizon is not None:
@@ -101,6 +103,11 @@ def stream(
             yield frame.to(dtype)
 
     return frames()
+
+
+def _require_network(model: object) -> None:
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model is {model!r}; it needs a network, such as convlstm.from_pretrained returns")
 
 
 def check_strength(model: nn.Module, sharpen: float) -> float:

@@ -264,3 +264,9 @@ def test_a_network_of_another_kind_cannot_be_sharpened(context: Tensor) -> None:
 def test_a_sharpened_rollout_needs_its_horizon(reader: Forecaster, horizon) -> None:
     with pytest.raises(ValueError, match="horizon is"):
         rollout(reader, torch.rand(2, 4, 2, 8, 12), horizon, sharpen=2)
+
+
+@pytest.mark.parametrize("forecast", [rollout, stream])
+def test_a_name_is_no_network(forecast) -> None:
+    with pytest.raises(TypeError, match="model is 'moving_mnist_small'; it needs a network, such as"):
+        forecast("moving_mnist_small", torch.rand(1, 2, 1, 64, 64), 1)
