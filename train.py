@@ -88,11 +88,10 @@ class Config:
     steps: int = 2500
     """Optimizer steps; all schedules stretch with them."""
     short_sequences: float = 0.0
-    """Share of the run's work, at its beginning, that goes into steps with half the context and half the
-    horizon: in the same time more sequences are seen."""
+    """Share of the run's work (the pixels that it trains on), from its first step on, with half the context
+    and half the horizon: more sequences in the same time. 0, or 0.1 to 0.9."""
     small_frames: float = 0.0
-    """Share of the run's work, at its beginning, that goes into steps on Moving MNIST of 3/4 the height and
-    width, where digits move at the same speed."""
+    """The same, on Moving MNIST of 3/4 the height and width (48x48 for 64x64), with digits as fast."""
     minutes: float | None = None
     """Train for so long, validations included, in place of so many steps: the first 200 steps and a
     validation fix how many there are (till then the schedules are those of --steps, or 4,000 if more)."""
@@ -115,16 +114,18 @@ class Config:
     schedule: Literal["cosine", "one-cycle"] = "cosine"
     """How the learning rate moves: linear warm-up and cosine, or one cycle."""
     warmup: float = 0.05
-    """Share of the run in which the learning rate rises."""
+    """Share of the run (of its work) in which the learning rate rises."""
     clip_norm: float = 1.0
     """The gradient is scaled down to this norm; the loss is in the field's unit, summed over pixels, so that
     the default acts at every step."""
     ema_decay: float = 0.99
     """Per step, of the running average of the weights that is validated, tested and saved."""
     teacher_forcing: float = 0.8
-    """Share of the run over which the probability of reading true frames falls from 1 to 0 (0: never)."""
+    """Share of the run (of its work) over which the probability of reading true frames falls from 1 to 0
+    (0: never)."""
     validations: int = 5
-    """How often in a run the averaged weights are scored on held-out digits or clips, and the state saved."""
+    """How often in a run, after equal numbers of steps, the averaged weights are scored on held-out digits or
+    clips, and the state saved."""
     save_minutes: float = 5.0
     """Minutes between saved states at most; they are saved at each validation and when the run is stopped,
     too."""
@@ -150,12 +151,9 @@ class Config:
         check_range(self, "minutes", lambda x: x is None or 0 < x <= 1e6, "a number above 0, at most 1e6")
         check_range(self, "weight_decay", lambda x: 0 <= x <= 1000, "0 to 1,000")
         check_range(self, "warmup ema_decay", lambda x: 0 <= x < 1, "0 or more, below 1")
-        check_range(
-            self,
-            "short_sequences small_frames",
-            lambda x: x == 0 or 0.1 <= x <= 1,
-            "a share of the run, 0 or 0.1 to 1",
-        )
+        # At least 0.1, so that the trial of --minutes lies within the first stage.
+        first, shares = "short_sequences small_frames", "a share of the run, 0 or 0.1 to 0.9"
+        check_range(self, first, lambda x: x == 0 or 0.1 <= x <= 0.9, shares)
         check_range(self, "teacher_forcing", lambda x: 0 <= x <= 1, "a share of the run, 0 to 1")
         if self.teacher_forcing and isinstance(self.model, EncoderForecasterConfig):
             raise ValueError(
@@ -172,12 +170,14 @@ class Config:
             )
         self.data.check(self.model.channels, self.model.misfit)
         if self.small_frames:
-            if self.data.clips:
+            try:
+                smaller = self.data.smaller(*training.SMALL_SHARE)
+                smaller.check(self.model.channels, self.model.misfit)
+            except ValueError as error:
                 raise ValueError(
-                    f"small_frames is {self.small_frames}, but data.clips is {self.data.clips}; only Moving "
-                    "MNIST is made in any size: set it to 0"
-                )
-            self.data.smaller(*training.SMALL).check(self.model.channels, self.model.misfit)
+                    f"small_frames is {self.small_frames}, but there are no smaller frames that would do "
+                    f"({error}); pass --small-frames 0"
+                ) from error
 
 
 PRESETS = {
@@ -273,7 +273,8 @@ def train(config: Config, world: training.World) -> Path:
     with world.first_alone():  # what it downloads or decodes then lies there for the others
         train_sets = {False: make_source(config, "train")}
         if config.small_frames:
-            train_sets[True] = make_small_source(config)
+            small = {"seed": config.seed, "length": config.context + config.horizon}
+            train_sets[True] = config.data.open_smaller(*training.SMALL_SHARE, **small)
         val_set = make_source(config, "val")
         notes = provenance(config) | noted_clips(config, resume)
 
@@ -289,7 +290,7 @@ def train(config: Config, world: training.World) -> Path:
     options = {"weight_decay": config.weight_decay, "bfloat16": bfloat16 == "on"}
     optimizer = training.make_optimizer(config.optimizer, model, **options)
     replica = world.wrap(model, device)
-    forward = torch.compile(replica) if config.compile else replica
+    forward = torch.compile(replica, dynamic=False) if config.compile else replica
     curriculum = make_curriculum(config)
 
     def loss_of(network: Callable[..., Tensor], step: int, indices: Tensor) -> Tensor:
@@ -338,7 +339,12 @@ def train(config: Config, world: training.World) -> Path:
         now = run.progress
         bar.initial = bar.n = bar.last_print_n = now.step
         watch, logged = training.Stopwatch(device), now.step
-        allowance = training.Allowance(config.minutes, fixed=now.steps > 0)
+        allowance, more = training.Allowance(config.minutes, fixed=now.steps > 0), 0.0
+        if not now.steps:  # of every kind one step, so that memory that does not suffice shows now
+            with watch.paused():
+                more = curriculum.mean_above_first(seconds)
+        if not config.minutes and (told := curriculum.told(config.batch_size)):
+            say(told)
         while True:
             # Before the next step, so that a run that was stopped in its validation begins with it.
             if now.validated < now.step and training.ends_part(now.step, config.steps, config.validations):
@@ -382,10 +388,8 @@ def train(config: Config, world: training.World) -> Path:
                 run.log({f"train/{name}": value for name, value in values.items()} | norms)
                 bar.set_postfix_str(f"loss {loss:.1f}, gradient {norm:.0f}, {speed:.1f} seq/s")
             if allowance.ends_trial():
-                with watch.paused():
-                    with allowance.validating():
-                        say(training.validate(config, run, world, stopping, averaged, val_set, notes))
-                    more = curriculum.above_first(seconds)
+                with watch.paused(), allowance.validating():
+                    say(training.validate(config, run, world, stopping, averaged, val_set, notes))
                 fitting = partial(allowance.steps, now.step, config.validations, more)
                 now.steps = world.from_first(fitting)
                 config = dataclasses.replace(config, steps=now.steps)
@@ -394,6 +398,8 @@ def train(config: Config, world: training.World) -> Path:
                 run.note(notes)  # a resumed run has as many
                 bar.total = now.steps
                 say(f"step {now.step}: {now.steps:,} steps in all, for {config.minutes:g} minutes")
+                if told := curriculum.told(config.batch_size):
+                    say(told)
             stopping.stop_if(asked > 0)
             run.save_after(config.save_minutes)
         bar.close()
@@ -409,8 +415,10 @@ def score(config: Config, run: Path, world: training.World) -> Path:
     config.data.require_unseen_by(stored.data)
     with world.first_alone():
         noted_clips(config, run)
+    device = world.device(config.device)
+    bfloat16 = world.from_first(partial(training.choose_bfloat16, config.bfloat16, device))
     with training.Stopping(alone=world.size == 1) as stopping:
-        test(run, config, world, stopping)
+        test(run, dataclasses.replace(config, bfloat16=bfloat16), world, stopping)
     return run
 
 
@@ -418,12 +426,6 @@ def make_source(config: Config, split: str, length: int | None = None) -> Source
     """Return the training stream ("train") or a fixed set ("val", "test") of a run's sequences."""
     length = length or config.context + config.horizon
     return config.data.open(split, seed=config.seed, length=length, channels=config.model.channels)
-
-
-def make_small_source(config: Config) -> Source:
-    """Return the training stream on smaller frames."""
-    length = config.context + config.horizon
-    return config.data.open_smaller(*training.SMALL, seed=config.seed, length=length)
 
 
 def make_curriculum(config: Config) -> training.Curriculum:

@@ -37,8 +37,9 @@ from benchmarks.faults import KINDS, Kind, Life, Wrong
 from benchmarks.timing import markdown
 
 TINY = (
-    "--preset tiny --device cpu --batch-size 2 --context 2 --horizon 2 --validations 3 --test-sequences 8 "
-    "--validation-sequences 4 --data.image-size 32 --model.hidden-channels 4 4 --save-minutes 0.002"
+    "--preset tiny --device cpu --bfloat16 off --batch-size 2 --context 2 --horizon 2 --validations 3 "
+    "--test-sequences 8 --validation-sequences 4 --data.image-size 32 --model.hidden-channels 4 4 "
+    "--save-minutes 0.002"
 )
 STEPS = {1: 90, 2: 60}  # of a run alone, and by two processes
 MOMENTS = 0.3  # seconds of training within which a fault comes

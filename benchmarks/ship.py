@@ -123,6 +123,8 @@ def read_run(run: Path, name: str, root: Path | None) -> tuple[train.Config, For
         raise ValueError(f"{run} is not finished; it needs python train.py --resume {run}")
     minutes = round(seconds_of(run) / 60, 1)
     notes["trained"] = {"sequences": config.steps * config.batch_size, "minutes": minutes}
+    if told := train.make_curriculum(config).told(config.batch_size):
+        notes["trained"]["stages"] = told
     if config.data.root.is_absolute():  # a place that is nobody's but this machine's
         notes = replaced(notes, str(config.data.root), "data")
     if root:

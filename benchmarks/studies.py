@@ -20,7 +20,7 @@ from benchmarks.timing import machine_name
 from convlstm.checkpoint import read_config
 from convlstm.files import write_json
 from convlstm.report import read_run
-from convlstm.training import choose_device, states_of
+from convlstm.training import choose_bfloat16, choose_device, states_of
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = ROOT / "train.py"
@@ -103,7 +103,9 @@ class Study:
             check_sequences(run_of(folder, row), sequences)
         threads = max(1, (os.cpu_count() or 1) // jobs)
         missing = [row for row in self.rows if not is_finished(run_of(folder, row))]
-        machine = {"machine": machine_name(choose_device("auto")), "jobs": jobs, "threads": threads}
+        device = choose_device("auto")
+        machine = {"machine": machine_name(device), "jobs": jobs, "threads": threads}
+        precision = ["--bfloat16", choose_bfloat16("auto", device)]  # the same in all rows
         folder.mkdir(parents=True, exist_ok=True)
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
 
@@ -114,7 +116,7 @@ class Study:
             else:
                 own = ["--steps", str(sequences // settings[row].batch_size), "--name", row.name]
                 root = ["--data.root", str(data_root.resolve())]
-                arguments = [*self.arguments(row), *own, *root]
+                arguments = [*self.arguments(row), *own, *root, *precision]
             print(f"{row.name}: train.py {' '.join(arguments)}", flush=True)
             write_json(folder / f"{row.name}-{MACHINE}", machine)
             return start(folder, row, arguments, environment)

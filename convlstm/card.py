@@ -25,6 +25,7 @@ SCORES = {
 # What is shown of "trained", in words.
 TRAINED = {
     "sequences": "training sequences seen",
+    "stages": "of these",
     "minutes": "minutes by the clock, validations included",
     "hardware": "hardware",
 }
@@ -48,8 +49,8 @@ def model_card(
         example: how the network named `model` is called.
         notes: what config.json holds beside the network. A license, and training, command, versions, step,
             validation and test as train.py writes them, have places of their own. So have "trained"
-            ("sequences", "minutes", "hardware"), "evaluations" (a list of `Evaluation.to_dict`, the frames
-            of the first shown one by one) and "rollout" (a picture beside the card). Of "resumed", as
+            ("sequences", "stages", "minutes", "hardware"), "evaluations" (a list of `Evaluation.to_dict`, the
+            frames of the first shown one by one) and "rollout" (a picture beside the card). Of "resumed", as
             train.py writes it, the steps are shown. The rest is shown as it is.
 
     Raises:

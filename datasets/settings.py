@@ -73,8 +73,20 @@ class DataConfig:
         return f"clips of {self.clips}" if self.clips else f"digits of {self.digits}"
 
     def smaller(self, part: int, whole: int) -> "DataConfig":
-        """Return the same on frames of part / whole the height and width, of Moving MNIST."""
-        return replace(self, image_size=self.image_size * part // whole)
+        """Return the same on frames of part / whole the height and width.
+
+        Raises:
+            ValueError: clips, which are read and not made; digits that would have no way to move.
+        """
+        if self.clips:
+            raise ValueError(f"data.clips is {self.clips}; only Moving MNIST is made in any size")
+        size = self.image_size * part // whole
+        if size - DIGIT_SIZE < SPEED * (self.image_size - DIGIT_SIZE):
+            raise ValueError(
+                f"{part}/{whole} of data.image_size {self.image_size} leave digits of {DIGIT_SIZE} pixels no "
+                "way to move"
+            )
+        return replace(self, image_size=size)
 
     def check(self, channels: int, misfit: Callable[[int, int], str]) -> None:
         """Raise ValueError unless a network can read the sequences.
@@ -122,16 +134,7 @@ class DataConfig:
             ValueError: see `VideoFolder`, `ArrayClips` and `moving_mnist`.
         """
         if self.clips is None:
-            return moving_mnist(
-                self.digits,
-                split,
-                seed=seed,
-                root=self.root,
-                num_digits=self.num_digits,
-                image_size=self.image_size,
-                speed=SPEED,
-                length=length,
-            )
+            return self._moving_mnist(split, seed, length, SPEED)
         train = split == "train"
         source = self._open_clips(self.clips, split, length, channels)
         if train and isinstance(source, VideoFolder) and source.report:
@@ -150,15 +153,19 @@ class DataConfig:
             seed: of the stream.
             length: frames per sequence.
         """
-        size = self.smaller(part, whole).image_size
+        small = self.smaller(part, whole)
+        speed = SPEED * (self.image_size - DIGIT_SIZE) / (small.image_size - DIGIT_SIZE)
+        return small._moving_mnist("train", seed, length, speed)
+
+    def _moving_mnist(self, split: str, seed: int, length: int, speed: float) -> Source:
         return moving_mnist(
             self.digits,
-            "train",
+            split,
             seed=seed,
             root=self.root,
             num_digits=self.num_digits,
-            image_size=size,
-            speed=SPEED * (self.image_size - DIGIT_SIZE) / (size - DIGIT_SIZE),
+            image_size=self.image_size,
+            speed=speed,
             length=length,
         )
 

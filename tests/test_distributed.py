@@ -25,23 +25,26 @@ CONFIG = dataclasses.replace(
     validation_sequences=7,  # neither 2 nor 4 divide it
     test_sequences=5,
     teacher_forcing=0.5,
+    short_sequences=0.6,
+    small_frames=0.3,
     device="cpu",
     bfloat16="off",
 )
 OPTIONS = ["--preset", "tiny", "--steps", "5", "--validations", "1", "--validation-sequences", "7"]
 OPTIONS += ["--test-sequences", "5", "--teacher-forcing", "0.5", "--device", "cpu", "--bfloat16", "off"]
+OPTIONS += ["--short-sequences", "0.6", "--small-frames", "0.3"]
 
 # A step whose number is in DIE is the last of process 1; a sequence whose number is in BAD is not finite.
 SCRIPT = """
-import os, signal, sys, train
+import itertools, os, signal, sys, train
 from datasets import MovingMNIST
 train.LOG_EVERY = 1
-decay = train.linear_decay
-def linear_decay(step, end):
-    if str(step) == os.environ.get("DIE") and os.environ["RANK"] == "1":
+factor, steps = train.training.lr_factor, itertools.count()
+def lr_factor(*settings):
+    if next(steps) == int(os.environ.get("DIE", -1)) and os.environ["RANK"] == "1":
         os.kill(os.getpid(), signal.SIGKILL)
-    return decay(step, end)
-train.linear_decay = linear_decay
+    return factor(*settings)
+train.training.lr_factor = lr_factor
 batch = MovingMNIST.batch
 def bad(self, indices, device="cpu"):
     clips = batch(self, indices, device)

@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import json
 import os
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -221,7 +222,8 @@ def test_short_sequences_and_small_frames_come_first(monkeypatch: pytest.MonkeyP
     config = dataclasses.replace(FEW, steps=10, short_sequences=0.6, small_frames=0.3, context=7, horizon=5)
     path = train.main(config)
     small, short, whole = (4, 1, 48, 48), (4, 1, 64, 64), (11, 1, 64, 64)  # frames 2 to 5 and 2 to 12
-    assert shapes == [small] * 5 + [short] * 3 + [whole] * 2
+    probes = [small] * 3 + [short] * 3 + [whole] * 3  # before the first step
+    assert shapes == [*probes, *[small] * 5, *[short] * 3, *[whole] * 2]
     done = train.make_curriculum(config).done
     logged = [line for line in metrics(path) if "train/lr" in line]
     for step, line in enumerate(logged):  # both follow the work
@@ -231,10 +233,14 @@ def test_short_sequences_and_small_frames_come_first(monkeypatch: pytest.MonkeyP
 
 
 def test_small_frames_that_cannot_be_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"small_frames is 0\.5, but data\.clips is gifs; .* set it to 0"):
-        dataclasses.replace(FEW, small_frames=0.5, data=DataConfig(clips=Path("gifs")))
-    with pytest.raises(ValueError, match=r"data\.image_size is 27; digits of 28 x 28 pixels need a larger"):
-        dataclasses.replace(FEW, small_frames=0.5, data=DataConfig(image_size=36))
+    for data, wrong in {
+        DataConfig(clips=Path("gifs")): "data.clips is gifs; only Moving MNIST is made in any size",
+        DataConfig(image_size=36): "3/4 of data.image_size 36 leave digits of 28 pixels no way to move",
+        DataConfig(image_size=40): "data.image_size is 30, which patches of 4 x 4 do not divide",
+    }.items():
+        said = f"small_frames is 0.5, but there are no smaller frames that would do ({wrong}"
+        with pytest.raises(ValueError, match=rf"{re.escape(said)}.*; pass --small-frames 0$"):
+            dataclasses.replace(FEW, small_frames=0.5, data=data)
     with pytest.raises(ValueError, match=r"short_sequences is 0\.05; it needs a share of the run"):
         dataclasses.replace(FEW, short_sequences=0.05)
 
@@ -267,6 +273,38 @@ def test_a_run_of_minutes_that_is_resumed_is_the_run(
             training.lr_factor(n, steps, config.schedule, config.warmup) for n, steps in enumerate(whole)
         ]
         assert_close(rates, [config.lr * factor for factor in factors])
+
+
+def test_minutes_count_what_later_stages_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds, told = iter([1.0, 2.0, 5.0]), []
+
+    def steps(allowance: minutes.Allowance, step: int, validations: int, more: float) -> int:
+        told.append((step, more))
+        return 12
+
+    monkeypatch.setattr(training, "least_seconds", lambda action, device, times: next(seconds))
+    monkeypatch.setattr(minutes, "TRIAL", 3)
+    monkeypatch.setattr(minutes.Allowance, "steps", steps)
+    monkeypatch.setattr(training, "LEAST_STEPS", 40)
+    monkeypatch.setattr(train, "LOG_EVERY", 1)
+    shares = {"short_sequences": 0.5, "small_frames": 0.25}
+    config = dataclasses.replace(FEW, minutes=1.0, accumulate=2, **shares)
+    path = train.main(config)
+    trial = training.Curriculum(40, 10, 10, 0.5, 0.25)
+    starts = {trial.stage(step): step for step in reversed(range(40))}
+    several = dict(zip(sorted(starts.values()), [2.0, 4.0, 10.0], strict=True))  # both parts of a step
+    assert told == [(3, trial.mean_above_first(several.__getitem__))]
+    rates = [line["train/lr"] for line in metrics(path) if "train/lr" in line]
+    done = [trial.done(n) / 40 for n in range(3)]
+    done += [training.Curriculum(12, 10, 10, 0.5, 0.25).done(n) / 12 for n in range(3, 12)]
+    lasts = [40] * 3 + [12] * 9
+    assert_close(
+        rates,
+        [
+            config.lr * training.lr_factor(share * n, n, config.schedule, config.warmup)
+            for share, n in zip(done, lasts, strict=True)
+        ],
+    )
 
 
 def assert_same(ours: Any, theirs: Any) -> None:

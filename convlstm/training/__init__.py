@@ -3,7 +3,7 @@
 Hardware, schedule, the run's directory and its states, several processes, signals, and what goes wrong.
 """
 
-from convlstm.training.curriculum import SMALL, Curriculum
+from convlstm.training.curriculum import SMALL_SHARE, Curriculum
 from convlstm.training.directory import mend, new_path
 from convlstm.training.hardware import (
     Stopwatch,
@@ -31,7 +31,7 @@ from convlstm.training.world import World, join
 __all__ = [
     "LEAST_STEPS",
     "PATIENCE",
-    "SMALL",
+    "SMALL_SHARE",
     "Allowance",
     "Curriculum",
     "Loss",

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from itertools import accumulate, pairwise
 from typing import NamedTuple
 
-SMALL = 3, 4  # of the height and width of a frame, so much is left in a small one
+SMALL_SHARE = 3, 4  # of the height and width of a frame, so much is left in a small one
 
 
 class Stage(NamedTuple):
@@ -14,7 +14,7 @@ class Stage(NamedTuple):
     Attributes:
         context: frames that are given.
         horizon: frames that are to be predicted.
-        small: whether frames are smaller, by `SMALL`.
+        small: whether frames are smaller, by `SMALL_SHARE`.
     """
 
     context: int
@@ -23,9 +23,14 @@ class Stage(NamedTuple):
 
     @property
     def work(self) -> int:
-        """What a step takes, in pixels times a number that all stages share."""
-        one, whole = SMALL if self.small else (1, 1)
-        return (self.context + self.horizon) * one**2 * SMALL[1] ** 2 // whole**2
+        """The pixels that a step trains on, times a number that all stages share."""
+        part, whole = SMALL_SHARE
+        return (self.context + self.horizon) * (part if self.small else whole) ** 2
+
+    def __str__(self) -> str:
+        part, whole = SMALL_SHARE
+        smaller = f", {part}/{whole} as high and wide" if self.small else ""
+        return f"{self.context} + {self.horizon} frames{smaller}"
 
 
 class Curriculum:
@@ -39,7 +44,7 @@ class Curriculum:
         context: frames that are given.
         horizon: frames that are to be predicted.
         short: share of the work, at the beginning, with half the context and half the horizon.
-        small: share of the work, at the beginning, on small frames.
+        small: share of the work, at the beginning as well, on small frames.
     """
 
     def __init__(self, steps: int, context: int, horizon: int, short: float, small: float):
@@ -58,8 +63,8 @@ class Curriculum:
         ]
         ends = [round(steps * part / sum(weights)) for part in accumulate(weights)]
         self._starts = [0, *ends[:-1]]
-        lengths = [end - start for start, end in pairwise([*self._starts, steps])]
-        works = [n * stage.work for n, stage in zip(lengths, self._stages, strict=True)]
+        self._lengths = [end - start for start, end in pairwise([*self._starts, steps])]
+        works = [n * stage.work for n, stage in zip(self._lengths, self._stages, strict=True)]
         self._done = [0, *accumulate(works)]
         self._steps = steps
 
@@ -68,24 +73,31 @@ class Curriculum:
         return self._stages[self._number(step)]
 
     def done(self, step: int) -> float:
-        """Return the work done before a step, where that of the whole run is the number of its steps."""
+        """Return the work done before a step, in mean steps: as many as there are steps make up the run."""
         number = self._number(step)
         work = self._done[number] + (step - self._starts[number]) * self._stages[number].work
         return work * self._steps / self._done[-1]
 
-    def above_first(self, of: Callable[[int], float]) -> float:
-        """Return by how much the mean step of the run is above its first.
+    def mean_above_first(self, seconds: Callable[[int], float]) -> float:
+        """Return by how much the mean step of the run takes longer than its first.
 
         Args:
-            of: gives what is compared, such as seconds, of a step; called for the first one of each stage, if
-                there are several.
+            seconds: gives what a step takes; called for the first one of each stage, if there are several.
         """
-        if len(self._starts) == 1:
+        if len(self._stages) == 1:
             return 0.0
-        first, *others = map(of, self._starts)
-        ends = [*self._starts[2:], self._steps]
-        steps = (end - start for start, end in zip(self._starts[1:], ends, strict=True))
-        return sum(n * (other - first) for n, other in zip(steps, others, strict=True)) / self._steps
+        first, *others = map(seconds, self._starts)
+        more = (n * (other - first) for n, other in zip(self._lengths[1:], others, strict=True))
+        return sum(more) / self._steps
+
+    def told(self, batch_size: int) -> str:
+        """Say how many sequences are of which kind; nothing if all are of one."""
+        if len(self._stages) == 1:
+            return ""
+        kinds = zip(self._lengths, self._stages, strict=True)
+        counts = "; ".join(f"{n * batch_size:,} of {stage}" for n, stage in kinds)
+        equal = round(self._done[-1] * batch_size / self._stages[-1].work)
+        return f"{counts}: as many pixels as {equal:,} of the last kind"
 
     def _number(self, step: int) -> int:
         return bisect_right(self._starts, step) - 1

@@ -50,8 +50,14 @@ def test_a_cpu_computes_in_bfloat16_where_it_can_and_is_faster(
     assert found is (faster and capability is not None)
 
 
-def test_a_convolution_is_timed() -> None:
-    assert 0 < hardware.convolution_seconds(torch.bfloat16) < 10
+def test_a_convolution_is_timed_in_its_type(monkeypatch: pytest.MonkeyPatch) -> None:
+    def least_seconds(action, device: torch.device, times: int) -> float:
+        assert action().dtype == torch.bfloat16
+        assert times > 3
+        return 7.0
+
+    monkeypatch.setattr(hardware, "least_seconds", least_seconds)
+    assert hardware.convolution_seconds(torch.bfloat16) == 7.0
 
 
 def test_the_least_of_some_times_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
