@@ -18,7 +18,7 @@ def linear_decay(step: float, end: float) -> float:
         p = max(0, 1 - step / end)
 
     Args:
-        step: optimizer steps done, or the work of as many.
+        step: optimizer steps done, or the work done in mean steps.
         end: the optimizer step from which the network reads its own predictions alone; 0 for from the first.
     """
     return max(0.0, 1.0 - step / end) if end > 0 else 0.0

@@ -15,7 +15,7 @@ def lr_factor(step: float, steps: int, schedule: str, warmup: float) -> float:
     torch.optim.lr_scheduler.OneCycleLR, but without its cycle of momentum and down to 0.
 
     Args:
-        step: optimizer steps done, 0 to steps - 1, or the work of as many.
+        step: optimizer steps done, 0 to steps - 1, or the work done in mean steps.
         steps: optimizer steps of the whole run.
         schedule: "cosine" or "one-cycle".
         warmup: share of the run in which the rate rises, 0 to below 1.
