@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from datasets.arrays import ArrayClips
 from datasets.digits import require_unseen
-from datasets.moving_mnist import moving_mnist
+from datasets.moving_mnist import MovingMNIST, moving_mnist
 from datasets.shuffled import Shuffled
 from datasets.source import Source
 from datasets.videos import VideoFolder
@@ -144,7 +144,7 @@ class DataConfig:
         # The sets to score on are shuffled, too, so that their first sequences are of many clips.
         return Shuffled(source, seed if train else 0, epochs=None if train else 1)
 
-    def open_smaller(self, part: int, whole: int, *, seed: int, length: int) -> Source:
+    def open_smaller(self, part: int, whole: int, *, seed: int, length: int) -> MovingMNIST:
         """Return Moving MNIST's training stream on smaller frames, with digits as fast as on those of `open`.
 
         Args:
@@ -157,7 +157,7 @@ class DataConfig:
         speed = SPEED * (self.image_size - DIGIT_SIZE) / (small.image_size - DIGIT_SIZE)
         return small._moving_mnist("train", seed, length, speed)
 
-    def _moving_mnist(self, split: str, seed: int, length: int, speed: float) -> Source:
+    def _moving_mnist(self, split: str, seed: int, length: int, speed: float) -> MovingMNIST:
         return moving_mnist(
             self.digits,
             split,
