@@ -338,7 +338,7 @@ def train(config: Config, world: training.World) -> Path:
         bar.initial = bar.n = bar.last_print_n = now.step
         watch, logged = training.Stopwatch(device), now.step
         allowance, more = training.Allowance(config.minutes, fixed=now.steps > 0), 0.0
-        if not now.steps:  # of every kind one step, so that memory that does not suffice shows now
+        if not now.steps:  # the passes of every kind of step, so that too little memory shows now
             with watch.paused():
                 more = curriculum.mean_above_first(seconds)
         if not config.minutes and (told := curriculum.told(config.batch_size)):

@@ -51,9 +51,8 @@ MARGIN = 0.9  # of float32's time, which bfloat16 must stay below, lest chance d
 def has_bfloat16(device: torch.device) -> bool:
     """Whether autocast to bfloat16 saves time: whether the device multiplies it in hardware, and fast.
 
-    A CPU may have the instructions and be slower with them than in float32 (seen: an Intel Xeon with
-    avx512_bf16, whose AMX a virtual machine hides, by a factor of 1.7), so there a convolution is timed in
-    both types, once in a process, in some 30 ms.
+    A CPU may have the instructions and be slower with them than in float32 (seen: an Intel Xeon that shows
+    avx512_bf16 and no AMX), so there a convolution is timed in both types, once in a process.
     """
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
