@@ -31,13 +31,14 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from convlstm import training
-from convlstm.checkpoint import read_config
-from convlstm.forecaster import Forecaster
-from convlstm.fully_connected import FullyConnectedForecasterConfig
-from convlstm.networks import EncoderForecasterConfig, StackedForecasterConfig
-from convlstm.registry import build
-from convlstm.sampling import draw_use_target, linear_decay
-from convlstm.settings import (
+from convlstm.hub.checkpoint import read_config
+from convlstm.hub.registry import build
+from convlstm.hub.transfer import freeze, start_from
+from convlstm.models.forecaster import Forecaster
+from convlstm.models.fully_connected import FullyConnectedForecasterConfig
+from convlstm.models.networks import EncoderForecasterConfig, StackedForecasterConfig
+from convlstm.training.sampling import draw_use_target, linear_decay
+from convlstm.training.settings import (
     check_range,
     parse_settings,
     provenance,
@@ -46,7 +47,6 @@ from convlstm.settings import (
     settings_of,
     settings_to_dict,
 )
-from convlstm.transfer import freeze, start_from
 from datasets import FIXED_SEQUENCES, DataConfig, Source
 
 LOG_EVERY = 10  # optimizer steps

@@ -4,7 +4,7 @@
 #     benchmarks/gpu.sh test                     the tests that need a GPU
 #     benchmarks/gpu.sh speed [ROWS [FOLDER]]    the speed tables of the ops: ROWS is small or large (default)
 #     benchmarks/gpu.sh steps [FOLDER]           the table of whole training steps, and of what several GPUs give
-#     benchmarks/gpu.sh study                    the design study (benchmarks/design_study.md), every change from
+#     benchmarks/gpu.sh study                    the design study (studies/design_study.md), every change from
 #                                                three seeds; again, to go on with it
 #     benchmarks/gpu.sh family                   the recurrent family at an equal number of sequences
 #     benchmarks/gpu.sh reach                    how far back its gradients reach; its tables and pictures
@@ -89,15 +89,15 @@ study | family)
     # Small networks leave most of a GPU idle: several rows at a time.
     machine
     if [ "$1" = study ]; then
-        limited python benchmarks/design_study.py train --jobs 6 --seeds 3
-        python benchmarks/design_study.py show
+        limited python studies/design_study.py train --jobs 6 --seeds 3
+        python studies/design_study.py show
     else
-        limited python benchmarks/family.py train --jobs 6
+        limited python studies/family.py train --jobs 6
     fi
     ;;
 reach)
     machine
-    for part in gradients recall show; do python benchmarks/family.py "$part"; done
+    for part in gradients recall show; do python studies/family.py "$part"; done
     ;;
 train)
     name=$(name_of "${2:-}")
@@ -118,17 +118,17 @@ score)
     clips=data/moving-mnist-test.npy
     [ -f "$clips" ] || python -m datasets write "$clips" --digits mnist --split test --sequences 10000
     python -m convlstm evaluate "runs/$name" "$clips" --device cuda --json "runs/$name/evaluation.json"
-    if grep -q '"output": "sigmoid"' "runs/$name/config.json"; then python benchmarks/field.py --checkpoints "runs/$name"; fi
+    if grep -q '"output": "sigmoid"' "runs/$name/config.json"; then python studies/field.py --checkpoints "runs/$name"; fi
     set -- --sharpen 3  # for networks that read their own predictions
     if grep -q '"network": "EncoderForecaster"' "runs/$name/config.json"; then set --; fi
-    python benchmarks/beyond.py "runs/$name" --digits mnist --device cuda "$@"
+    python studies/beyond.py "runs/$name" --digits mnist --device cuda "$@"
     ;;
 ship)
     name=$(name_of "${2:-}")
     shipped=$(name_of "${3:-}")
     machine
-    python benchmarks/ship.py "runs/$name" "$shipped" --device cuda
-    python benchmarks/field.py --speed --device cuda
+    python studies/ship.py "runs/$name" "$shipped" --device cuda
+    python studies/field.py --speed --device cuda
     ;;
 *)
     if [ -n "${1:-}" ]; then echo "gpu.sh: no stage is called $1" >&2; fi

@@ -27,7 +27,7 @@ from benchmarks.compile_times import compile_times
 from benchmarks.contenders import KINDS, LAYERS, Contender, Problem, Row, memory_of, name_of, textbook
 from benchmarks.floor import Floor, Layer, make_floor
 from benchmarks.tables import NOTES, errors_line, growth_table, memory_table, time_table
-from convlstm.files import write_json
+from convlstm.core.files import write_json
 
 ROWS = {
     "tiny": [Row(2, 1, 2, 3, 6, 3)],

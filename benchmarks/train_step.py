@@ -25,10 +25,10 @@ import train
 from benchmarks import timing
 from benchmarks.floor import Floor, Layer, make_floor
 from convlstm import StackedForecasterConfig, training
-from convlstm.files import write_json
+from convlstm.core.files import write_json
+from convlstm.hub.registry import build
 from convlstm.ops.choice import VARIABLE
-from convlstm.registry import build
-from convlstm.sampling import draw_use_target
+from convlstm.training.sampling import draw_use_target
 
 PRESETS = ("tiny", "default")
 IMPLEMENTATIONS = ("fused", "reference")

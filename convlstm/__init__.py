@@ -4,25 +4,25 @@ Cells and layers with the interface of torch.nn.RNN, LSTM and GRU (`ConvLSTM(1, 
 networks that forecast video with them, their rollouts, checkpoints, and the scores of the field.
 """
 
-from convlstm.cells import ConvGRUCell, ConvLSTMCell, ConvRNNCell
-from convlstm.checkpoint import load_checkpoint, save_checkpoint
 from convlstm.evaluation import evaluate
-from convlstm.export import export_onnx, export_program
 from convlstm.exporters import export_checkpoint
-from convlstm.forecaster import Forecaster, ForecasterState
-from convlstm.fully_connected import FullyConnectedForecaster, FullyConnectedForecasterConfig
+from convlstm.exporters.export import export_onnx, export_program
+from convlstm.hub.checkpoint import load_checkpoint, save_checkpoint
+from convlstm.hub.pretrained import create_model, from_pretrained, list_models
+from convlstm.hub.transfer import load_weights
 from convlstm.importers import from_torch, import_checkpoint
-from convlstm.layers import ConvGRU, ConvLSTM, ConvRNN
-from convlstm.networks import (
+from convlstm.models.forecaster import Forecaster, ForecasterState
+from convlstm.models.fully_connected import FullyConnectedForecaster, FullyConnectedForecasterConfig
+from convlstm.models.imported import StagedNetwork
+from convlstm.models.networks import (
     EncoderForecaster,
     EncoderForecasterConfig,
     StackedForecaster,
     StackedForecasterConfig,
 )
-from convlstm.pretrained import create_model, from_pretrained, list_models
-from convlstm.rollouts import rollout, stream
-from convlstm.staged import StagedNetwork
-from convlstm.transfer import load_weights
+from convlstm.models.rollouts import rollout, stream
+from convlstm.nn.cells import ConvGRUCell, ConvLSTMCell, ConvRNNCell
+from convlstm.nn.layers import ConvGRU, ConvLSTM, ConvRNN
 
 __all__ = [
     "ConvGRU",

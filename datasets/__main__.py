@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from convlstm.files import open_npy
+from convlstm.core.files import open_npy
 from datasets.canonical import CANONICAL_MD5
 from datasets.digits import SOURCES, SPLITS
 from datasets.moving_mnist import FIXED_SEQUENCES, moving_mnist

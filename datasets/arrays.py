@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from convlstm.video import ArrangedArray, open_clips
+from convlstm.clips import ArrangedArray, open_clips
 from datasets.windows import Windows, split_by_hash
 
 
@@ -21,7 +21,7 @@ class ArrayClips(Windows):
         split: "train", "val" or "test" for a part of the clips, whole ones, by a hash of their numbers; None
             (default) for all.
         layout: the axes, a letter each, such as "NTHW". None (default) for a guess by the shape, see
-            `convlstm.video.guess_layout`; the attribute says which.
+            `convlstm.clips.guess_layout`; the attribute says which.
         variable: the array's name in a .npz or HDF5 file. None (default) for the only one of three axes or
             more.
         fractions: see `VideoFolder`, as for all that follow.

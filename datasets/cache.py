@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from convlstm.files import open_npy, write_atomically
-from convlstm.video import fit, is_array, stream_clips
+from convlstm.clips import fit, is_array, stream_clips
+from convlstm.core.files import open_npy, write_atomically
 from datasets.contents import Contents
 
 VERSION = 2  # of what is kept; another one is decoded anew
@@ -74,7 +74,7 @@ def decode(
     Args:
         paths: the files and folders of frames, by their names.
         folder: the cache; made if it is missing.
-        settings: of the frames: size, channels, layout and variable, see `convlstm.video`.
+        settings: of the frames: size, channels, layout and variable, see `convlstm.clips`.
         strict: whether what cannot be read stops the decoding.
 
     Returns:

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from einops import rearrange
 
-from convlstm.files import open_npy
+from convlstm.core.files import open_npy
 from datasets.npy import md5_of
 from datasets.source import check_indices, unit_range
 

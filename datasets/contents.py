@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from convlstm.files import write_json
+from convlstm.core.files import write_json
 
 
 class Contents:

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 
-from convlstm.hashing import integers, uniform
+from convlstm.core.hashing import integers, uniform
 from datasets.changing import DRAWS, changed
 from datasets.digits import load_digits
 from datasets.source import check_indices, unit_range

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from einops import rearrange
 
-from convlstm.files import write_atomically
+from convlstm.core.files import write_atomically
 from datasets.moving_mnist import MovingMNIST
 
 _CHUNK = 64

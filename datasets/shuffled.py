@@ -5,7 +5,7 @@ from functools import lru_cache
 
 import torch
 
-from convlstm.hashing import random_bits
+from convlstm.core.hashing import random_bits
 from datasets.moving_mnist import ENDLESS
 from datasets.source import Source, check_indices
 

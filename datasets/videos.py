@@ -4,7 +4,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from convlstm.video import find_clips, stored_range, stored_values
+from convlstm.clips import find_clips, stored_range, stored_values
 from datasets.cache import CachedClips, decode, default_folder
 from datasets.windows import Windows, split_by_hash
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from convlstm.video import fit, stored_values, unit_range
+from convlstm.clips import fit, stored_values, unit_range
 from datasets.digits import SPLITS
 from datasets.source import check_indices
 

@@ -12,8 +12,8 @@ from torch.testing import assert_close
 
 import train
 from convlstm.__main__ import main
-from convlstm.checkpoint import read_config
-from convlstm.video import read_clips, write_gif
+from convlstm.clips import read_clips, write_gif
+from convlstm.hub.checkpoint import read_config
 
 RANDOM = np.random.default_rng(0)
 # Seconds instead of minutes; what is left of a command is what the README says.

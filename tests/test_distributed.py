@@ -15,7 +15,7 @@ from torch.testing import assert_close
 
 import train
 from convlstm import load_checkpoint, training
-from convlstm.files import METRICS
+from convlstm.core.files import METRICS
 
 CONFIG = dataclasses.replace(
     train.PRESETS["tiny"],

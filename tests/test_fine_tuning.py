@@ -12,9 +12,9 @@ from torch.testing import assert_close
 
 import train
 from convlstm import load_checkpoint, save_checkpoint, training
-from convlstm.checkpoint import read_config
-from convlstm.registry import build
-from convlstm.settings import provenance
+from convlstm.hub.checkpoint import read_config
+from convlstm.hub.registry import build
+from convlstm.training.settings import provenance
 
 FEW = dataclasses.replace(
     train.PRESETS["tiny"],

@@ -19,8 +19,8 @@ from convlstm import (
     ops,
     rollout,
 )
+from convlstm.hub.registry import build
 from convlstm.ops.kernels import kernels_for
-from convlstm.registry import build
 
 pytestmark = pytest.mark.gpu
 

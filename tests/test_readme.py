@@ -12,7 +12,7 @@ import torch
 
 import train
 from convlstm.__main__ import main as convlstm_main
-from convlstm.video import write_gif
+from convlstm.clips import write_gif
 from datasets import CanonicalMovingMNIST
 from datasets.__main__ import main as datasets_main
 from tests.convlstm.importers.foreign_models import OpenSTL

@@ -5,54 +5,26 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 
-# Each module may import those on the lines before its own, and none on its own line.
-ORDER = """
-arguments  card  evaluation.protocols  files  functional  hashing  importers.reading \
-    importers.reading.archives  importers.reading.hdf5_reader  importers.reading.inert  metrics \
-    ops.checks  ops.convolution  ops.kernels  ops.kernels.cpu_language  ops.kernels.cuda_language \
-    ops.kernels.plain_gru  ops.kernels.plain_lstm  pictures  report.markup  staged.functions \
-    training.curriculum  training.minutes  training.optimizers  training.output  training.schedule \
-    video.fitting  video.images  video.values
-evaluation.baselines  evaluation.results  importers.foreign  importers.keras_config \
-    importers.reading.keras_files  importers.reading.pickles  importers.reading.plain  ops.choice \
-    ops.kernels.cpu_gru  ops.kernels.cpu_gru_before  ops.kernels.cpu_lstm  ops.kernels.cpu_windows \
-    ops.kernels.cuda_lstm  ops.kernels.plain  ops.reference  report.frames  report.plots  sampling \
-    saving  staged.stages  training.states  training.stopping  video.arrays  video.gif
-evaluation.tables  hub  importers.keras_weights  importers.reading.torch_files \
-    importers.reading.unwrapping  ops.kernels.cpu  ops.kernels.cuda  ops.lstm_tape  report.tables \
-    report.training_curves  video.films
-importers.reading.content  ops.gru_tape  ops.head  video.reading
-ops.gru_before_tape  video.sources
-ops.passes  video  video.command
-ops.fused
-ops
-base
-cells  forecaster  importers.checking  staged.cells
-convolutional  layers  next_frame  rollouts  staged.modules
-exporters.torch_rnn  fully_connected  networks  staged.network
-evaluation.sources  matching  staged
-evaluation.rows  export.graphs  exporters.keras  importers.building  registry  report.examples
-checkpoint  evaluation.bootstrap  evaluation.scores  export.program  exporters  importers.automan000 \
-    importers.encoder_forecaster  importers.holmdk  importers.keras_layers  importers.ndrplz \
-    importers.openstl  importers.sladewinter  importers.torch_rnn
-evaluation.evaluating  export.onnx_file  importers.hzzone  importers.jhhuang96  importers.keras_bare \
-    pretrained  report.run  settings  training.directory  transfer
-evaluation  export  export.command  importers.keras  importers.vpsuite  report.page
-importers.sources  report  training.hardware  training.losses
-importers  importers.command  training.world
-training.run
-training.scoring  training.trouble
-training
-evaluation.command
-__main__
-"""
-LEVELS = {
-    f"convlstm.{name}": level
-    for level, line in enumerate(ORDER.strip().splitlines())
-    for name in line.split()
+# The rooms of the library, each with those that it may import: all of them stand above its own line.
+ROOMS = {
+    "core": "",
+    "ops": "",
+    "nn": "core ops",
+    "clips": "core",
+    "models": "core ops nn",
+    "hub": "core nn models",
+    "importers": "core nn models",
+    "exporters": "core ops nn models",
+    "evaluation": "core ops models",
+    "report": "core clips hub evaluation",
+    "training": "core ops nn clips models hub evaluation",
+    "cli": "core clips models hub importers exporters evaluation report training",
 }
+OTHERS = {"datasets": "core clips", "train": "core models hub training datasets"}
 
 
 def imported_modules(path: Path) -> set[str]:
@@ -73,28 +45,37 @@ def is_module(name: str) -> bool:
     return path.with_suffix(".py").exists() or (path / "__init__.py").exists()
 
 
-def module_name(path: Path) -> str:
-    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+def room_of(name: str) -> str:
+    """Return the folder of convlstm that a module is in, or the package beside it."""
+    package, *rest = name.split(".")
+    return rest[0] if package == "convlstm" and rest else package
 
 
-def test_the_library_keeps_its_order() -> None:
-    files = [path for path in (ROOT / "convlstm").rglob("*.py") if module_name(path) != "convlstm"]
-    assert {module_name(path) for path in files} == set(LEVELS)
-    for path in files:
-        for name in imported_modules(path):
-            assert LEVELS.get(name, 99) < LEVELS[module_name(path)], f"{module_name(path)} imports {name}"
+def imported_rooms(path: Path) -> set[str]:
+    return {room_of(name) for name in imported_modules(path)}
 
 
-def test_datasets_knows_three_modules_of_the_library() -> None:
-    for path in (ROOT / "datasets").rglob("*.py"):
-        outside = {name for name in imported_modules(path) if not name.startswith("datasets")}
-        assert outside <= {"convlstm.files", "convlstm.video", "convlstm.hashing"}, path
+def test_at_the_root_there_are_only_the_face_and_the_folders() -> None:
+    root = ROOT / "convlstm"
+    assert sorted(path.name for path in root.glob("*.py")) == ["__init__.py", "__main__.py"]
+    folders = {path.parent.name for path in root.glob("*/__init__.py")}
+    assert folders == set(ROOMS)
 
 
-def test_nothing_imports_the_training_script() -> None:
-    for package in ("convlstm", "datasets"):
-        for path in (ROOT / package).rglob("*.py"):
-            assert "train" not in imported_modules(path)
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_imports_only_rooms_above_it(room: str) -> None:
+    allowed = set(ROOMS[room].split())
+    before = list(ROOMS)[: list(ROOMS).index(room)]
+    assert allowed <= set(before)
+    imported = {name for path in (ROOT / "convlstm" / room).rglob("*.py") for name in imported_rooms(path)}
+    assert imported - {room} == allowed
+
+
+def test_what_stands_beside_the_library_imports_no_more_than_it_says() -> None:
+    for name, allowed in OTHERS.items():
+        files = [ROOT / "train.py"] if name == "train" else (ROOT / name).rglob("*.py")
+        for path in files:
+            assert imported_rooms(path) - {name} <= set(allowed.split()), path
 
 
 def test_importing_the_library_leaves_heavy_packages_alone() -> None:

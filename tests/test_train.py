@@ -18,9 +18,9 @@ from torch.testing import assert_close
 
 import train
 from convlstm import EncoderForecasterConfig, StackedForecasterConfig, load_checkpoint, training
-from convlstm.checkpoint import read_config
-from convlstm.files import METRICS
-from convlstm.registry import build
+from convlstm.core.files import METRICS
+from convlstm.hub.checkpoint import read_config
+from convlstm.hub.registry import build
 from convlstm.training import hardware, minutes
 from datasets import DataConfig, load_digits, moving_mnist
 

@@ -13,10 +13,10 @@ import torch
 from einops import rearrange, reduce
 from torch import Tensor
 
+from convlstm.evaluation.metrics import Contingency
 from convlstm.evaluation.protocols import Protocol
 from convlstm.evaluation.results import PredictorScores, Score, ThresholdScores
 from convlstm.evaluation.rows import Rows
-from convlstm.metrics import Contingency
 
 RESAMPLES, SEED = 1000, 0
 TOGETHER = 2**20  # draws that are made at a time

@@ -7,9 +7,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from convlstm.arguments import finite, usable_device
+from convlstm.core.arguments import finite, usable_device
 from convlstm.evaluation.baselines import BASELINES
 from convlstm.evaluation.bootstrap import scores_of
+from convlstm.evaluation.metrics import ROUNDING
 from convlstm.evaluation.protocols import STRICT, Protocol, protocol_of
 from convlstm.evaluation.results import Evaluation, Examples
 from convlstm.evaluation.rows import MEASURED, Rows, measure
@@ -21,7 +22,6 @@ from convlstm.evaluation.sources import (
     gives_probabilities,
     physical_range,
 )
-from convlstm.metrics import ROUNDING
 
 __all__ = ["evaluate"]
 

@@ -35,8 +35,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from convlstm.core.files import jsonable
 from convlstm.evaluation.protocols import METRICS, Protocol
-from convlstm.files import jsonable
 
 __all__ = ["SCHEMA", "Evaluation", "Examples", "PredictorScores", "Score", "ThresholdScores"]
 

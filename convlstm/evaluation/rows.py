@@ -11,9 +11,8 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from convlstm.arguments import positive
-from convlstm.evaluation.sources import Predict, Source
-from convlstm.metrics import (
+from convlstm.core.arguments import positive
+from convlstm.evaluation.metrics import (
     Contingency,
     comparable,
     contingency_of,
@@ -25,6 +24,7 @@ from convlstm.metrics import (
     ssim_of,
     window_sums,
 )
+from convlstm.evaluation.sources import Predict, Source
 from convlstm.ops.choice import is_fused
 
 __all__ = ["MEASURED", "Rows", "measure"]

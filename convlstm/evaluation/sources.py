@@ -13,11 +13,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from convlstm.forecaster import Forecaster
-from convlstm.rollouts import rollout
-from convlstm.saving import unwrap
-from convlstm.staged.network import StagedNetwork
-from convlstm.staged.stages import Activation, Patches, Pick
+from convlstm.core.saving import unwrap
+from convlstm.models.forecaster import Forecaster
+from convlstm.models.imported.network import StagedNetwork
+from convlstm.models.imported.stages import Activation, Patches, Pick
+from convlstm.models.rollouts import rollout
 
 __all__ = ["Predict", "Source", "as_predictor", "as_source", "gives_probabilities", "physical_range"]
 

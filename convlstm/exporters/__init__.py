@@ -4,10 +4,10 @@ from pathlib import Path
 
 from torch import nn
 
+from convlstm.core.files import write_atomically
+from convlstm.core.saving import unwrap
 from convlstm.exporters.keras import keras_file, weights_file
 from convlstm.exporters.torch_rnn import torch_file
-from convlstm.files import write_atomically
-from convlstm.saving import unwrap
 
 __all__ = ["export_checkpoint"]
 

@@ -16,12 +16,12 @@ from einops import rearrange
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from convlstm.arguments import positive
-from convlstm.base import ConvCell
-from convlstm.layers import ConvLSTM
-from convlstm.staged import StagedNetwork
-from convlstm.staged.modules import RecurrentModule
-from convlstm.staged.stages import Recurrent
+from convlstm.core.arguments import positive
+from convlstm.models.imported import StagedNetwork
+from convlstm.models.imported.modules import RecurrentModule
+from convlstm.models.imported.stages import Recurrent
+from convlstm.nn.base import ConvCell
+from convlstm.nn.layers import ConvLSTM
 
 KERAS_VERSION = "3.6.0"  # the oldest that these files are for
 TO_KERAS = "o i ... -> ... i o"  # a Keras kernel is (*K, I, 4C)

@@ -5,9 +5,9 @@ import io
 import torch
 from torch import Tensor, nn
 
-from convlstm.base import ConvCell
-from convlstm.cells import ConvGRUCell, ConvLSTMCell, ConvRNNCell
-from convlstm.layers import ConvGRU, ConvLSTM, ConvRNN
+from convlstm.nn.base import ConvCell
+from convlstm.nn.cells import ConvGRUCell, ConvLSTMCell, ConvRNNCell
+from convlstm.nn.layers import ConvGRU, ConvLSTM, ConvRNN
 
 
 def torch_file(model: nn.Module) -> bytes:

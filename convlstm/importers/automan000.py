@@ -7,10 +7,10 @@ it `step` times and returns the outputs of the last layer at `effective_step`: n
 import torch
 from torch import Tensor
 
-from convlstm.arguments import positive
+from convlstm.core.arguments import positive
 from convlstm.importers.building import Part, network, numbered, odd_kernel, stack, unused, with_peepholes
 from convlstm.importers.foreign import Foreign, Imported, Source
-from convlstm.staged.stages import Pick, Recurrent, Repeat
+from convlstm.models.imported.stages import Pick, Recurrent, Repeat
 
 GATES = "ifco"  # the project's letters of our i, f, g, o
 PEEPHOLES = ("Wci", "Wcf", "Wco")

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from convlstm.importers.foreign import Foreign
-from convlstm.layers import ConvLSTM
-from convlstm.staged import StagedConfig, StagedNetwork
-from convlstm.staged.stages import Convolution, Recurrent, Stage
+from convlstm.models.imported import StagedConfig, StagedNetwork
+from convlstm.models.imported.stages import Convolution, Recurrent, Stage
+from convlstm.nn.layers import ConvLSTM
 
 OURS = "ifgo"
 Weights = dict[str, Tensor]

@@ -5,8 +5,8 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from convlstm.base import ConvCell
 from convlstm.importers.foreign import Imported
+from convlstm.nn.base import ConvCell
 
 AXES = "btcdhw"  # in our order: batch, time, channels, then space
 ALLOWED = 1e-5

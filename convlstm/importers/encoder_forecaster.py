@@ -14,7 +14,7 @@ from torch import nn
 
 from convlstm.importers.building import Part, network, unused
 from convlstm.importers.foreign import Foreign
-from convlstm.staged.stages import Activation, Convolution
+from convlstm.models.imported.stages import Activation, Convolution
 
 STRIDES = "strides of the encoder's stages, as 1,2,2 (default: what undoes the forecaster's transposed ones)"
 

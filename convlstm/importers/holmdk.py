@@ -6,7 +6,7 @@ outputs go through a Conv3d of 1x3x3 and a sigmoid.
 
 from convlstm.importers.building import Part, fused_cell, network, unused
 from convlstm.importers.foreign import Foreign, Imported, Source
-from convlstm.staged.stages import Activation, Convolution, Pick
+from convlstm.models.imported.stages import Activation, Convolution, Pick
 
 CELLS = tuple(f"{half}_{n}_convlstm" for half in ("encoder", "decoder") for n in (1, 2))
 HEAD = "decoder_CNN.weight"

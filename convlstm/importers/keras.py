@@ -14,7 +14,7 @@ from convlstm.importers.keras_bare import GUESSES, bare_layers
 from convlstm.importers.keras_config import Layer, layers_of, read_config
 from convlstm.importers.keras_layers import CELLS, Converter, is_channels_first
 from convlstm.importers.keras_weights import KerasWeights
-from convlstm.staged.stages import Recurrent
+from convlstm.models.imported.stages import Recurrent
 
 AXES = {1: "w", 2: "h w", 3: "d h w"}
 _STATED = ("activation", "recurrent_activation", "padding", "return_sequences", "merge_mode")

@@ -13,8 +13,8 @@ from torch import Tensor
 from convlstm.importers.building import Part, Weights
 from convlstm.importers.keras_config import Layer, shown
 from convlstm.importers.keras_weights import KerasWeights
-from convlstm.staged.functions import ACTIVATIONS
-from convlstm.staged.stages import Activation, BatchNorm, Convolution, Recurrent
+from convlstm.models.imported.functions import ACTIVATIONS
+from convlstm.models.imported.stages import Activation, BatchNorm, Convolution, Recurrent
 
 CELLS = ("ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D")
 _CONVOLUTIONS = ("Conv1D", "Conv2D", "Conv3D")

@@ -6,7 +6,7 @@ One convolution over [x | h] per cell, gates i, f, g, o. The activation of the c
 
 from convlstm.importers.building import Part, fused_cell, network, odd_kernel, unused, with_peepholes
 from convlstm.importers.foreign import Foreign, Imported, Source
-from convlstm.staged.stages import Activation, BatchNorm, Convolution, Pick
+from convlstm.models.imported.stages import Activation, BatchNorm, Convolution, Pick
 
 FIRST = "sequential.convlstm1.convLSTMcell.conv.weight"
 NORM = ("weight", "bias", "running_mean", "running_var")

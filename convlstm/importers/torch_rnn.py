@@ -5,11 +5,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from convlstm.base import ConvCell, ConvRecurrent
-from convlstm.cells import ConvGRUCell, ConvLSTMCell, ConvRNNCell
 from convlstm.importers.building import load, numbered
 from convlstm.importers.foreign import Foreign, Imported, Source
-from convlstm.layers import ConvGRU, ConvLSTM, ConvRNN
+from convlstm.nn.base import ConvCell, ConvRecurrent
+from convlstm.nn.cells import ConvGRUCell, ConvLSTMCell, ConvRNNCell
+from convlstm.nn.layers import ConvGRU, ConvLSTM, ConvRNN
 
 _LAYERS = {nn.RNN: ConvRNN, nn.LSTM: ConvLSTM, nn.GRU: ConvGRU}
 _CELLS = {nn.RNNCell: ConvRNNCell, nn.LSTMCell: ConvLSTMCell, nn.GRUCell: ConvGRUCell}

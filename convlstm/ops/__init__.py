@@ -1,9 +1,9 @@
 """A sequence op per kind of cell: checks its arguments, makes missing states, then runs an implementation.
 
 Letters: T time, B batch, I input channels, C hidden channels, S the spatial axes, K kernel taps per axis.
-All three take (T, B, I, *S) and parameters shaped as in `convlstm.functional`. The hidden state is held in
-the type the convolutions compute in (autocast's, or the weights'), the LSTM's cell state in float32 (float64
-for float64): the cell state is a sum over all of time and would lose the small terms in a shorter type.
+All three take (T, B, I, *S) and parameters shaped as in `convlstm.ops.functional`. The hidden state is held
+in the type the convolutions compute in (autocast's, or the weights'), the LSTM's cell state in float32
+(float64 for float64): it is a sum over all of time and would lose the small terms in a shorter type.
 
 `reference` is the definition of right; `fused` is tested against it and is what runs where it is compiled.
 """

@@ -9,7 +9,7 @@ implementation is tested against these, values and gradients.
 import torch
 from torch import Tensor
 
-from convlstm import functional
+from convlstm.ops import functional
 
 
 def rnn(

@@ -7,9 +7,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from convlstm.evaluation.metrics import mse
 from convlstm.evaluation.results import Evaluation
 from convlstm.evaluation.sources import Predict, Source, as_predictor, as_source
-from convlstm.metrics import mse
 from convlstm.report.frames import Shown
 
 __all__ = ["FURTHER", "example_rollouts", "long_rollout"]

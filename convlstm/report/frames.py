@@ -12,7 +12,7 @@ from einops import rearrange, reduce, repeat
 from numpy.typing import NDArray
 from PIL import Image
 
-from convlstm.pictures import (
+from convlstm.clips.pictures import (
     BACKGROUND,
     BAR,
     FAINT,
@@ -60,7 +60,7 @@ class Shown:
 def animation(shown: Shown) -> bytes:
     """Return an animated WebP of truth, prediction and error, from the first frame of the context on.
 
-    Borders and colours are those of `convlstm.pictures.comparison`; there is no row but one of tiles.
+    Borders and colours are those of `convlstm.clips.pictures.comparison`; there is no row but one of tiles.
     """
     tiles = _tiles(shown)
     given, horizon = len(shown.context), len(shown.prediction)

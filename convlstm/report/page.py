@@ -6,9 +6,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from convlstm.clips.pictures import FORECAST, OBSERVED
+from convlstm.core.files import write_atomically
 from convlstm.evaluation.results import Evaluation
-from convlstm.files import write_atomically
-from convlstm.pictures import FORECAST, OBSERVED
 from convlstm.report.frames import Shown, animation, strip
 from convlstm.report.markup import Html, data_uri, joined, tag
 from convlstm.report.run import Run

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from convlstm.checkpoint import read_config
-from convlstm.files import METRICS, read_metrics
+from convlstm.core.files import METRICS, read_metrics
+from convlstm.hub.checkpoint import read_config
 
 __all__ = ["Run", "read_run"]
 

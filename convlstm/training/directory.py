@@ -14,9 +14,9 @@ from typing import TextIO
 
 import torch
 
-from convlstm.checkpoint import read_config
-from convlstm.files import PARTIAL, write_atomically
-from convlstm.saving import CONFIG
+from convlstm.core.files import PARTIAL, write_atomically
+from convlstm.core.saving import CONFIG
+from convlstm.hub.checkpoint import read_config
 from convlstm.training.states import find_state, states_of
 
 LOCK = ".lock"

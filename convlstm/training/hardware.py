@@ -13,10 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from convlstm import ops
-from convlstm.base import ConvCell
 from convlstm.evaluation import Predict
-from convlstm.forecaster import Forecaster
-from convlstm.rollouts import rollout
+from convlstm.models.forecaster import Forecaster
+from convlstm.models.rollouts import rollout
+from convlstm.nn.base import ConvCell
 
 
 def choose_device(name: str) -> torch.device:

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from convlstm.checkpoint import read_config, save_checkpoint
-from convlstm.files import METRICS, read_metrics, write_atomically, write_json
-from convlstm.saving import CONFIG, WEIGHTS
+from convlstm.core.files import METRICS, read_metrics, write_atomically, write_json
+from convlstm.core.saving import CONFIG, WEIGHTS
+from convlstm.hub.checkpoint import read_config, save_checkpoint
 from convlstm.training.directory import BEST, locked, made, restore_files, way_on
 from convlstm.training.states import load_state, save_state
 from convlstm.training.stopping import Stopped

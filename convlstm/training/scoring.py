@@ -8,17 +8,17 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from convlstm.checkpoint import load_checkpoint
+from convlstm.clips import write_gif
+from convlstm.clips.pictures import comparison
+from convlstm.core.files import write_json
 from convlstm.evaluation import Predict, Source, copy_last, format_scores
-from convlstm.files import write_json
-from convlstm.forecaster import Forecaster, as_forecaster
-from convlstm.pictures import comparison
+from convlstm.hub.checkpoint import load_checkpoint
+from convlstm.models.forecaster import Forecaster, as_forecaster
 from convlstm.training.hardware import BFloat16, predictor
 from convlstm.training.losses import Loss, judged
 from convlstm.training.run import VALIDATED, RunDirectory
 from convlstm.training.stopping import Stopping
 from convlstm.training.world import World
-from convlstm.video import write_gif
 
 GIF_FPS = 5  # frames per second
 SHOWN = 3  # sequences of a GIF

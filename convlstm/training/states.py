@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from convlstm.files import write_atomically
+from convlstm.core.files import write_atomically
 
 FOLDER = "states"
 KEPT = 3

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from convlstm import ops
-from convlstm.base import ConvCell
+from convlstm.nn.base import ConvCell
 from convlstm.training.hardware import memory_peak
 from convlstm.training.run import RunDirectory
 from convlstm.training.world import World

@@ -17,9 +17,9 @@ from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from convlstm.evaluation import Predict, Scores, Source
+from convlstm.evaluation.metrics import Contingency
 from convlstm.evaluation.rows import Rows, measure
 from convlstm.evaluation.scores import summarize
-from convlstm.metrics import Contingency
 from convlstm.training.hardware import choose_device
 from convlstm.training.stopping import Stopped
 

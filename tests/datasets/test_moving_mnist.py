@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from convlstm.hashing import integers, uniform
+from convlstm.core.hashing import integers, uniform
 from datasets import ENDLESS, MovingMNIST, load_digits, moving_mnist
 
 from .test_digits import ROOT, needs_mnist

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from convlstm.files import open_npy
+from convlstm.core.files import open_npy
 from datasets import MovingMNIST
 from datasets.npy import md5_of, write_npy
 

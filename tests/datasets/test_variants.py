@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy import ndimage
 
-from convlstm.hashing import uniform
+from convlstm.core.hashing import uniform
 from datasets import MovingMNIST, load_digits, moving_mnist
 from datasets.changing import DRAWS, _look, changed
 

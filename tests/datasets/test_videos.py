@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from convlstm.video import write_gif
+from convlstm.clips import write_gif
 from datasets import ArrayClips, Shuffled, VideoFolder
 from datasets import cache as cache_module
 from datasets.windows import split_by_hash

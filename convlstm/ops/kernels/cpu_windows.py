@@ -81,7 +81,7 @@ def _similarities(data: Any) -> None:
 
 
 def similarities(prediction: Tensor, target: Tensor, data_ranges: Sequence[float]) -> list[Tensor]:
-    """Return (B, T) for each data range: what `convlstm.metrics.ssim` does of frames that are clipped.
+    """Return (B, T) for each data range: what `evaluation.metrics.ssim` does of frames that are clipped.
 
     Args:
         prediction: float64 (B, T, C, H, W) on the CPU, H and W 7 or more.

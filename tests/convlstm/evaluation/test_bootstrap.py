@@ -6,9 +6,9 @@ from scipy.stats import bootstrap
 from torch.testing import assert_close
 
 from convlstm.evaluation.bootstrap import RESAMPLES, resampled_sums, scores_of
+from convlstm.evaluation.metrics import Contingency
 from convlstm.evaluation.protocols import STRICT
 from convlstm.evaluation.rows import MEASURED, Rows
-from convlstm.metrics import Contingency
 
 
 def rows(sequences: int, horizon: int = 3, thresholds: int = 1) -> Rows:

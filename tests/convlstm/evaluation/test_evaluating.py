@@ -12,10 +12,10 @@ from torch.testing import assert_close
 import convlstm
 from convlstm import ConvLSTM, StackedForecaster, StackedForecasterConfig, evaluate, rollout
 from convlstm.evaluation import METRICS, Evaluation, copy_last, format_evaluation, mean_frame
+from convlstm.evaluation.metrics import contingency, cross_entropy, mae, mse, psnr, ssim
 from convlstm.evaluation.sources import gives_probabilities
-from convlstm.metrics import contingency, cross_entropy, mae, mse, psnr, ssim
-from convlstm.staged.network import StagedConfig, StagedNetwork
-from convlstm.staged.stages import Activation, Convolution, Patches
+from convlstm.models.imported.network import StagedConfig, StagedNetwork
+from convlstm.models.imported.stages import Activation, Convolution, Patches
 from tests.convlstm.evaluation.clips import Clips, blurred
 
 

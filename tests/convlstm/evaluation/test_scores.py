@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from convlstm.evaluation import Predict, Scores, copy_last, evaluate_all, format_scores
-from convlstm.metrics import mae, mse, psnr, ssim
+from convlstm.evaluation.metrics import mae, mse, psnr, ssim
 from tests.convlstm.evaluation.clips import Clips, blurred
 
 

@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from convlstm import ConvGRU, ConvLSTM, export_checkpoint
-from convlstm.staged import StagedConfig, StagedNetwork
-from convlstm.staged.functions import ACTIVATIONS
-from convlstm.staged.stages import Activation, Recurrent
+from convlstm.models.imported import StagedConfig, StagedNetwork
+from convlstm.models.imported.functions import ACTIVATIONS
+from convlstm.models.imported.stages import Activation, Recurrent
 
 T, B, C_IN, C = 3, 2, 3, 2
 FRAMES = {1: (7,), 2: (7, 5), 3: (2, 3, 5)}

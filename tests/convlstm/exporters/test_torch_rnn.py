@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 import convlstm
 from convlstm import export_checkpoint
-from convlstm.base import ConvCell
 from convlstm.importers.foreign import Foreign
 from convlstm.importers.torch_rnn import SOURCE
+from convlstm.nn.base import ConvCell
 
 T, B, C_IN, C = 4, 3, 3, 2
 KINDS = ["tanh", "relu", "LSTM", "GRU"]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from convlstm import ConvLSTM
 from convlstm.importers.checking import check
 from convlstm.importers.sources import import_checkpoint, import_foreign
-from convlstm.staged import StagedNetwork
+from convlstm.models.imported import StagedNetwork
 from tests.convlstm.importers.fixtures import FIXTURES, needs_fixtures
 from tests.convlstm.importers.foreign_models import FusedCell, over_time
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from convlstm import ConvLSTM
 from convlstm.importers.foreign import Foreign
 from convlstm.importers.keras import convert, recognises
-from convlstm.staged import StagedNetwork
+from convlstm.models.imported import StagedNetwork
 from tests.convlstm.importers.keras_models import ALL, SAME, K, build, compare, opened, save
 
 BOTH = ("forward", "backward")

@@ -11,7 +11,7 @@ import torch
 from convlstm import ConvLSTM
 from convlstm.importers.checking import check
 from convlstm.importers.keras import convert
-from convlstm.staged import StagedNetwork
+from convlstm.models.imported import StagedNetwork
 from tests.convlstm.importers.fixtures import CHECKPOINTS, FIXTURES, needs_fixtures
 from tests.convlstm.importers.keras_models import opened
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from convlstm import ConvLSTM, StackedForecaster
 from convlstm.importers.sources import import_foreign
-from convlstm.staged import StagedNetwork
+from convlstm.models.imported import StagedNetwork
 from tests.convlstm.importers.foreign_models import (
     Automan,
     EncoderForecaster,

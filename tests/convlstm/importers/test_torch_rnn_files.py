@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from convlstm.base import ConvRecurrent
 from convlstm.importers.foreign import Foreign, Imported
 from convlstm.importers.torch_rnn import SOURCE
+from convlstm.nn.base import ConvRecurrent
 
 T, B, C_IN, C = 4, 3, 3, 2
 KINDS = ["tanh", "relu", "LSTM", "GRU"]

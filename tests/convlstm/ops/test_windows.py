@@ -7,7 +7,7 @@ import torch
 from skimage.metrics import structural_similarity
 from torch.testing import assert_close
 
-from convlstm.metrics import ssim
+from convlstm.evaluation.metrics import ssim
 
 similarities = pytest.importorskip("convlstm.ops.kernels.cpu_windows").similarities
 

@@ -13,7 +13,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from convlstm import StackedForecaster, StackedForecasterConfig, training
-from convlstm.files import METRICS, read_metrics
+from convlstm.core.files import METRICS, read_metrics
 
 ALONE = training.World()
 
@@ -127,7 +127,7 @@ def test_a_full_disk_is_said_with_the_way_on(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(OSError, match=told), training.open_run(path, ALONE, {}):
         raise OSError("no space left")
     told = rf"after step 0 was not written \(no space left\); {state} is whole: go on with --resume {path}$"
-    monkeypatch.setattr("convlstm.files.os.replace", _full)
+    monkeypatch.setattr("convlstm.core.files.os.replace", _full)
     with pytest.raises(OSError, match=told), training.open_run(path, ALONE, {}) as run:
         run.save()
 

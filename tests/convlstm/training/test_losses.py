@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch.testing import assert_close
 
 from convlstm import EncoderForecasterConfig, FullyConnectedForecasterConfig, StackedForecasterConfig
+from convlstm.hub.registry import build
 from convlstm.ops.choice import VARIABLE
-from convlstm.registry import build
 from convlstm.training import frame_loss
 
 SMALL: dict[str, Any] = {"output": "sigmoid", "hidden_channels": (3, 2), "kernel_size": 3}

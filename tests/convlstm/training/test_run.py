@@ -14,8 +14,8 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from convlstm import StackedForecaster, StackedForecasterConfig, training
-from convlstm.checkpoint import read_config
-from convlstm.files import METRICS
+from convlstm.core.files import METRICS
+from convlstm.hub.checkpoint import read_config
 from convlstm.training import RunDirectory, World, open_run
 
 ALONE = World()
@@ -214,7 +214,7 @@ def test_a_state_that_cannot_be_written_is_said_with_the_one_there_is(
     def full(*_: object) -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr("convlstm.files.os.replace", full)
+    monkeypatch.setattr("convlstm.core.files.os.replace", full)
     run.progress.step = 9
     with pytest.raises(
         OSError, match=rf"after step 9 was not written \(no space .*; {before} is whole: go on"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from convlstm import files
+from convlstm.core import files
 from convlstm.training import load_state, save_state, states_of
 
 

@@ -1,0 +1,165 @@
+"""python -m convlstm evaluate: a checkpoint's scores on clips, as a table and as JSON."""
+
+import argparse
+import contextlib
+import dataclasses
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from convlstm import report, training
+from convlstm.cli.clips import add_clips, source_from
+from convlstm.clips.sources import ClipSource
+from convlstm.core.files import write_json
+from convlstm.evaluation.evaluating import evaluate
+from convlstm.evaluation.protocols import PROTOCOLS
+from convlstm.evaluation.results import Evaluation
+from convlstm.evaluation.tables import format_evaluation
+from convlstm.hub import pretrained
+from convlstm.hub.checkpoint import read_config
+from convlstm.training.settings import versions
+
+
+def add_command(commands: Any) -> None:
+    """Add `evaluate` to the commands of python -m convlstm."""
+    command = commands.add_parser(
+        "evaluate",
+        help="score a network on clips, beside baselines",
+        description="Score a network on clips, beside copying the last frame, the mean frame, and moving the "
+        "whole picture on as it moved last.",
+    )
+    command.add_argument(
+        "checkpoint",
+        help="a run of train.py or another checkpoint directory, a name with shipped weights, hf://OWNER/NAME",
+    )
+    add_clips(command)
+    command.add_argument("--context", type=int, default=10, help="frames given (default: %(default)s)")
+    command.add_argument("--horizon", type=int, default=10, help="frames forecast (default: %(default)s)")
+    command.add_argument("--sequences", type=int, help="clips, from the first on (default: all)")
+    command.add_argument(
+        "--batch-size", type=int, default=32, help="clips at a time: memory and speed (default: %(default)s)"
+    )
+    command.add_argument(
+        "--protocol",
+        choices=PROTOCOLS,
+        default="strict",
+        help="strict: every metric with its conventions; openstl: the columns and conventions of OpenSTL's "
+        "tables (default: %(default)s)",
+    )
+    command.add_argument(
+        "--thresholds",
+        type=float,
+        nargs="+",
+        default=(),
+        help="for CSI, POD, FAR and bias, in the unit of the clips: 0 to 1 where they have none",
+    )
+    command.add_argument("--json", type=Path, metavar="FILE", help="write all numbers there")
+    command.add_argument(
+        "--report", type=Path, metavar="FILE", help="write a page there: tables, curves and rollouts"
+    )
+    command.add_argument("--device", default="auto", help="cuda, mps or cpu (default: the first there is)")
+    command.set_defaults(run=_evaluate)
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    for name in ("context", "horizon", "sequences", "batch_size"):
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            raise ValueError(f"--{name.replace('_', '-')} is {value}; it needs 1 or more")
+    _check_outputs(options)
+    device = training.choose_device(options.device)
+    model = pretrained.from_pretrained(options.checkpoint, device=device)
+    folder = Path(options.checkpoint)  # or a name
+    made = report.read_run(folder) if options.report and folder.is_dir() else None
+    clips = _read(options, model, read_config(folder) if folder.is_dir() else {})
+    evaluation = run(options, model, clips, device)
+    print(format_evaluation(evaluation))
+    best = evaluation.examples
+    print(f"\nSequences by MSE, counted from 0: best {best.best}, median {best.median}, worst {best.worst}.")
+    if options.json:
+        write_json(options.json, evaluation.to_dict())
+        print(f"{options.json}: all numbers")
+    if options.report:
+        further = clips.longer(options.context + report.FURTHER * options.horizon)
+        report.write_report(
+            options.report,
+            evaluation,
+            report.example_rollouts(evaluation, model, clips, device),
+            report.long_rollout(evaluation, model, further, device),
+            made,
+        )
+        print(f"{options.report}: the report, a page for any browser")
+
+
+def _check_outputs(options: argparse.Namespace) -> None:
+    """Raise ValueError where a file cannot be written, before the work that goes into it."""
+    taken = {options.clips.resolve(): "that is the file of the clips"}
+    for name, path in (("json", options.json), ("report", options.report)):
+        if path is None:
+            continue
+        fault = "that is a directory" if path.is_dir() else taken.get(path.resolve())
+        fault = fault if path.parent.is_dir() else f"{path.parent} is no directory"
+        if fault:
+            raise ValueError(f"--{name} is {path}, but {fault}; give another name")
+        taken[path.resolve()] = f"that is the file of --{name}"
+
+
+def _read(options: argparse.Namespace, model: nn.Module, config: Mapping[str, Any]) -> ClipSource:
+    """Return the clips as the model takes them, less those that it was trained or validated on."""
+    kept = config.get("test_clips")
+    held_out = (Path(kept["of"]), set(kept["names"])) if isinstance(kept, dict) else None
+    clips = source_from(options, model, config, options.context + options.horizon, held_out=held_out)
+    if clips.layout and options.layout is None:
+        count = "1 clip" if len(clips) == 1 else f"{len(clips):,} clips"
+        print(f"{options.clips}: {count}, read as {clips.layout}; if its axes are others, give --layout.")
+    return clips
+
+
+def run(options: argparse.Namespace, model: nn.Module, clips: ClipSource, device: torch.device) -> Evaluation:
+    """Evaluate as the command line says, with a progress bar on stderr."""
+    with _progress(options.sequences or len(clips)) as progress:
+        evaluation = evaluate(
+            model,
+            clips,
+            options.context,
+            options.horizon,
+            protocol=options.protocol,
+            thresholds=options.thresholds,
+            sequences=options.sequences,
+            batch_size=options.batch_size,
+            device=device,
+            progress=progress,
+        )
+    return dataclasses.replace(
+        evaluation,
+        checkpoint=str(options.checkpoint),
+        clips=str(options.clips),
+        command=options.command,
+        versions=versions(),
+    )
+
+
+@contextlib.contextmanager
+def _progress(total: int) -> Iterator[Callable[[int], object]]:
+    """A bar on a terminal's stderr, of tqdm's or where it is not installed a line that counts."""
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        done = 0
+
+        def count(sequences: int) -> None:
+            nonlocal done
+            done += sequences
+            if sys.stderr.isatty():
+                end = "\n" if done == total else ""
+                print(f"\r{done:,} of {total:,} sequences", end=end, file=sys.stderr, flush=True)
+
+        yield count
+        return
+    options = {"unit": "seq", "dynamic_ncols": True, "leave": False, "disable": None}
+    with tqdm(total=total, desc="evaluate", **options) as bar:
+        yield bar.update

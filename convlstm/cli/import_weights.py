@@ -1,0 +1,99 @@
+"""python -m convlstm import PATH -o DIRECTORY: what a foreign file is, and its model as one of ours."""
+
+import argparse
+import ast
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from convlstm.core.files import open_npy
+from convlstm.hub.checkpoint import save_checkpoint
+from convlstm.importers.checking import check
+from convlstm.importers.foreign import Imported
+from convlstm.importers.sources import SOURCES, import_foreign
+
+SHOWN = 3  # names of dropped tensors
+
+
+def add_command(commands: Any) -> None:
+    """Add the command to those of the command line (what argparse's `add_subparsers` returns)."""
+    command = commands.add_parser(
+        "import", help="read a checkpoint of another project", description=run.__doc__
+    )
+    command.add_argument("path", type=Path, help="a checkpoint of another project")
+    command.add_argument("-o", "--output", type=Path, help="directory to write the model to, as a checkpoint")
+    command.add_argument(
+        "--source", default="auto", help=f"whose it is: auto (default) or {', '.join(SOURCES)}"
+    )
+    command.add_argument(
+        "--option",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="what the file does not say, as an error asks for it; may be given again",
+    )
+    command.add_argument(
+        "--check",
+        type=Path,
+        nargs=2,
+        metavar=("INPUT.npy", "OUTPUT.npy"),
+        help="what the foreign model made of an input, both in its own layout",
+    )
+    command.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Import a checkpoint of another project: print what it is, check it if asked, and write it."""
+    if options.output is not None and options.output.exists() and not options.output.is_dir():
+        raise ValueError(f"--output {options.output} is a file; it needs a directory")
+    chosen = dict(_option(text) for text in options.option)
+    imported = import_foreign(options.path, options.source, chosen)
+    print("\n".join(_lines(options.path, imported)), flush=True)
+    if options.check is not None:
+        input, output = (open_npy(path) for path in options.check)
+        difference = check(imported, input, output)
+        print(f"  check      largest difference from {options.check[1]}: {difference:.1e}", flush=True)
+    if options.output is None:
+        print("  not written: give -o DIRECTORY")
+        return
+    save_checkpoint(options.output, imported.model, _notes(options.path, imported, chosen))
+    print(f"{options.output}: model.safetensors, config.json")
+
+
+def _lines(path: Path, imported: Imported) -> list[str]:
+    """Return what was recognised, for people."""
+    count = sum(parameter.numel() for parameter in imported.model.parameters())
+    lines = [
+        f"{path}",
+        f"  source     {imported.source}",
+        f"  becomes    {type(imported.model).__name__}, {count:,} parameters",
+    ]
+    lines += [f"  {'layers' if n == 0 else '':10} {line}" for n, line in enumerate(imported.layers)]
+    lines += [f"  gates      {imported.gates} in the file"]
+    lines += [f"  guessed    {guess}" for guess in imported.guesses]
+    reasons: dict[str, list[str]] = {}
+    for name, reason in imported.dropped.items():
+        reasons.setdefault(reason, []).append(name)
+    for reason, names in reasons.items():
+        more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+        lines.append(f"  dropped    {', '.join(names[:SHOWN])}{more}: {reason}")
+    return lines
+
+
+def _notes(path: Path, imported: Imported, chosen: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what config.json keeps of where the weights came from."""
+    options = {name: list(value) if isinstance(value, tuple) else value for name, value in chosen.items()}
+    facts = {"file": path.name, "source": imported.source, "options": options}
+    return {"imported": facts | {"guesses": list(imported.guesses), "dropped": dict(imported.dropped)}}
+
+
+def _option(text: str) -> tuple[str, Any]:
+    """Return the name and value of NAME=VALUE: numbers, true and false and lists of them, else words."""
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise ValueError(f"--option is {text!r}; it needs NAME=VALUE")
+    try:
+        parsed = ast.literal_eval({"true": "True", "false": "False"}.get(value, value))
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return name, value
+    return name, parsed if isinstance(parsed, bool | int | float | tuple | list) else value

@@ -1,0 +1,148 @@
+"""Checkpoints: a directory with model.safetensors (the tensors) and config.json (what to build them into).
+
+Each file is written under a temporary name and renamed, so that a reader finds the old one or the new one,
+whole; the weights come first, so that notes never speak of weights that are not there yet. Loading executes
+nothing: tensors are safetensors, the rest is JSON.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from convlstm.core.arguments import usable_device
+from convlstm.core.saving import (
+    CONFIG,
+    FLOATING,
+    WEIGHTS,
+    Savable,
+    unwrap,
+    without_memory,
+    write_network,
+)
+from convlstm.hub.registry import NETWORKS, construct
+
+__all__ = ["load_checkpoint", "read_config", "save_checkpoint"]
+
+
+def save_checkpoint(directory: str | Path, model: nn.Module, notes: Mapping[str, Any] | None = None) -> None:
+    """Write a layer or network as a checkpoint, over the one that stands there; see also `save_pretrained`.
+
+    Args:
+        directory: made if it is missing.
+        model: a ConvRNN, ConvLSTM, ConvGRU, StagedNetwork or forecaster; of one in the wrapper of
+            torch.compile, DistributedDataParallel or AveragedModel, what is inside. Its tensors keep their
+            type; tied ones are written one by one.
+        notes: anything else to keep in config.json beside the network (JSON values): data, metrics, command.
+
+    Raises:
+        TypeError: a model that is none of these, or notes that are no mapping.
+        ValueError: notes that JSON has no values for, or whose "network" is another; tensors without values
+            (on the meta device), or that are not those of the network; a directory that is a file.
+    """
+    network = unwrap(model)
+    if not isinstance(network, Savable):
+        raise TypeError(f"model is a {type(network).__name__}; it needs one of {', '.join(NETWORKS)}")
+    write_network(directory, network, notes)
+
+
+def read_config(directory: str | Path) -> dict[str, Any]:
+    """Return what config.json of a checkpoint holds: "network", and the notes it was saved with.
+
+    Raises:
+        FileNotFoundError: no such directory, or no config.json in it.
+        ValueError: config.json is no JSON object, or names no network.
+    """
+    path = Path(directory) / CONFIG
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{directory} is no checkpoint: it has no {CONFIG}; give a directory with {WEIGHTS} and {CONFIG}"
+        )
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:  # JSONDecodeError, UnicodeDecodeError: ValueErrors
+        raise ValueError(f"{path} is damaged: it is not JSON ({error})") from error
+    if not isinstance(config, dict) or not isinstance(config.get("network"), dict):
+        raise ValueError(f"{path} names no network; it needs an object with the key 'network'")
+    return config
+
+
+def load_checkpoint(directory: str | Path, device: torch.device | str = "cpu") -> Savable:
+    """Build the layer or network of a checkpoint and load its weights as float32, in evaluation mode.
+
+    Args:
+        directory: with model.safetensors and config.json, such as a run of train.py.
+        device: where the model goes (default the CPU).
+
+    Returns:
+        What was saved: a ConvRNN, ConvLSTM, ConvGRU, StagedNetwork or forecaster.
+
+    Raises:
+        FileNotFoundError: no such directory, or a file of the two is missing.
+        ValueError: a damaged file, one that is not safetensors, tensors that do not fit the network, weights
+            that are not finite, or a device that is not there.
+    """
+    device, config = usable_device(device), read_config(directory)["network"]
+    path = Path(directory) / WEIGHTS
+    if not path.is_file():
+        raise FileNotFoundError(f"{directory} has no {WEIGHTS}; it needs {WEIGHTS} beside {CONFIG}")
+    with _opened(path) as file:
+        slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+        model = _construct(config, most_layers=len(slices), where=Path(directory) / CONFIG)
+        _check_fit(path, slices, model.state_dict())
+        tensors = {name: file.get_tensor(name) for name in slices}
+    model.to_empty(device=device).load_state_dict(tensors)
+    for name, tensor in model.state_dict().items():
+        if not tensor.isfinite().all():
+            raise ValueError(f"{path} has values in {name} that are not finite; it needs finite weights")
+    return model.eval()
+
+
+def _construct(config: Mapping[str, Any], most_layers: int, where: Path) -> Savable:
+    """Build a network without memory, until its weights are known to be of this size."""
+    layers = config.get("num_layers")
+    if isinstance(layers, int) and layers > most_layers:  # said before it takes as long as it is large
+        raise ValueError(f"{where} does not fit: num_layers is {layers}, {WEIGHTS} has {most_layers} tensors")
+    try:
+        with without_memory():
+            return construct(config)
+    except (ValueError, TypeError, RuntimeError, OverflowError) as error:  # torch's own, for absurd sizes
+        raise ValueError(f"{where} does not fit: {str(error).splitlines()[0]}") from error
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """Open a safetensors file; what is wrong with it is a ValueError."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            yield file
+    except SafetensorError as error:
+        with path.open("rb") as file:
+            start = file.read(2)
+        # torch.save writes a zip of pickles, or in its old format a bare pickle.
+        if start == b"PK" or start[:1] == b"\x80":
+            raise ValueError(f"{path} is a pickle, which is never loaded; it needs safetensors") from error
+        raise ValueError(f"{path} is damaged or not safetensors: {error}") from error
+
+
+def _check_fit(path: Path, slices: Mapping[str, Any], wanted: Mapping[str, Tensor]) -> None:
+    """Raise ValueError unless a file's tensors have the names, shapes and kinds of the wanted ones."""
+    problems = [f"{name} is missing" for name in wanted.keys() - slices.keys()]
+    problems += [f"{name} is not in the network" for name in slices.keys() - wanted.keys()]
+    for name in wanted.keys() & slices.keys():
+        shape, needed = tuple(slices[name].get_shape()), tuple(wanted[name].shape)
+        if shape != needed:
+            problems.append(f"{name} has shape {shape}, the network needs {needed}")
+        kind = slices[name].get_dtype()
+        if kind not in FLOATING.values():
+            problems.append(
+                f"{name} has type {kind}, the network needs one of {', '.join(FLOATING.values())}"
+            )
+    if problems:
+        more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
+        raise ValueError(f"{path} does not fit {CONFIG}: {'; '.join(sorted(problems)[:3])}{more}")

@@ -1,0 +1,142 @@
+"""Networks by name: architectures, the weights shipped with them, and saved networks from anywhere."""
+
+import dataclasses
+import difflib
+import os
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from convlstm.core.arguments import usable_device
+from convlstm.core.saving import CONFIG, WEIGHTS, Savable
+from convlstm.hub.checkpoint import load_checkpoint
+from convlstm.hub.download import PREFIX, download
+from convlstm.hub.registry import build
+from convlstm.models.forecaster import Forecaster, ForecasterConfig, as_forecaster
+from convlstm.models.fully_connected import FullyConnectedForecasterConfig
+from convlstm.models.networks import EncoderForecasterConfig, StackedForecasterConfig
+
+__all__ = ["ARCHITECTURES", "create_model", "from_pretrained", "list_models"]
+
+# Those of train.py's presets.
+ARCHITECTURES: dict[str, ForecasterConfig] = {
+    "moving_mnist_tiny": StackedForecasterConfig(hidden_channels=(8, 8), kernel_size=3),
+    "moving_mnist_mini": StackedForecasterConfig(hidden_channels=(32, 32, 32)),
+    "moving_mnist_small": StackedForecasterConfig(hidden_channels=(64,) * 4, kernel_size=3),
+    "moving_mnist_base": StackedForecasterConfig(hidden_channels=(128,) * 4, kernel_size=3),
+    "moving_mnist_paper": EncoderForecasterConfig(),
+    "moving_mnist_fully_connected": FullyConnectedForecasterConfig(),
+}
+
+
+def list_models(pretrained: bool = False) -> list[str]:
+    """Return the names that `create_model` knows.
+
+    Args:
+        pretrained: only those whose weights are shipped with the library (default False).
+    """
+    return [name for name in ARCHITECTURES if not pretrained or _shipped(name)]
+
+
+def create_model(
+    name: str, *, pretrained: bool = False, device: torch.device | str = "cpu", **overrides: Any
+) -> Forecaster:
+    """Build a forecaster by name, with fresh weights or with those that are shipped.
+
+    Args:
+        name: one of `list_models()`.
+        pretrained: load the shipped weights, in evaluation mode; nothing is downloaded (default False: fresh
+            weights, in training mode).
+        device: where the model goes (default the CPU); on "meta" it takes no memory and has no weights.
+        overrides: fields of its config to change, such as channels=3; not with pretrained.
+
+    Raises:
+        ValueError: an unknown name, one whose weights are not shipped, an override that does not fit, or a
+            device that is not there.
+
+    Example:
+        >>> model = create_model("moving_mnist_small", channels=3)
+        >>> model(torch.rand(1, 4, 3, 32, 32), horizon=2).shape
+        torch.Size([1, 2, 3, 32, 32])
+    """
+    if not isinstance(name, str) or name not in ARCHITECTURES:
+        raise ValueError(f"name is {name!r}, {_not_among(name)}")
+    if pretrained:
+        if overrides:
+            raise ValueError(
+                f"{', '.join(overrides)} given with pretrained=True, whose weights are those of {name} as it "
+                "is; leave it out, or set pretrained=False"
+            )
+        if not _shipped(name):
+            there = list_models(pretrained=True)
+            raise ValueError(
+                f"name is {name!r}, whose weights are not shipped; "
+                f"{'those of ' + ', '.join(there) + ' are' if there else 'none are, in this version'}"
+            )
+        return as_forecaster(load_checkpoint(_folder(name), device), name)
+    config = ARCHITECTURES[name]
+    fields = [field.name for field in dataclasses.fields(config)]
+    unknown = sorted(overrides.keys() - set(fields))
+    if unknown:
+        raise ValueError(f"{name} has no config field {', '.join(unknown)}; it has {', '.join(fields)}")
+    config = dataclasses.replace(config, **overrides)
+    with torch.device("meta" if str(device) == "meta" else usable_device(device)):
+        return build(config)
+
+
+def from_pretrained(
+    name_or_directory: str | Path, *, device: torch.device | str = "cpu", revision: str | None = None
+) -> Savable:
+    """Load a saved layer or network, in evaluation mode, its weights as float32.
+
+    Args:
+        name_or_directory: a directory that `save_pretrained`, `save_checkpoint` or train.py wrote; a name of
+            `list_models(pretrained=True)`, unless a directory is called so; or hf://owner/name, on the
+            Hugging Face Hub, of which config.json and model.safetensors are downloaded into its client's
+            cache (pip install "convlstm[hub]").
+        device: where the model goes (default the CPU).
+        revision: on the Hub, a branch, tag or commit (default the main branch), as in hf://owner/name@revision.
+
+    Returns:
+        What was saved: a ConvRNN, ConvLSTM, ConvGRU, StagedNetwork or forecaster.
+
+    Raises:
+        FileNotFoundError: no such directory or name, or nothing there for this user on the Hub.
+        ImportError: an address on the Hub without huggingface_hub.
+        OSError: the Hub cannot be reached.
+        TypeError: what is neither a string nor a path.
+        ValueError: a file for a directory, a name without shipped weights, a revision without the Hub, a
+            damaged or unfitting file, or a device that is not there.
+    """
+    if not isinstance(name_or_directory, str | os.PathLike):
+        raise TypeError(
+            f"name_or_directory is a {type(name_or_directory).__name__}; it needs a string or a path"
+        )
+    name = os.fspath(name_or_directory)
+    if name.startswith(PREFIX):
+        return load_checkpoint(download(name, revision), device)
+    if revision is not None:
+        raise ValueError(f"revision is {revision!r}, but only {PREFIX} addresses have one; {name!r} is none")
+    if name and Path(name).is_dir():
+        return load_checkpoint(name, device)
+    if Path(name).is_file():
+        raise ValueError(f"{name} is a file; it needs the directory that has {CONFIG} and {WEIGHTS}")
+    if name in ARCHITECTURES:
+        return create_model(name, pretrained=True, device=device)
+    raise FileNotFoundError(f"{name or repr(name)} is no checkpoint: no directory, and {_not_among(name)}")
+
+
+def _not_among(name: object) -> str:
+    near = difflib.get_close_matches(str(name), ARCHITECTURES, n=1)
+    guess = f" (did you mean {near[0]}?)" if near else ""
+    return f"none of the names {', '.join(ARCHITECTURES)}{guess}"
+
+
+def _folder(name: str) -> Path:
+    return Path(str(resources.files("convlstm"))) / "weights" / name
+
+
+def _shipped(name: str) -> bool:
+    return all((_folder(name) / file).is_file() for file in (CONFIG, WEIGHTS))

@@ -1,0 +1,195 @@
+"""Weights into a network of another shape: what fits is loaded, the rest is said. And freezing of parts."""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from convlstm.hub.checkpoint import WEIGHTS, load_checkpoint
+from convlstm.hub.matching import match
+
+__all__ = ["Transfer", "load_weights"]
+
+ORIGIN = "init_from"  # in config.json of a run: where its first weights came from
+PROBLEMS_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """What `load_weights` did; `print` shows it as a table."""
+
+    loaded: tuple[str, ...]
+    """Names of the model's tensors that are now the source's."""
+    adapted: Mapping[str, str]
+    """Names of the model's tensors that were made from the source's, and how."""
+    skipped: Mapping[str, str]
+    """Names of the source's tensors that were not used, and why."""
+    missing: tuple[str, ...]
+    """Names of the model's tensors that kept their own values."""
+
+    def __str__(self) -> str:
+        counts = [f"{len(self.loaded)} tensors loaded", f"{len(self.adapted)} adapted"]
+        counts += [f"{len(self.skipped)} skipped", f"{len(self.missing)} of the network kept as they were"]
+        sections = {
+            "loaded": dict.fromkeys(self.loaded, ""),
+            "adapted": self.adapted,
+            "skipped": self.skipped,
+            "kept": dict.fromkeys(self.missing, ""),
+        }
+        rows = [(word, *line) for word, texts in sections.items() for line in _grouped(texts)]
+        width = max((len(names) for _, names, text in rows if text), default=0)
+        lines, before = [", ".join(counts)], ""
+        for word, names, text in rows:
+            lines.append(f"  {'' if word == before else word:7}  {names:{width}}  {text}".rstrip())
+            before = word
+        return "\n".join(lines)
+
+
+def load_weights(
+    model: nn.Module,
+    source: str | Path | nn.Module | Mapping[str, Tensor],
+    *,
+    strict: bool = True,
+) -> Transfer:
+    """Load weights into a model in place, of a network of the same shape or, with strict=False, of another.
+
+    Either all that is to be loaded was checked and is copied, or nothing changes. Values are cast to the type
+    of the model's, and go to its device.
+
+    A longer context or horizon needs nothing of this: no weight depends on them. Nor does the frame size,
+    but for peepholes per pixel.
+
+    With strict=False the tensors that have the same place in both networks are loaded where they fit. Places
+    are names, but for this: the cells of a StackedForecaster or of a layer, and an EncoderForecaster's
+    encoder, stand for each other (each reads the cell below it), and a forecaster's cells count from the
+    frames. What differs is treated so:
+
+    - image channels: what was learned holds on gray clips. The input weights are summed over the source's
+      channels and shared evenly by the model's, so that a gray clip in all channels gives what it gave
+      before; each channel of the head predicts the mean of the source's. From gray to RGB that is to repeat
+      and to divide by 3, from RGB to gray to sum, as in timm (`adapt_input_conv`).
+    - more layers on top: the lower ones are loaded, and zeros stand where the head, and a forecaster's cell,
+      read a new one, so that the model predicts what the source predicts until it learns more (Chen et al.
+      2016, "Net2Net"). Fewer layers: the head is left out, as it is where it reads the last layer alone.
+    - the kind of a cell, its hidden channels, kernel, nonlinearity or reset gate: the cell is left out, and
+      the head that reads it.
+    - the patch size: the first cell's input weights and the head are left out; the head also where `output`,
+      `head` or the kind of network differ.
+    - the stride before a cell, `residual` or `norm`: the cell's input weights are left out; the head, too,
+      where the strides of the shared layers differ.
+    - the frame size of fully connected networks: the weights of pixels are left out.
+    - biases, peepholes, norms or convolutions between cells that one of the two has not: left out, or kept as
+      they are.
+
+    Args:
+        model: a forecaster, layer, cell or any other module; of one in torch.compile's wrapper, the model.
+        source: a checkpoint's directory; a module; or a state dict, which goes by names and shapes alone: it
+            does not tell what its numbers mean, so nothing is adapted.
+        strict: refuse a source unless all of its tensors and all of the model's fit as they are (default
+            True).
+
+    Returns:
+        What was loaded, adapted, skipped and kept.
+
+    Raises:
+        FileNotFoundError: no checkpoint in that directory.
+        TypeError: a model that is no module, or a source of another kind.
+        ValueError: with strict, anything that does not fit; else, nothing that fits. Weights that are not
+            finite, in the type of the model. A damaged checkpoint.
+    """
+    model = getattr(model, "_orig_mod", model)
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model is a {type(model).__name__}; it needs a module, such as a forecaster")
+    said = f"source {str(source)!r}" if isinstance(source, str | Path) else "source"
+    values, adapted, skipped = match(model, _opened(source))
+    own = {name: tensor for name, tensor in model.state_dict().items() if isinstance(tensor, Tensor)}
+    loaded = tuple(name for name in values if name not in adapted)
+    missing = tuple(name for name in own if name not in values)
+    problems = [f"{name} ({text})" for name, text in skipped.items()]
+    if not values:
+        raise ValueError(f"{said} has nothing that fits the model: {_first(problems) or 'it is empty'}")
+    problems += [f"{name} (only adapted: {text})" for name, text in adapted.items()]
+    problems += [f"{name} (not in the source)" for name in missing if name not in skipped]
+    if strict and problems:
+        raise ValueError(f"{said} does not fit the model: {_first(problems)}; strict=False loads what fits")
+    for name, value in values.items():
+        if not value.isfinite().all():
+            raise ValueError(f"{said} has values for {name} that are not finite; it needs finite weights")
+    with torch.no_grad():
+        for name, value in values.items():
+            own[name].copy_(value)
+    return Transfer(loaded, adapted, skipped, missing)
+
+
+def freeze(model: nn.Module, parts: Sequence[str]) -> int:
+    """Take parts of a model out of training; return how many numbers are in them.
+
+    Args:
+        model: any module.
+        parts: whole beginnings of parameters' names: "cells", "cells.0" or "cells.0.weight_ih", say.
+
+    Raises:
+        ValueError: a part that there is not, or no part left to train.
+    """
+    parameters = dict(model.named_parameters())
+    known = ", ".join(dict.fromkeys(name.rpartition(".")[0] or name for name in parameters))
+    frozen: set[str] = set()
+    for part in parts:
+        found = {name for name in parameters if f"{name}.".startswith(f"{part}.")}
+        if not found:
+            raise ValueError(f"freeze has {part!r}, which the network has not; its parts are {known}")
+        frozen |= found
+    if frozen and len(frozen) == len(parameters):
+        raise ValueError(f"freeze is {' '.join(parts)}, all of the network; leave one to train of {known}")
+    for name in frozen:
+        parameters[name].requires_grad_(False)
+    return sum(parameters[name].numel() for name in frozen)
+
+
+def start_from(
+    model: nn.Module, directory: Path | None, say: Callable[[str], object] = print
+) -> dict[str, Any]:
+    """Load what fits of a checkpoint (None: nothing), say what was done, return the note for config.json.
+
+    Raises:
+        FileNotFoundError: see `load_weights`.
+        ValueError: see `load_weights`.
+    """
+    if directory is None:
+        return {}
+    transfer = load_weights(model, directory, strict=False)
+    say(f"weights of {directory}: {transfer}")
+    with (directory / WEIGHTS).open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return {ORIGIN: {"path": str(directory), "sha256": digest}}
+
+
+def _opened(source: object) -> nn.Module | Mapping[str, Any]:
+    if isinstance(source, str | Path):
+        return load_checkpoint(source)
+    source = getattr(source, "_orig_mod", source)
+    if isinstance(source, nn.Module | Mapping):
+        return source
+    raise TypeError(
+        f"source is a {type(source).__name__}; it needs a checkpoint's directory, a module or a state dict"
+    )
+
+
+def _first(problems: list[str]) -> str:
+    """The first problems, and how many more there are."""
+    more = len(problems) - PROBLEMS_SHOWN
+    return "; ".join(problems[:PROBLEMS_SHOWN]) + (f"; and {more} more" if more > 0 else "")
+
+
+def _grouped(texts: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Names and texts, one line for those of a module with one text: ("cells.0: weight_hh, bias", "")."""
+    rows = [(*name.rpartition(".")[::2], text) for name, text in texts.items()]
+    return [
+        (": ".join(filter(None, (owner, ", ".join(name for _, name, _ in group)))), text)
+        for (owner, text), group in groupby(rows, key=lambda row: (row[0], row[2]))
+    ]

@@ -1,0 +1,1 @@
+"""Forecasters, their rollouts, and networks that come from other projects."""

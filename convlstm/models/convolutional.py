@@ -1,0 +1,194 @@
+"""What the networks of convolutional cells share: patches, stacks of cells, what stands between the cells.
+
+Letters: T time, B batch, C image channels, H W pixels, p patch size, h w rows and columns of a grid.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+from einops import rearrange
+from torch import Tensor, nn
+
+from convlstm.core.arguments import positive
+from convlstm.models.forecaster import Forecaster, ForecasterConfig, one_of, settle
+from convlstm.nn.base import ConvCell
+from convlstm.nn.cells import ConvGRUCell, ConvLSTMCell, ConvRNNCell
+from convlstm.ops.head import probabilities
+
+SLOPE = 0.2  # of the leaky ReLUs, below zero, as in Shi et al. 2017
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvForecasterConfig(ForecasterConfig):
+    """The fields that the configs of networks of convolutional cells share."""
+
+    hidden_channels: tuple[int, ...] = (64, 64, 64)
+    """Hidden channels of each layer, the one nearest the frames first."""
+    kernel_size: int = 5
+    """Taps of every convolution of a cell, per axis."""
+    patch_size: int = 4
+    """Side p of the square patches that become channels, in pixels; frames must be whole patches."""
+    peephole: Literal["channel"] | None = None
+    """Peepholes of LSTM cells: none, or one weight per channel."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        hidden = whole_numbers("hidden_channels", self.hidden_channels, "(64, 64)")
+        if not hidden:
+            raise ValueError("hidden_channels is empty; it needs one number per layer")
+        sizes = {name: positive(name, getattr(self, name)) for name in ("kernel_size", "patch_size")}
+        settle(self, hidden_channels=hidden, **sizes)
+        one_of(self, peephole=(None, "channel"))
+        if self.peephole is not None and self.cell != "lstm":
+            raise ValueError(
+                f"peephole is {self.peephole!r}, but a {self.cell} has no cell state; set it to None "
+                "(train.py: --model.peephole None)"
+            )
+
+    @property
+    def layers_on_grid(self) -> int:
+        """How many layers, from the first, work on the same grid: those whose states the head reads."""
+        return len(self.hidden_channels)
+
+    def make_cell(self, input_channels: int, hidden_channels: int) -> ConvCell:
+        """Make a cell of the configured kind."""
+        if self.cell == "lstm":
+            return ConvLSTMCell(input_channels, hidden_channels, self.kernel_size, peephole=self.peephole)
+        kind = {"rnn": ConvRNNCell, "gru": ConvGRUCell}[self.cell]
+        return kind(input_channels, hidden_channels, self.kernel_size)
+
+    @property
+    def patch_channels(self) -> int:
+        """The channels of a frame cut into patches, p * p * C."""
+        return self.channels * self.patch_size**2
+
+    @property
+    def unit(self) -> int:
+        """The pixels that the sides of a frame must be whole multiples of."""
+        return self.patch_size
+
+    def misfit(self, height: int, width: int) -> str:
+        """Say what is wrong with frames of so many pixels, as the end of a sentence; empty if they fit."""
+        H, W, unit = height, width, self.unit
+        if H % unit == 0 and W % unit == 0:
+            return ""
+        down = f"{max(H // unit, 1) * unit} x {max(W // unit, 1) * unit}"
+        up = f"{-(-H // unit) * unit} x {-(-W // unit) * unit}"
+        sizes = up if up == down else f"{down} or {up}"
+        these = f"sizes that would do: {sizes}, or any multiples of {unit}"
+        return f"which {self._divisors()} do not divide; {these}"
+
+    def _divisors(self) -> str:
+        return f"patches of {self.patch_size} x {self.patch_size}"
+
+
+def whole_numbers(name: str, value: Any, example: str) -> tuple[int, ...]:
+    """Return numbers of 1 or more, one per layer, as a tuple; else raise ValueError naming the field."""
+    if not isinstance(value, tuple | list):
+        raise ValueError(f"{name} is {value!r}; it needs one number per layer, as in {example}")
+    return tuple(positive(name, number) for number in value)
+
+
+Config = TypeVar("Config", bound=ConvForecasterConfig)
+
+
+class ConvForecaster(Forecaster[Config]):
+    """What the networks of convolutional cells share: frames to patches and back, and the head."""
+
+    head: nn.Conv2d
+
+    def _to_patches(self, frames: Tensor) -> Tensor:
+        """(B, T, C, H, W) -> (T, B, p * p * C, H / p, W / p)."""
+        p = self.config.patch_size
+        return rearrange(frames, "b t c (h p) (w q) -> t b (p q c) h w", p=p, q=p)
+
+    def _to_frames(self, patches: Tensor) -> Tensor:
+        """(T, B, p * p * C, h, w) -> (B, T, C, h * p, w * p)."""
+        p = self.config.patch_size
+        return rearrange(patches, "t b (p q c) h w -> b t c (h p) (w q)", p=p, q=p)
+
+    def _apply_head(self, states: Tensor) -> Tensor:
+        """(T, B, hidden, h, w) -> the patches (T, B, p * p * C, h, w)."""
+        patches = on_each_frame(self.head, states)
+        return probabilities(patches) if self.config.output == "sigmoid" else patches
+
+
+def run_cells(
+    cells: nn.ModuleList,
+    x: Tensor,
+    states: tuple[tuple[Tensor, ...] | None, ...],
+    between: Callable[[int, list[Tensor]], Tensor] = lambda number, outputs: outputs[-1],
+) -> tuple[list[Tensor], tuple[tuple[Tensor, ...], ...]]:
+    """Run a stack over a sequence.
+
+    Args:
+        cells: one after the other.
+        x: (T, B, I, h, w), what the first cell reads.
+        states: of each cell, or None to begin with zeros.
+        between: gives what cell number 1, 2, ... reads, from its number and the outputs of those before it;
+            by default the output of the last of them.
+
+    Returns:
+        Every cell's outputs (T, B, hidden, h, w) and last states.
+    """
+    foreign = "this state is not from this network's encode or step"
+    if len(states) != len(cells):
+        raise ValueError(f"state.cells has {len(states)} cells, the network has {len(cells)}: {foreign}")
+    outputs, last_states = [], []
+    for number, (cell, state) in enumerate(zip(cells, states, strict=True)):
+        assert isinstance(cell, ConvCell)
+        if state is not None and len(state) != len(cell.states):
+            raise ValueError(
+                f"state.cells has {len(state)} tensors for a {type(cell).__name__}, which needs "
+                f"{len(cell.states)}: {foreign}"
+            )
+        x = between(number, outputs) if number else x
+        output, *last = cell.sequence(x, *(state or [None] * len(cell.states)))  # (T, B, hidden, h, w)
+        outputs.append(output)
+        last_states.append(tuple(last))
+    return outputs, tuple(last_states)
+
+
+def on_each_frame(module: nn.Module, sequence: Tensor) -> Tensor:
+    """Apply a module for frames (B, C, h, w) to each of a sequence (T, B, C, h, w)."""
+    return module(sequence.flatten(0, 1)).unflatten(0, sequence.shape[:2])
+
+
+def convolution_down(input_channels: int, output_channels: int, stride: int) -> nn.Module:
+    """Make a strided convolution and a leaky ReLU: (B, I, h * stride, w * stride) -> (B, O, h, w).
+
+    It has 2 * stride - 1 taps per axis, so that each pixel is read, at stride 2 the 3 x 3 of the field.
+    """
+    taps, padding = 2 * stride - 1, stride - 1
+    convolution = nn.Conv2d(input_channels, output_channels, taps, stride, padding)
+    return _activated(convolution, terms=input_channels * taps**2)
+
+
+def convolution_up(input_channels: int, output_channels: int, stride: int) -> nn.Module:
+    """Make a transposed convolution and a leaky ReLU: (B, I, h, w) -> (B, O, h * stride, w * stride).
+
+    It has 2 * stride taps per axis, at stride 2 the 4 x 4 of the field. As the stride divides them, every
+    pixel is made of as many taps as any other, two per axis, and no checkerboard comes of it (Odena et al.
+    2016, "Deconvolution and Checkerboard Artifacts").
+    """
+    taps, padding, more = 2 * stride, (stride + 1) // 2, stride % 2
+    convolution = nn.ConvTranspose2d(input_channels, output_channels, taps, stride, padding, more)
+    return _activated(convolution, terms=input_channels * 2**2)
+
+
+def _activated(convolution: nn.Conv2d | nn.ConvTranspose2d, terms: int) -> nn.Module:
+    """A convolution and a leaky ReLU that keep the mean square of what they read, at first.
+
+    As He et al. 2015, "Delving Deep into Rectifiers"; Shi et al. 2017 draw their weights so, too. torch's own
+    way, which takes a transposed convolution for its inverse, would let most of it fade.
+
+    Args:
+        convolution: whose weights are drawn anew.
+        terms: how many products each of its values is a sum of.
+    """
+    nn.init.normal_(convolution.weight, std=math.sqrt(2 / (1 + SLOPE**2) / terms))
+    if convolution.bias is not None:
+        nn.init.zeros_(convolution.bias)
+    return nn.Sequential(convolution, nn.LeakyReLU(SLOPE))

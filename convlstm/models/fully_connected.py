@@ -1,0 +1,109 @@
+"""FullyConnectedForecaster: torch.nn's recurrent layers over flattened frames, the baseline.
+
+Letters: T time, B batch, C image channels, H W pixels, L layers, N hidden units. Frames are (B, T, C, H, W)
+with pixels in [0, 1].
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from convlstm import ops
+from convlstm.core.arguments import positive
+from convlstm.models.forecaster import ForecasterConfig, settle
+from convlstm.models.next_frame import NextFrameForecaster
+from convlstm.ops.head import probabilities
+
+__all__ = ["FullyConnectedForecaster", "FullyConnectedForecasterConfig"]
+
+LAYERS = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
+
+
+@dataclass(frozen=True, kw_only=True)
+class FullyConnectedForecasterConfig(ForecasterConfig):
+    """Everything that a `FullyConnectedForecaster` is built from."""
+
+    frame_size: tuple[int, int] = (64, 64)
+    """Height and width of the frames, in pixels: weights of their own for every pixel fix it."""
+    hidden_size: int = 512
+    """N, hidden units of each layer."""
+    num_layers: int = 2
+    """L, recurrent layers one above the other."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.frame_size, tuple | list) or len(self.frame_size) != 2:
+            raise ValueError(f"frame_size is {self.frame_size!r}; it needs a height and a width, as (64, 64)")
+        frame_size = tuple(positive("frame_size", side) for side in self.frame_size)
+        sizes = {name: positive(name, getattr(self, name)) for name in ("hidden_size", "num_layers")}
+        settle(self, frame_size=frame_size, **sizes)
+
+    def misfit(self, height: int, width: int) -> str:
+        """Say what is wrong with frames of so many pixels, as the end of a sentence; empty if they fit."""
+        H, W = self.frame_size
+        if (height, width) == (H, W):
+            return ""
+        return f"but a fully connected network reads those of its frame_size alone: {H} x {W}"
+
+
+class FullyConnectedForecaster(NextFrameForecaster[FullyConnectedForecasterConfig]):
+    """torch.nn's RNN, LSTM or GRU over flattened frames: every unit has a weight of its own for every pixel.
+
+    The network predicts the next frame from each frame and reads its own predictions after the context, as a
+    `StackedForecaster` does, and is called as one; a linear layer turns the uppermost hidden state into the
+    pixels of the next frame. It is the baseline that convolution is measured against (the FC-LSTM of
+    Srivastava et al. 2015 and Shi et al. 2015): what it learns about one place of a frame tells it nothing
+    about another, and its frames are of one size.
+
+    With G gates (1, 4 or 3) it has G N (C H W + N + 2) parameters in the first layer, G N (2 N + 2) in each
+    other and (N + 1) C H W in the head. The states of a layer are (B, N, 1, 1): frames of one pixel.
+    """
+
+    config_type = FullyConnectedForecasterConfig
+
+    def __init__(self, config: FullyConnectedForecasterConfig):
+        super().__init__(config)
+        H, W = config.frame_size
+        pixels = config.channels * H * W
+        self.rnn = LAYERS[config.cell](pixels, config.hidden_size, num_layers=config.num_layers)
+        self.head = nn.Linear(config.hidden_size, pixels)
+
+    @property
+    def _layers(self) -> int:
+        return self.config.num_layers
+
+    def _next_frames(
+        self, frames: Tensor, cells: tuple[tuple[Tensor, ...] | None, ...]
+    ) -> tuple[Tensor, tuple[tuple[Tensor, ...], ...]]:
+        pixels = frames.flatten(2).transpose(0, 1)  # (T, B, C * H * W)
+        outputs, last = self.rnn(pixels, self._first(frames, cells))  # (T, B, N)
+        predictions = self.head(outputs).transpose(0, 1).unflatten(2, frames.shape[2:])
+        if self.config.output == "sigmoid":
+            predictions = probabilities(predictions)
+        states = last if isinstance(last, tuple) else (last,)  # (L, B, N) each
+        by_layer = zip(*(state[..., None, None] for state in states), strict=True)
+        return predictions.to(frames.dtype), tuple(by_layer)
+
+    def _first(
+        self, frames: Tensor, cells: tuple[tuple[Tensor, ...] | None, ...]
+    ) -> Tensor | tuple[Tensor, Tensor] | None:
+        """The states to begin with, as torch.nn takes them; None for zeros."""
+        names = ("h", "c") if self.config.cell == "lstm" else ("h",)
+        given = [cell for cell in cells if cell is not None]
+        if not given and len(cells) == self._layers:
+            return None
+        if len(given) != self._layers or any(len(cell) != len(names) for cell in given):
+            raise ValueError(
+                f"state.cells has {[len(cell) for cell in given]} tensors; it needs {len(names)} for each of "
+                f"{self._layers} layers: this state is not from this network's encode or step"
+            )
+        shape = (len(frames), self.config.hidden_size, 1, 1)
+        for cell in given:
+            for name, state in zip(names, cell, strict=True):
+                ops.check_state(name, state, shape, frames.device)
+        # Autocast shortens the type of the states, too, but takes none but the weights'.
+        stacked = [
+            torch.stack(states)[..., 0, 0].to(self._weight.dtype) for states in zip(*given, strict=True)
+        ]  # (L, B, N) each
+        return (stacked[0], stacked[1]) if len(stacked) == 2 else stacked[0]

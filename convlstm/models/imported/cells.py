@@ -1,0 +1,137 @@
+"""ForeignLSTMCell: a ConvLSTM cell as other projects compute it, where that is not our equation.
+
+Letters: T time, B batch, I input channels, C hidden channels, K kernel taps per axis, S the spatial axes.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from convlstm.models.imported.functions import ACTIVATIONS, CONVOLUTIONS, pad_same
+from convlstm.models.imported.stages import Recurrent
+from convlstm.nn.base import ConvCell
+from convlstm.ops.functional import conv_same
+
+
+class ForeignLSTMCell(ConvCell):
+    """A ConvLSTM cell with the activations, norms and paddings of another project, run by the plain loop.
+
+        i, f, g, o = N(W_ih * x + W_hh * h + b)                      norm None or "group"
+        i, f, g, o = N_ih(W_ih * x) + N_hh(W_hh * h) + b             norm "layer"
+        c' = r(f + w_cf . c) . c + r(i + w_ci . c) . a(g)
+        h' = r(o + w_co . c') . a(c')                                output "cell"
+        h' = r(o + w_co . c') . a(g)                                 output "candidate"
+
+    where a is `activation`, r `recurrent_activation`, N nothing or a group norm over the 4C gate channels,
+    N_ih and N_hh layer norms over (4C, *S). The input convolution may have a stride, a dilation and no
+    padding; the recurrent one always keeps the size. Sources: the code of the projects that
+    `convlstm.importers` reads (Keras, OpenSTL, jhhuang96 and sladewinter).
+
+    Args:
+        stage: the sizes and choices.
+
+    Raises:
+        ValueError: frames of another size than the peepholes or layer norms are for.
+    """
+
+    gates = 4
+    states = ("h", "c")
+
+    def __init__(self, stage: Recurrent):
+        spatial_dims = len(stage.kernel_size)
+        super().__init__(
+            stage.input_channels,
+            stage.hidden_channels,
+            stage.kernel_size,
+            stage.bias,
+            spatial_dims,
+            None,
+            None,
+        )
+        self.stage = stage
+        C = stage.hidden_channels
+        ones = (1,) * spatial_dims
+        self.register_parameter("weight_ch", None)
+        if stage.peephole is not None:
+            frame = ones if stage.peephole == "channel" else stage.peephole
+            self.weight_ch = nn.Parameter(torch.empty(3 * C, *frame))
+        if stage.norm == "group":
+            self.norm_weight = nn.Parameter(torch.empty(4 * C))
+            self.norm_bias = nn.Parameter(torch.empty(4 * C))
+        elif stage.norm == "layer":
+            assert stage.frame is not None
+            for name in ("ih_weight", "ih_bias", "hh_weight", "hh_bias"):
+                parameter = nn.Parameter(torch.empty(4 * C, *stage.frame))
+                self.register_parameter(f"norm_{name}", parameter)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw all parameters anew; norms start as ones and zeros, peepholes as zeros."""
+        super().reset_parameters()
+        with torch.no_grad():
+            for name, parameter in self.named_parameters():
+                if name.startswith("norm") or name == "weight_ch":
+                    parameter.fill_(1.0 if name.endswith("weight") else 0.0)
+
+    def sequence(
+        self, input: Tensor, *states: Tensor | None, lengths: Tensor | None = None
+    ) -> tuple[Tensor, ...]:
+        """Run over (T, B, I, *S) from h0, c0 (B, C, *S) or None; return (T, B, C, *S), h_n and c_n."""
+        assert lengths is None
+        h, c = states
+        outputs = []
+        for x in input:
+            h, c = self._one(x, h, c)
+            outputs.append(h)
+        assert h is not None
+        assert c is not None
+        return torch.stack(outputs), h, c
+
+    def _one(self, x: Tensor, h: Tensor | None, c: Tensor | None) -> tuple[Tensor, Tensor]:
+        """One step from h and c, (B, C, *S) each, None for zeros."""
+        stage = self.stage
+        from_input = self._from_input(x)  # (B, 4C, *S)
+        if h is None or c is None:
+            h = c = from_input.new_zeros(x.shape[0], self.hidden_channels, *from_input.shape[2:])
+        recurrent = conv_same(h, self.weight_hh)
+        if stage.norm == "layer":
+            gates = self._layer_norm(from_input, "ih") + self._layer_norm(recurrent, "hh")
+        else:
+            gates = from_input + recurrent
+        if self.bias is not None:
+            gates = gates + self.bias.reshape(-1, *(1 for _ in x.shape[2:]))
+        if stage.norm == "group":
+            gates = F.group_norm(gates, stage.groups, self.norm_weight, self.norm_bias)
+        i, f, g, o = gates.chunk(4, dim=1)  # (B, C, *S) each
+        activation, gate = ACTIVATIONS[stage.activation], ACTIVATIONS[stage.recurrent_activation]
+        peepholes = self._peepholes(h)
+        if peepholes is not None:
+            w_ci, w_cf, _ = peepholes
+            i, f = i + w_ci * c, f + w_cf * c
+        g = activation(g)
+        c = gate(f) * c + gate(i) * g
+        if peepholes is not None:
+            o = o + peepholes[2] * c
+        return gate(o) * (activation(c) if stage.output == "cell" else g), c
+
+    def _from_input(self, x: Tensor) -> Tensor:
+        stage = self.stage
+        if stage.padding == "same":
+            x = pad_same(x, stage.kernel_size, stage.stride, stage.dilation)
+        convolution = CONVOLUTIONS[self.spatial_dims]
+        return convolution(x, self.weight_ih, None, stride=stage.stride, dilation=stage.dilation)
+
+    def _layer_norm(self, x: Tensor, part: str) -> Tensor:
+        weight, bias = getattr(self, f"norm_{part}_weight"), getattr(self, f"norm_{part}_bias")
+        if x.shape[1:] != weight.shape:
+            frame = tuple(weight.shape[1:])
+            raise ValueError(f"frames of {tuple(x.shape[2:])} at a cell whose layer norms are for {frame}")
+        return F.layer_norm(x, weight.shape, weight, bias)
+
+    def _peepholes(self, h: Tensor) -> tuple[Tensor, ...] | None:
+        if self.weight_ch is None:
+            return None
+        frame = tuple(self.weight_ch.shape[1:])
+        if self.stage.peephole != "channel" and tuple(h.shape[2:]) != frame:
+            raise ValueError(f"frames of {tuple(h.shape[2:])} at a cell whose peepholes are for {frame}")
+        return self.weight_ch.chunk(3)  # (C, 1, ...) or (C, *S) each

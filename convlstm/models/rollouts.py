@@ -1,0 +1,152 @@
+"""Rollouts: forecasts of any length from a context, whole or frame by frame."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import pad
+
+from convlstm.core.arguments import finite, positive
+from convlstm.core.saving import unwrap
+from convlstm.models.forecaster import Forecaster, as_forecaster
+from convlstm.nn.base import ConvRecurrent
+
+__all__ = ["rollout", "stream"]
+
+HALVINGS = 50  # of the interval that b lies in, which one wild pixel widens: to 1e-15 of it
+STRONGEST = 1000  # beyond it lies nothing of use, and at last what float32 cannot hold
+
+
+def rollout(model: nn.Module, context: Tensor, horizon: int, *, sharpen: float = 0.0) -> Tensor:
+    """Forecast the `horizon` frames that follow the context, without gradients and in evaluation mode.
+
+    A network trained on squared errors predicts the mean of what may follow, which is blurred. One that reads
+    its own predictions blurs the blur, frame after frame, till nothing has a shape. With `sharpen` above 0 it
+    reads each prediction p after unsharp masking (Gonzalez and Woods, "Digital Image Processing", section 3.6
+    of the 3rd edition), as bright as p within [0, 1]; k * p is p smoothed by [1 2 1] / 4 along rows and
+    columns, the edges repeated outwards:
+
+        q = p + sharpen (p - k * p)
+        read = clip(q - b, 0, 1), b of each sequence and channel such that sum(read) = sum(clip(p, 0, 1))
+
+    That is the frame nearest to q, in squares, of those with pixels in [0, 1] and this brightness. What is
+    returned are the predictions p. Shapes then last for longer, wrong ones too: far from the context the
+    squared error is larger than that of a blur. `studies/beyond.py --sharpen` measures what a strength
+    does to a network; 3 suits `moving_mnist_small`.
+
+    Args:
+        model: a forecaster, or what else is called as `model(context, horizon)`; its training mode is as
+            before afterwards. With `sharpen` a forecaster, and of a wrapper, such as torch.compile's, the
+            network inside is run.
+        context: (B, T, C, H, W), pixels in [0, 1], on the model's device; T of 1 or more.
+        horizon: number of frames, 1 or more; it need not be the one trained on.
+        sharpen: strength of the unsharp masking, 0 to 1,000 (default 0: predictions are read as they are);
+            for a forecaster that reads its own predictions.
+
+    Returns:
+        (B, horizon, C, H, W), unclipped, in the type of the context.
+
+    Raises:
+        TypeError: a context that is no tensor, or a model that is no network, such as a name.
+        ValueError: a context, horizon or sharpen that does not fit, named with what is needed, or a layer for
+            a model.
+    """
+    _require_network(model)
+    if isinstance(unwrap(model), ConvRecurrent):
+        as_forecaster(unwrap(model))  # raises
+    if check_strength(model, sharpen):
+        horizon = positive("horizon", horizon)
+        return torch.stack(list(stream(model, context, horizon, sharpen=sharpen)), dim=1)
+    with torch.no_grad(), _evaluation_mode(model):
+        return model(context, horizon)
+
+
+def stream(
+    model: nn.Module, context: Tensor, horizon: int | None = None, *, sharpen: float = 0.0
+) -> Iterator[Tensor]:
+    """Forecast frame after frame, in memory that does not grow with their number.
+
+    Args:
+        model: a forecaster, also in a wrapper such as torch.compile's.
+        context: (B, T, C, H, W), pixels in [0, 1], on the model's device; T of 1 or more.
+        horizon: number of frames, 1 or more, or None (default) to go on for as long as frames are asked for.
+        sharpen: as for `rollout`.
+
+    Returns:
+        An iterator over frames (B, C, H, W), unclipped; the same that `rollout` gives, in the type of the
+        context.
+
+    Raises:
+        TypeError: a context that is no tensor, or a model that is no network, such as a name.
+        ValueError: a context, horizon or sharpen that does not fit, named with what is needed, or a model
+            that is no forecaster; at once, not at the first frame.
+    """
+    _require_network(model)
+    forecaster = as_forecaster(unwrap(model))
+    strength = check_strength(forecaster, sharpen)
+    if horizon is not None:
+        horizon = positive("horizon", horizon)
+    with torch.no_grad(), _evaluation_mode(forecaster):
+        state = forecaster.encode(context)
+    dtype = context.dtype
+
+    def frames() -> Iterator[Tensor]:
+        nonlocal state
+        done, read = 0, None  # the first step reads the last frame of the context, as it is
+        while horizon is None or done < horizon:
+            # Grad and training mode belong to the caller between two frames.
+            with torch.no_grad(), _evaluation_mode(forecaster):
+                frame, state = forecaster.step(read, state)
+                read = _sharpened(frame, strength) if strength else None
+            done += 1
+            yield frame.to(dtype)
+
+    return frames()
+
+
+def _require_network(model: object) -> None:
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model is {model!r}; it needs a network, such as convlstm.from_pretrained returns")
+
+
+def check_strength(model: nn.Module, sharpen: float) -> float:
+    """Return `sharpen` as a float; raise ValueError unless it is a strength that the model has a use for."""
+    strength = finite("sharpen", sharpen)
+    if not 0 <= strength <= STRONGEST:
+        raise ValueError(f"sharpen is {sharpen!r}; it needs a number from 0 to {STRONGEST:,}")
+    inner = unwrap(model)
+    if strength and not (isinstance(inner, Forecaster) and inner.feedback):
+        raise ValueError(
+            f"sharpen is {sharpen!r} for {type(inner).__name__}; it needs a forecaster that reads its own "
+            "predictions, such as StackedForecaster"
+        )
+    return strength
+
+
+def _sharpened(frame: Tensor, strength: float) -> Tensor:
+    """Return a frame (B, C, H, W) after unsharp masking, as `rollout` defines it."""
+    p = frame.to(torch.promote_types(frame.dtype, torch.float32))
+    outer = pad(p, (1, 1, 1, 1), mode="replicate")
+    rows = outer[..., :-2, :] + 2 * outer[..., 1:-1, :] + outer[..., 2:, :]
+    smooth = (rows[..., :-2] + 2 * rows[..., 1:-1] + rows[..., 2:]) / 16
+    q = p + strength * (p - smooth)
+    brightness = p.clamp(0, 1).sum(dim=(2, 3), keepdim=True)  # (B, C, 1, 1)
+    low, high = q.amin(dim=(2, 3), keepdim=True) - 1, q.amax(dim=(2, 3), keepdim=True)
+    for _ in range(HALVINGS):
+        b = (low + high) / 2
+        too_bright = (q - b).clamp(0, 1).sum(dim=(2, 3), keepdim=True) > brightness
+        low, high = torch.where(too_bright, b, low), torch.where(too_bright, high, b)
+    return (q - high).clamp(0, 1).to(frame.dtype)
+
+
+@contextmanager
+def _evaluation_mode(model: nn.Module) -> Iterator[None]:
+    # Module by module: a part that was frozen in evaluation mode stays so.
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training

@@ -1,0 +1,264 @@
+"""ConvRNNCell, ConvLSTMCell and ConvGRUCell: the parameters of one step, and the step.
+
+Letters: B batch, I input channels, C hidden channels, K kernel taps per axis, S the spatial axes.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from convlstm import ops
+from convlstm.core.arguments import check_pair, check_single, finite, positive
+from convlstm.nn.base import ConvCell
+
+__all__ = ["ConvGRUCell", "ConvLSTMCell", "ConvRNNCell"]
+
+
+class ConvRNNCell(ConvCell):
+    """One step of a convolutional Elman network, with the interface of `torch.nn.RNNCell`.
+
+        h' = tanh(W_ih * x + W_hh * h + b)
+
+    The cell has C ((I + C) K + 1) parameters. Source: Elman 1990, "Finding Structure in Time", with
+    convolutions for products.
+
+    Args:
+        input_channels: I, channels of a frame; 0 means no input convolution: the input only carries sizes.
+        hidden_channels: C, channels of the state.
+        kernel_size: taps, one number for all axes or one per axis; odd or even, the frame size is kept.
+        bias: add a bias per channel (default True).
+        spatial_dims: 1, 2 (default) or 3.
+        nonlinearity: "tanh" (default) or "relu".
+        device: of the parameters.
+        dtype: of the parameters.
+
+    Shapes:
+        input (B, I, *S) or (I, *S); hx and the result (B, C, *S) or (C, *S). hx defaults to zeros.
+
+    Raises:
+        TypeError: an input that is no tensor.
+        ValueError: an argument, input or state that does not fit, named with what is needed.
+    """
+
+    gates = 1
+
+    def __init__(
+        self,
+        input_channels: int,
+        hidden_channels: int,
+        kernel_size: int | tuple[int, ...],
+        bias: bool = True,
+        *,
+        spatial_dims: int = 2,
+        nonlinearity: str = "tanh",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ):
+        super().__init__(input_channels, hidden_channels, kernel_size, bias, spatial_dims, device, dtype)
+        if nonlinearity not in ("tanh", "relu"):
+            raise ValueError(f"nonlinearity is {nonlinearity!r}; it needs 'tanh' or 'relu'")
+        self.nonlinearity = nonlinearity
+        self.reset_parameters()
+
+    def sequence(
+        self, input: Tensor, *states: Tensor | None, lengths: Tensor | None = None
+    ) -> tuple[Tensor, ...]:
+        """Run over (T, B, I, *S) from h0 (B, C, *S) or None; return (T, B, C, *S) and h_n."""
+        (h0,) = states
+        return ops.rnn(input, h0, self.weight_ih, self.weight_hh, self.bias, self.nonlinearity, lengths)
+
+    def forward(self, input: Tensor, hx: Tensor | None = None) -> Tensor:
+        """Return the new hidden state."""
+        return self._step(input, *(check_single(hx) or (None,)))[0]
+
+    def _options_repr(self) -> list[str]:
+        return [] if self.nonlinearity == "tanh" else [f"nonlinearity={self.nonlinearity!r}"]
+
+
+class ConvLSTMCell(ConvCell):
+    """One step of a convolutional LSTM, with the interface of `torch.nn.LSTMCell`.
+
+        i = sigmoid(W_ii * x + W_hi * h + w_ci . c  + b_i)
+        f = sigmoid(W_if * x + W_hf * h + w_cf . c  + b_f)
+        g = tanh   (W_ig * x + W_hg * h             + b_g)
+        c' = f . c + i . g
+        o = sigmoid(W_io * x + W_ho * h + w_co . c' + b_o)
+        h' = o . tanh(c')
+
+    Without peepholes the cell has 4C ((I + C) K + 1) parameters. Source: Shi et al. 2015, "Convolutional
+    LSTM Network", equation 3.
+
+    Args:
+        input_channels: I, channels of a frame; 0 means no input convolution: the input only carries sizes.
+        hidden_channels: C, channels of the state.
+        kernel_size: taps, one number for all axes or one per axis; odd or even, the frame size is kept.
+        bias: add a bias per gate and channel (default True).
+        spatial_dims: 1, 2 (default) or 3.
+        peephole: None (default, no w_c), "channel" for one weight per channel, or the frame size, (H, W),
+            for one per channel and pixel; then frames of that size only. They start at zero.
+        forget_bias: added to b_f at initialisation (default 1.0; Jozefowicz et al. 2015); nothing is added
+            where bias is False.
+        recompute: keep less for the backward pass and compute the rest anew in it (default False): less
+            memory for more time, in the fused op.
+        device: of the parameters.
+        dtype: of the parameters.
+
+    Shapes:
+        input (B, I, *S) or (I, *S); hx, a pair (h, c), and the result, a pair, (B, C, *S) or (C, *S) each.
+        hx defaults to zeros. h has the type of the convolutions, c is float32 (float64 for float64).
+
+    Raises:
+        TypeError: an input that is no tensor.
+        ValueError: an argument, input or state that does not fit, named with what is needed.
+    """
+
+    gates = 4
+    kind = "lstm"
+    states = ("h", "c")
+    weight_ch: nn.Parameter | None
+
+    def __init__(
+        self,
+        input_channels: int,
+        hidden_channels: int,
+        kernel_size: int | tuple[int, ...],
+        bias: bool = True,
+        *,
+        spatial_dims: int = 2,
+        peephole: str | tuple[int, ...] | None = None,
+        forget_bias: float = 1.0,
+        recompute: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ):
+        super().__init__(input_channels, hidden_channels, kernel_size, bias, spatial_dims, device, dtype)
+        if peephole is None:
+            self.register_parameter("weight_ch", None)
+        else:
+            rows = 3 * self.hidden_channels
+            frame = _peephole_frame(peephole, self.spatial_dims)
+            self.weight_ch = nn.Parameter(torch.empty(rows, *frame, device=device, dtype=dtype))
+            peephole = peephole if peephole == "channel" else frame
+        self.peephole = peephole
+        self.forget_bias = finite("forget_bias", forget_bias)
+        self.recompute = recompute
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw all parameters anew; peepholes start at zero, the forget gate's bias higher by forget_bias."""
+        super().reset_parameters()
+        with torch.no_grad():
+            if self.weight_ch is not None:
+                self.weight_ch.zero_()
+            if self.bias is not None:
+                self.bias.chunk(4)[1].add_(self.forget_bias)
+
+    def sequence(
+        self, input: Tensor, *states: Tensor | None, lengths: Tensor | None = None
+    ) -> tuple[Tensor, ...]:
+        """Run over (T, B, I, *S) from h0, c0 (B, C, *S) or None; return (T, B, C, *S), h_n and c_n."""
+        h0, c0 = states
+        return ops.lstm(input, h0, c0, *self.parameters_of_op(), lengths, recompute=self.recompute)
+
+    def parameters_of_op(self) -> ops.fused.Layer:
+        """weight_ih, weight_hh, bias and weight_ch, as the ops take them."""
+        return self.weight_ih, self.weight_hh, self.bias, self.weight_ch
+
+    def forward(self, input: Tensor, hx: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor]:
+        """Return the new hidden state and the new cell state."""
+        h, c = self._step(input, *(check_pair(hx) or (None, None)))
+        return h, c
+
+    def _options_repr(self) -> list[str]:
+        parts = [] if self.peephole is None else [f"peephole={self.peephole!r}"]
+        parts += [] if self.forget_bias == 1.0 else [f"forget_bias={self.forget_bias}"]
+        return [*parts, "recompute=True"] if self.recompute else parts
+
+
+class ConvGRUCell(ConvCell):
+    """One step of a convolutional GRU, with the interface of `torch.nn.GRUCell`.
+
+        r = sigmoid(W_ir * x + W_hr * h + b_r)
+        z = sigmoid(W_iz * x + W_hz * h + b_z)
+        n = tanh(W_in * x + b_n + r . (W_hn * h + b_hn))     reset_after=True, as torch.nn.GRU
+        n = tanh(W_in * x + b_n + W_hn * (r . h))            reset_after=False, as most ConvGRU papers
+        h' = (1 - z) . n + z . h
+
+    The cell has 3C ((I + C) K + 1) parameters, and C more for b_hn with reset_after. Sources: Cho et al.
+    2014; Ballas et al. 2016, "Delving Deeper into Convolutional Networks for Learning Video Representations".
+
+    Args:
+        input_channels: I, channels of a frame; 0 means no input convolution: the input only carries sizes.
+        hidden_channels: C, channels of the state.
+        kernel_size: taps, one number for all axes or one per axis; odd or even, the frame size is kept.
+        bias: add a bias per gate and channel (default True).
+        spatial_dims: 1, 2 (default) or 3.
+        reset_after: apply the reset gate after the recurrent convolution (default True) or before it.
+        recompute: keep less for the backward pass and compute the rest anew in it (default False): less
+            memory for more time, in the fused op.
+        device: of the parameters.
+        dtype: of the parameters.
+
+    Shapes:
+        input (B, I, *S) or (I, *S); hx and the result (B, C, *S) or (C, *S). hx defaults to zeros.
+
+    Raises:
+        TypeError: an input that is no tensor.
+        ValueError: an argument, input or state that does not fit, named with what is needed.
+    """
+
+    gates = 3
+    bias_hn: nn.Parameter | None
+
+    def __init__(
+        self,
+        input_channels: int,
+        hidden_channels: int,
+        kernel_size: int | tuple[int, ...],
+        bias: bool = True,
+        *,
+        spatial_dims: int = 2,
+        reset_after: bool = True,
+        recompute: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ):
+        super().__init__(input_channels, hidden_channels, kernel_size, bias, spatial_dims, device, dtype)
+        if bias and reset_after:
+            self.bias_hn = nn.Parameter(torch.empty(self.hidden_channels, device=device, dtype=dtype))
+        else:
+            self.register_parameter("bias_hn", None)
+        self.reset_after = reset_after
+        self.recompute = recompute
+        self.kind = ops.gru_kind(reset_after)
+        self.reset_parameters()
+
+    def sequence(
+        self, input: Tensor, *states: Tensor | None, lengths: Tensor | None = None
+    ) -> tuple[Tensor, ...]:
+        """Run over (T, B, I, *S) from h0 (B, C, *S) or None; return (T, B, C, *S) and h_n."""
+        (h0,) = states
+        options = {"lengths": lengths, "recompute": self.recompute}
+        return ops.gru(input, h0, *self.parameters_of_op(), self.reset_after, **options)
+
+    def parameters_of_op(self) -> ops.fused.Layer:
+        """weight_ih, weight_hh, bias and bias_hn, as the ops take them."""
+        return self.weight_ih, self.weight_hh, self.bias, self.bias_hn
+
+    def forward(self, input: Tensor, hx: Tensor | None = None) -> Tensor:
+        """Return the new hidden state."""
+        return self._step(input, *(check_single(hx) or (None,)))[0]
+
+    def _options_repr(self) -> list[str]:
+        options = {"reset_after=False": not self.reset_after, "recompute=True": self.recompute}
+        return [text for text, there in options.items() if there]
+
+
+def _peephole_frame(peephole: str | tuple[int, ...], spatial_dims: int) -> tuple[int, ...]:
+    """Return the trailing sizes of weight_ch: ones for "channel", else the frame size."""
+    if peephole == "channel":
+        return (1,) * spatial_dims
+    if not isinstance(peephole, tuple | list) or len(peephole) != spatial_dims:
+        raise ValueError(
+            f"peephole is {peephole!r}; it needs None, 'channel' or a frame size of {spatial_dims} numbers"
+        )
+    return tuple(positive("peephole", size) for size in peephole)

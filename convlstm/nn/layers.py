@@ -1,0 +1,299 @@
+"""ConvRNN, ConvLSTM and ConvGRU: stacked and bidirectional layers with the interface of torch.nn.LSTM.
+
+Letters: T time, B batch, I input channels, C hidden channels, L layers, D directions (1 or 2), S the spatial
+axes: (W), (H, W) or (D, H, W).
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from convlstm.core.arguments import check_pair, check_single
+from convlstm.nn.base import ConvRecurrent
+from convlstm.nn.cells import ConvGRUCell, ConvLSTMCell, ConvRNNCell
+
+__all__ = ["ConvGRU", "ConvLSTM", "ConvRNN"]
+
+
+class ConvRNN(ConvRecurrent):
+    """A stacked convolutional Elman network over a sequence of frames, used like `torch.nn.RNN`.
+
+        h_t = tanh(W_ih * x_t + W_hh * h_(t-1) + b)
+
+    where `*` is a convolution that keeps the frame size. With a 1x1 kernel and 1x1 frames it is
+    `torch.nn.RNN` (`convlstm.from_torch` converts one).
+
+    Args:
+        input_channels: I, channels of a frame; 0 means no input convolution: the input only carries sizes.
+        hidden_channels: C, channels of the state of every layer.
+        kernel_size: taps, one number for all axes or one per axis; odd or even, the frame size is kept.
+        num_layers: L, layers that each read the outputs of the one before (default 1).
+        bias: add a bias per channel (default True).
+        batch_first: input and output are (B, T, ...) instead of (T, B, ...) (default False); states are not.
+        dropout: probability of zeroing an output between layers, in training (default 0.0).
+        bidirectional: run each layer in both directions of time and concatenate the outputs (default False).
+        spatial_dims: 1, 2 (default) or 3.
+        nonlinearity: "tanh" (default) or "relu".
+        device: of the parameters.
+        dtype: of the parameters.
+
+    Inputs:
+        input: (T, B, I, *S), (B, T, I, *S) with batch_first, or (T, I, *S) unbatched.
+        hx: the initial state (D * L, B, C, *S), unbatched (D * L, C, *S); zeros by default.
+        lengths: (B,), steps of each sequence, 1 to T; T for all by default. What comes after them is not
+            looked at, outputs there are zero, last states are those at the length, and the backward direction
+            starts there. In place of a PackedSequence.
+
+    Outputs:
+        output: (T, B, D * C, *S), (B, T, D * C, *S) or (T, D * C, *S), the last layer's states.
+        h_n: (D * L, B, C, *S) or (D * L, C, *S), the state of each layer and direction at its end.
+
+    Raises:
+        TypeError: an input that is no tensor.
+        ValueError: an argument, input or state that does not fit, named with what is needed.
+
+    Example:
+        >>> layer = ConvRNN(1, 8, kernel_size=3, batch_first=True)
+        >>> output, h_n = layer(torch.rand(4, 10, 1, 16, 16))
+        >>> output.shape, h_n.shape
+        (torch.Size([4, 10, 8, 16, 16]), torch.Size([1, 4, 8, 16, 16]))
+    """
+
+    cell_type = ConvRNNCell
+
+    def __init__(
+        self,
+        input_channels: int,
+        hidden_channels: int,
+        kernel_size: int | tuple[int, ...],
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        *,
+        spatial_dims: int = 2,
+        nonlinearity: str = "tanh",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ):
+        super().__init__(
+            input_channels,
+            hidden_channels,
+            kernel_size,
+            num_layers,
+            bias,
+            batch_first,
+            dropout,
+            bidirectional,
+            spatial_dims=spatial_dims,
+            nonlinearity=nonlinearity,
+            device=device,
+            dtype=dtype,
+        )
+
+    def forward(
+        self, input: Tensor, hx: Tensor | None = None, lengths: Tensor | Sequence[int] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return the output sequence and the last states."""
+        output, (h_n,) = self._run(input, check_single(hx), lengths)
+        return output, h_n
+
+
+class ConvLSTM(ConvRecurrent):
+    """A stacked convolutional LSTM over a sequence of frames, used like `torch.nn.LSTM`.
+
+        i_t = sigmoid(W_ii * x_t + W_hi * h_(t-1) + w_ci . c_(t-1) + b_i)
+        f_t = sigmoid(W_if * x_t + W_hf * h_(t-1) + w_cf . c_(t-1) + b_f)
+        g_t = tanh   (W_ig * x_t + W_hg * h_(t-1)                  + b_g)
+        c_t = f_t . c_(t-1) + i_t . g_t
+        o_t = sigmoid(W_io * x_t + W_ho * h_(t-1) + w_co . c_t     + b_o)
+        h_t = o_t . tanh(c_t)
+
+    where `*` is a convolution that keeps the frame size and `.` an elementwise product. With a 1x1 kernel
+    and 1x1 frames it is `torch.nn.LSTM` (`convlstm.from_torch` converts one). Source: Shi et al. 2015,
+    "Convolutional LSTM Network", equation 3.
+
+    Args:
+        input_channels: I, channels of a frame; 0 means no input convolution: the input only carries sizes.
+        hidden_channels: C, channels of the state of every layer.
+        kernel_size: taps, one number for all axes or one per axis; odd or even, the frame size is kept.
+        num_layers: L, layers that each read the outputs of the one before (default 1).
+        bias: add a bias per gate and channel (default True).
+        batch_first: input and output are (B, T, ...) instead of (T, B, ...) (default False); states are not.
+        dropout: probability of zeroing an output between layers, in training (default 0.0).
+        bidirectional: run each layer in both directions of time and concatenate the outputs (default False).
+        spatial_dims: 1, 2 (default) or 3.
+        peephole: None (default, no w_c), "channel" for one weight per channel, or the frame size, (H, W),
+            for one per channel and pixel; then frames of that size only. They start at zero.
+        forget_bias: added to b_f at initialisation (default 1.0); nothing is added where bias is False.
+        recompute: keep less for the backward pass and compute the rest anew in it (default False): less
+            memory for more time, in the fused op.
+        device: of the parameters.
+        dtype: of the parameters.
+
+    Inputs:
+        input: (T, B, I, *S), (B, T, I, *S) with batch_first, or (T, I, *S) unbatched.
+        hx: the initial states (h_0, c_0), (D * L, B, C, *S) each, unbatched (D * L, C, *S); zeros by default.
+        lengths: (B,), steps of each sequence, 1 to T; T for all by default. What comes after them is not
+            looked at, outputs there are zero, last states are those at the length, and the backward direction
+            starts there. In place of a PackedSequence.
+
+    Outputs:
+        output: (T, B, D * C, *S), (B, T, D * C, *S) or (T, D * C, *S), the last layer's hidden states.
+        (h_n, c_n): (D * L, B, C, *S) each, or (D * L, C, *S), of each layer and direction at its end. h_n has
+            the type of the convolutions (autocast's), c_n is float32 (float64 for float64).
+
+    Raises:
+        TypeError: an input that is no tensor.
+        ValueError: an argument, input or state that does not fit, named with what is needed.
+
+    Example:
+        >>> layer = ConvLSTM(1, 16, kernel_size=3, num_layers=2, batch_first=True)
+        >>> output, (h_n, c_n) = layer(torch.rand(4, 10, 1, 32, 24))
+        >>> output.shape, h_n.shape
+        (torch.Size([4, 10, 16, 32, 24]), torch.Size([2, 4, 16, 32, 24]))
+    """
+
+    cell_type = ConvLSTMCell
+
+    def __init__(
+        self,
+        input_channels: int,
+        hidden_channels: int,
+        kernel_size: int | tuple[int, ...],
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        *,
+        spatial_dims: int = 2,
+        peephole: str | tuple[int, ...] | None = None,
+        forget_bias: float = 1.0,
+        recompute: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ):
+        super().__init__(
+            input_channels,
+            hidden_channels,
+            kernel_size,
+            num_layers,
+            bias,
+            batch_first,
+            dropout,
+            bidirectional,
+            spatial_dims=spatial_dims,
+            peephole=peephole,
+            forget_bias=forget_bias,
+            recompute=recompute,
+            device=device,
+            dtype=dtype,
+        )
+
+    def forward(
+        self,
+        input: Tensor,
+        hx: tuple[Tensor, Tensor] | None = None,
+        lengths: Tensor | Sequence[int] | None = None,
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """Return the output sequence and the last states."""
+        output, (h_n, c_n) = self._run(input, check_pair(hx), lengths)
+        return output, (h_n, c_n)
+
+
+class ConvGRU(ConvRecurrent):
+    """A stacked convolutional GRU over a sequence of frames, used like `torch.nn.GRU`.
+
+        r_t = sigmoid(W_ir * x_t + W_hr * h_(t-1) + b_r)
+        z_t = sigmoid(W_iz * x_t + W_hz * h_(t-1) + b_z)
+        n_t = tanh(W_in * x_t + b_n + r_t . (W_hn * h_(t-1) + b_hn))     reset_after=True
+        n_t = tanh(W_in * x_t + b_n + W_hn * (r_t . h_(t-1)))            reset_after=False
+        h_t = (1 - z_t) . n_t + z_t . h_(t-1)
+
+    where `*` is a convolution that keeps the frame size and `.` an elementwise product. With a 1x1 kernel
+    and 1x1 frames it is `torch.nn.GRU` (`convlstm.from_torch` converts one). Source: Ballas et al. 2016,
+    "Delving Deeper into Convolutional Networks for Learning Video Representations".
+
+    Args:
+        input_channels: I, channels of a frame; 0 means no input convolution: the input only carries sizes.
+        hidden_channels: C, channels of the state of every layer.
+        kernel_size: taps, one number for all axes or one per axis; odd or even, the frame size is kept.
+        num_layers: L, layers that each read the outputs of the one before (default 1).
+        bias: add a bias per gate and channel (default True).
+        batch_first: input and output are (B, T, ...) instead of (T, B, ...) (default False); states are not.
+        dropout: probability of zeroing an output between layers, in training (default 0.0).
+        bidirectional: run each layer in both directions of time and concatenate the outputs (default False).
+        spatial_dims: 1, 2 (default) or 3.
+        reset_after: apply the reset gate after the recurrent convolution (default True, as torch.nn.GRU) or
+            before it, as most ConvGRU papers.
+        recompute: keep less for the backward pass and compute the rest anew in it (default False): less
+            memory for more time, in the fused op.
+        device: of the parameters.
+        dtype: of the parameters.
+
+    Inputs:
+        input: (T, B, I, *S), (B, T, I, *S) with batch_first, or (T, I, *S) unbatched.
+        hx: the initial state (D * L, B, C, *S), unbatched (D * L, C, *S); zeros by default.
+        lengths: (B,), steps of each sequence, 1 to T; T for all by default. What comes after them is not
+            looked at, outputs there are zero, last states are those at the length, and the backward direction
+            starts there. In place of a PackedSequence.
+
+    Outputs:
+        output: (T, B, D * C, *S), (B, T, D * C, *S) or (T, D * C, *S), the last layer's states.
+        h_n: (D * L, B, C, *S) or (D * L, C, *S), the state of each layer and direction at its end.
+
+    Raises:
+        TypeError: an input that is no tensor.
+        ValueError: an argument, input or state that does not fit, named with what is needed.
+
+    Example:
+        >>> layer = ConvGRU(3, 8, kernel_size=(3, 5), bidirectional=True)
+        >>> output, h_n = layer(torch.rand(10, 4, 3, 16, 16))
+        >>> output.shape, h_n.shape
+        (torch.Size([10, 4, 16, 16, 16]), torch.Size([2, 4, 8, 16, 16]))
+    """
+
+    cell_type = ConvGRUCell
+
+    def __init__(
+        self,
+        input_channels: int,
+        hidden_channels: int,
+        kernel_size: int | tuple[int, ...],
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        *,
+        spatial_dims: int = 2,
+        reset_after: bool = True,
+        recompute: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ):
+        super().__init__(
+            input_channels,
+            hidden_channels,
+            kernel_size,
+            num_layers,
+            bias,
+            batch_first,
+            dropout,
+            bidirectional,
+            spatial_dims=spatial_dims,
+            reset_after=reset_after,
+            recompute=recompute,
+            device=device,
+            dtype=dtype,
+        )
+
+    def forward(
+        self, input: Tensor, hx: Tensor | None = None, lengths: Tensor | Sequence[int] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return the output sequence and the last states."""
+        output, (h_n,) = self._run(input, check_single(hx), lengths)
+        return output, h_n

