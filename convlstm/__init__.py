@@ -13,7 +13,7 @@ from convlstm.hub.transfer import load_weights
 from convlstm.importers import from_torch, import_checkpoint
 from convlstm.models.forecaster import Forecaster, ForecasterState
 from convlstm.models.fully_connected import FullyConnectedForecaster, FullyConnectedForecasterConfig
-from convlstm.models.imported import StagedNetwork
+from convlstm.models.imported import ImportedNetwork
 from convlstm.models.networks import (
     EncoderForecaster,
     EncoderForecasterConfig,
@@ -37,9 +37,9 @@ __all__ = [
     "ForecasterState",
     "FullyConnectedForecaster",
     "FullyConnectedForecasterConfig",
+    "ImportedNetwork",
     "StackedForecaster",
     "StackedForecasterConfig",
-    "StagedNetwork",
     "create_model",
     "evaluate",
     "export_checkpoint",

@@ -19,7 +19,7 @@ def test_the_public_names() -> None:
         "FullyConnectedForecasterConfig",
         "StackedForecaster",
         "StackedForecasterConfig",
-        "StagedNetwork",
+        "ImportedNetwork",
         "create_model",
         "evaluate",
         "export_checkpoint",

@@ -14,7 +14,7 @@ from convlstm.exporters.onnx_file import OPSET, open_session, packages, run_sess
 from convlstm.exporters.program import Exported, save_program
 from convlstm.hub import pretrained
 from convlstm.models.forecaster import as_forecaster
-from convlstm.models.imported import StagedNetwork
+from convlstm.models.imported import ImportedNetwork
 
 RUNS, SECONDS = 20, 3.0  # of a latency, at most
 
@@ -65,7 +65,7 @@ def _export(options: argparse.Namespace) -> None:
     if to_onnx:
         packages()  # said before anything is read
     model = pretrained.from_pretrained(options.checkpoint)
-    if not isinstance(model, StagedNetwork):
+    if not isinstance(model, ImportedNetwork):
         model = as_forecaster(model, str(options.checkpoint))
     graph = make_graph(model, options.form, options.context, options.horizon, tuple(options.size))
     print(f"{options.checkpoint}: {type(model).__name__}, {_form_in_words(graph)}", flush=True)

@@ -33,6 +33,9 @@ FLOATING = {torch.float16: "F16", torch.bfloat16: "BF16", torch.float32: "F32", 
 PLACES = ("device", "dtype")  # arguments of a constructor that say nothing about what it builds
 
 
+LIBRARY = __name__.partition(".")[0]
+
+
 class Savable(nn.Module):
     """A network that goes to files and back: built from `arguments`, its tensors all in its state_dict.
 
@@ -72,8 +75,8 @@ class Savable(nn.Module):
             ValueError: tensors that the network would not have when it is built from its arguments.
         """
         kind = type(self)
-        if kind.__module__.partition(".")[0] != __package__:
-            base = next(c.__name__ for c in kind.__mro__ if c.__module__.partition(".")[0] == __package__)
+        if kind.__module__.partition(".")[0] != LIBRARY:
+            base = next(c.__name__ for c in kind.__mro__ if c.__module__.partition(".")[0] == LIBRARY)
             raise TypeError(
                 f"model is a {kind.__name__}, a class that loading could not build; it needs a {base} itself"
             )

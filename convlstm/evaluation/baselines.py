@@ -8,7 +8,7 @@ import torch
 from einops import reduce, repeat
 from torch import Tensor
 
-from convlstm.core.arguments import positive
+from convlstm.core.checks import positive
 
 __all__ = ["BASELINES", "copy_last", "mean_frame", "motion", "translate"]
 

@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from convlstm.core.arguments import finite, usable_device
+from convlstm.core.checks import finite, usable_device
 from convlstm.evaluation.baselines import BASELINES
 from convlstm.evaluation.bootstrap import scores_of
 from convlstm.evaluation.metrics import ROUNDING

@@ -11,7 +11,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from convlstm.core.arguments import positive
+from convlstm.core.checks import positive
 from convlstm.evaluation.metrics import (
     Contingency,
     comparable,

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from convlstm.core.saving import unwrap
 from convlstm.models.forecaster import Forecaster
-from convlstm.models.imported.network import StagedNetwork
+from convlstm.models.imported.network import ImportedNetwork
 from convlstm.models.imported.stages import Activation, Patches, Pick
 from convlstm.models.rollouts import rollout
 
@@ -131,7 +131,7 @@ def gives_probabilities(model: nn.Module | Predict) -> bool:
     network = unwrap(model) if isinstance(model, nn.Module) else model
     if isinstance(network, Forecaster):
         return network.config.output == "sigmoid"
-    if not isinstance(network, StagedNetwork):
+    if not isinstance(network, ImportedNetwork):
         return False
     config = network.config
     values = [

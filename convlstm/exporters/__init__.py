@@ -19,7 +19,7 @@ def export_checkpoint(
 ) -> None:
     """Write a plain stack of cells as a file that Keras or torch.nn reads, and computes the same with.
 
-    With the target "keras", of a ConvLSTM, or of a StagedNetwork that is nothing but recurrent stages:
+    With the target "keras", of a ConvLSTM, or of an ImportedNetwork that is nothing but recurrent stages:
 
         model.keras         `keras.saving.load_model(path)` gives the model: ConvLSTM1D, 2D or 3D layers that
                             read (B, T, *S, I) and return (B, T, *S, C), for frames of one size, as all of

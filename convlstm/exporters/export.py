@@ -10,7 +10,7 @@ Three forms of a graph, each in a file of its own, inputs -> outputs:
     step      frame (B, C, H, W), h0, c0, h1, c1, ...      -> next_frame, h0_out, c0_out, h1_out, c1_out, ...
     encode    context (B, T, C, H, W)                      -> h0_out, c0_out, h1_out, c1_out, ...
 
-A `StagedNetwork`, as imports may give, has the form rollout alone. The states are (B, hidden, h, w); only
+A `ImportedNetwork`, as imports may give, has the form rollout alone. The states are (B, hidden, h, w); only
 LSTMs have c. An output `h0_out` is the next call's input `h0`. T and the horizon of a file are fixed: the
 graph repeats the step for each frame.
 
@@ -45,13 +45,13 @@ from convlstm.exporters.graphs import Form, make_graph
 from convlstm.exporters.onnx_file import save_onnx
 from convlstm.exporters.program import Exported, trace
 from convlstm.models.forecaster import Forecaster
-from convlstm.models.imported import StagedNetwork
+from convlstm.models.imported import ImportedNetwork
 
 __all__ = ["Exported", "export_onnx", "export_program"]
 
 
 def export_program(
-    model: Forecaster | StagedNetwork,
+    model: Forecaster | ImportedNetwork,
     *,
     form: Form = "rollout",
     context: int = 10,
@@ -64,7 +64,7 @@ def export_program(
     graph, called with the inputs in order, in a process that need not have this library.
 
     Args:
-        model: a forecaster or StagedNetwork; it is copied, and not changed.
+        model: a forecaster or ImportedNetwork; it is copied, and not changed.
         form: "rollout" (default), "step" or "encode", see `convlstm.exporters.export`.
         context: T, context frames of a rollout or encode (default 10).
         horizon: forecast frames of a rollout (default 10).
@@ -82,7 +82,7 @@ def export_program(
 
 
 def export_onnx(
-    model: Forecaster | StagedNetwork,
+    model: Forecaster | ImportedNetwork,
     path: str | Path,
     *,
     form: Form = "rollout",
@@ -95,7 +95,7 @@ def export_onnx(
     Needs onnx, onnxscript and onnxruntime: pip install "convlstm[export]".
 
     Args:
-        model: a forecaster or StagedNetwork with float32 weights; it is copied, and not changed.
+        model: a forecaster or ImportedNetwork with float32 weights; it is copied, and not changed.
         path: of the file; one that stands there is replaced once the new one is whole and right.
         form: "rollout" (default), "step" or "encode", see `convlstm.exporters.export`.
         context: T, context frames of a rollout or encode (default 10).

@@ -13,10 +13,10 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from convlstm.core.arguments import positive
+from convlstm.core.checks import positive
 from convlstm.core.saving import unwrap
 from convlstm.models.forecaster import Forecaster, ForecasterState
-from convlstm.models.imported import StagedNetwork
+from convlstm.models.imported import ImportedNetwork
 
 Form = Literal["rollout", "step", "encode"]
 FORMS: tuple[Form, ...] = ("rollout", "step", "encode")
@@ -39,7 +39,7 @@ class Graph:
     """
 
     form: Form
-    network: Forecaster | StagedNetwork
+    network: Forecaster | ImportedNetwork
     module: nn.Module
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
@@ -57,7 +57,7 @@ class Graph:
 
 
 def make_graph(
-    model: Forecaster | StagedNetwork,
+    model: Forecaster | ImportedNetwork,
     form: Form = "rollout",
     context: int = 10,
     horizon: int = 10,
@@ -65,7 +65,7 @@ def make_graph(
 ) -> Graph:
     """Make the graph of a network in a form; see `convlstm.exporters.export` for the forms and the errors."""
     network = unwrap(model)
-    if not isinstance(network, Forecaster | StagedNetwork):
+    if not isinstance(network, Forecaster | ImportedNetwork):
         raise TypeError(
             f"model is a {type(network).__name__}; it needs a forecaster, such as StackedForecaster"
         )
@@ -76,7 +76,7 @@ def make_graph(
     H, W = positive("size", size[0]), positive("size", size[1])
     context, horizon = positive("context", context), positive("horizon", horizon)
     network = copy.deepcopy(network).eval().requires_grad_(False)
-    if isinstance(network, StagedNetwork):
+    if isinstance(network, ImportedNetwork):
         return _staged_rollout(network, form, context, horizon, (H, W))
     state = _state(network, 1, (H, W))
     if form == "encode" and network.feedback and context == 1:
@@ -115,11 +115,11 @@ def make_graph(
 
 
 def _staged_rollout(
-    network: StagedNetwork, form: Form, context: int, horizon: int, size: tuple[int, int]
+    network: ImportedNetwork, form: Form, context: int, horizon: int, size: tuple[int, int]
 ) -> Graph:
     """The graph of a network that was imported: it has no step, only its whole forecast."""
     if form != "rollout":
-        raise ValueError(f"form is {form!r}; a StagedNetwork has no steps, only the form 'rollout'")
+        raise ValueError(f"form is {form!r}; an ImportedNetwork has no steps, only the form 'rollout'")
     if network.config.spatial_dims != 2:
         raise ValueError(f"model has {network.config.spatial_dims} spatial axes; a rollout needs 2")
     with torch.no_grad():  # a network that makes no frames, or none of this size, says so here
@@ -139,7 +139,7 @@ def _staged_rollout(
 
 
 class _Rollout(nn.Module):
-    def __init__(self, network: Forecaster | StagedNetwork, horizon: int):
+    def __init__(self, network: Forecaster | ImportedNetwork, horizon: int):
         super().__init__()
         self.network, self.horizon = network, horizon
 
@@ -188,7 +188,7 @@ def _state(network: Forecaster, batch: int, size: tuple[int, int]) -> Forecaster
         return network.encode(_frames(network, batch, 2, size))
 
 
-def _frames(network: Forecaster | StagedNetwork, batch: int, count: int, size: tuple[int, int]) -> Tensor:
+def _frames(network: Forecaster | ImportedNetwork, batch: int, count: int, size: tuple[int, int]) -> Tensor:
     """Random frames (B, T, C, H, W), the same at each call."""
     like, generator = next(network.parameters()), torch.Generator().manual_seed(0)
     return torch.rand(batch, count, network.config.channels, *size, generator=generator).to(like)

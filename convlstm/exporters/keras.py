@@ -16,8 +16,8 @@ from einops import rearrange
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from convlstm.core.arguments import positive
-from convlstm.models.imported import StagedNetwork
+from convlstm.core.checks import positive
+from convlstm.models.imported import ImportedNetwork
 from convlstm.models.imported.modules import RecurrentModule
 from convlstm.models.imported.stages import Recurrent
 from convlstm.nn.base import ConvCell
@@ -63,7 +63,7 @@ def _layers(model: nn.Module) -> Layers:
             (_stage(cells[n], model.bidirectional), cells[n : n + directions])
             for n in range(0, len(cells), directions)
         ]
-    elif isinstance(model, StagedNetwork):
+    elif isinstance(model, ImportedNetwork):
         others = [str(stage) for stage in model.config.stages if not isinstance(stage, Recurrent)]
         others += ["a forecaster"] if model.config.forecaster else []
         if others:
@@ -74,7 +74,7 @@ def _layers(model: nn.Module) -> Layers:
             layers.append((module.stage, [cell for cell in module.cells if isinstance(cell, ConvCell)]))
     else:
         raise TypeError(
-            f"model is a {type(model).__name__}; Keras has layers for a ConvLSTM, or a StagedNetwork of "
+            f"model is a {type(model).__name__}; Keras has layers for a ConvLSTM, or an ImportedNetwork of "
             "recurrent stages alone"
         )
     for stage, cells in layers:

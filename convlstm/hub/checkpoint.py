@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from convlstm.core.arguments import usable_device
+from convlstm.core.checks import usable_device
 from convlstm.core.saving import (
     CONFIG,
     FLOATING,
@@ -35,7 +35,7 @@ def save_checkpoint(directory: str | Path, model: nn.Module, notes: Mapping[str,
 
     Args:
         directory: made if it is missing.
-        model: a ConvRNN, ConvLSTM, ConvGRU, StagedNetwork or forecaster; of one in the wrapper of
+        model: a ConvRNN, ConvLSTM, ConvGRU, ImportedNetwork or forecaster; of one in the wrapper of
             torch.compile, DistributedDataParallel or AveragedModel, what is inside. Its tensors keep their
             type; tied ones are written one by one.
         notes: anything else to keep in config.json beside the network (JSON values): data, metrics, command.
@@ -80,7 +80,7 @@ def load_checkpoint(directory: str | Path, device: torch.device | str = "cpu") -
         device: where the model goes (default the CPU).
 
     Returns:
-        What was saved: a ConvRNN, ConvLSTM, ConvGRU, StagedNetwork or forecaster.
+        What was saved: a ConvRNN, ConvLSTM, ConvGRU, ImportedNetwork or forecaster.
 
     Raises:
         FileNotFoundError: no such directory, or a file of the two is missing.

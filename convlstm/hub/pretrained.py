@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from convlstm.core.arguments import usable_device
+from convlstm.core.checks import usable_device
 from convlstm.core.saving import CONFIG, WEIGHTS, Savable
 from convlstm.hub.checkpoint import load_checkpoint
 from convlstm.hub.download import PREFIX, download
@@ -100,7 +100,7 @@ def from_pretrained(
         revision: on the Hub, a branch, tag or commit (default the main branch), as in hf://owner/name@revision.
 
     Returns:
-        What was saved: a ConvRNN, ConvLSTM, ConvGRU, StagedNetwork or forecaster.
+        What was saved: a ConvRNN, ConvLSTM, ConvGRU, ImportedNetwork or forecaster.
 
     Raises:
         FileNotFoundError: no such directory or name, or nothing there for this user on the Hub.

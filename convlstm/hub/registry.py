@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from convlstm.core.saving import Savable
 from convlstm.models.forecaster import Forecaster, ForecasterConfig
 from convlstm.models.fully_connected import FullyConnectedForecaster
-from convlstm.models.imported import StagedNetwork
+from convlstm.models.imported import ImportedNetwork
 from convlstm.models.networks import EncoderForecaster, StackedForecaster
 from convlstm.nn.layers import ConvGRU, ConvLSTM, ConvRNN
 
@@ -20,9 +20,10 @@ _FORECASTERS: dict[str, type[Forecaster]] = {
 }
 NETWORKS: dict[str, type[Savable]] = {
     **_FORECASTERS,
-    **{network.__name__: network for network in (StagedNetwork, ConvRNN, ConvLSTM, ConvGRU)},
+    **{network.__name__: network for network in (ImportedNetwork, ConvRNN, ConvLSTM, ConvGRU)},
 }
 """Every class that a checkpoint may name."""
+_FORMER_NAMES = {"StagedNetwork": "ImportedNetwork"}  # in checkpoints that were written before
 
 
 def construct(description: Mapping[str, Any]) -> Savable:
@@ -64,6 +65,7 @@ def build(config: ForecasterConfig) -> Forecaster:
 
 def _named(fields: Mapping[str, Any], networks: Mapping[str, T]) -> T:
     name = fields.get("network")
+    name = _FORMER_NAMES.get(str(name), name)
     if not isinstance(name, str) or name not in networks:
         raise ValueError(f"network is {name!r}; it needs one of {', '.join(networks)}")
     return networks[name]

@@ -7,7 +7,7 @@ it `step` times and returns the outputs of the last layer at `effective_step`: n
 import torch
 from torch import Tensor
 
-from convlstm.core.arguments import positive
+from convlstm.core.checks import positive
 from convlstm.importers.building import Part, network, numbered, odd_kernel, stack, unused, with_peepholes
 from convlstm.importers.foreign import Foreign, Imported, Source
 from convlstm.models.imported.stages import Pick, Recurrent, Repeat

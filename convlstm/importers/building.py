@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from convlstm.importers.foreign import Foreign
-from convlstm.models.imported import StagedConfig, StagedNetwork
+from convlstm.models.imported import ImportedConfig, ImportedNetwork
 from convlstm.models.imported.stages import Convolution, Recurrent, Stage
 from convlstm.nn.layers import ConvLSTM
 
@@ -119,7 +119,7 @@ def chain(parts: Sequence[Part]) -> None:
 
 
 def stack(parts: Sequence[Part]) -> nn.Module:
-    """Return a stack of cells: a ConvLSTM where all are alike in ours, else a StagedNetwork."""
+    """Return a stack of cells: a ConvLSTM where all are alike in ours, else an ImportedNetwork."""
     chain(parts)
     first = parts[0].stage
     assert isinstance(first, Recurrent)
@@ -153,8 +153,8 @@ def network(
     head: Sequence[Part] = (),
     channels: int | None = None,
     **fields: Any,
-) -> StagedNetwork:
-    """Return a StagedNetwork with its weights.
+) -> ImportedNetwork:
+    """Return an ImportedNetwork with its weights.
 
     Args:
         parts: of its stages.
@@ -168,7 +168,7 @@ def network(
         reading = [part.stage for part in parts if isinstance(part.stage, Recurrent | Convolution)]
         channels = reading[0].input_channels
     stages = {name: tuple(part.stage for part in group) for name, group in groups.items()}
-    model = StagedNetwork(StagedConfig(channels=channels, **stages, **fields))
+    model = ImportedNetwork(ImportedConfig(channels=channels, **stages, **fields))
     tensors = {}
     for name, group in groups.items():
         for number, part in enumerate(group):
@@ -177,7 +177,7 @@ def network(
                 path = f"{name}.{number}" + (f".cells.{cell}" if recurrent else "")
                 tensors |= {f"{path}.{key}": tensor for key, tensor in weights.items()}
     model = load(model, tensors)
-    assert isinstance(model, StagedNetwork)
+    assert isinstance(model, ImportedNetwork)
     return model
 
 

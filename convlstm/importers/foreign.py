@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from convlstm.core.arguments import positive
+from convlstm.core.checks import positive
 
 
 @dataclass(frozen=True)

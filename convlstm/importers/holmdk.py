@@ -18,7 +18,7 @@ def recognises(foreign: Foreign) -> bool:
 
 
 def convert(foreign: Foreign) -> Imported:
-    """Return a StagedNetwork."""
+    """Return an ImportedNetwork."""
     for name in CELLS:
         foreign.tensor(f"{name}.conv.weight")
     cells = [fused_cell(foreign, f"{name}.conv", "ifog") for name in CELLS]

@@ -24,7 +24,7 @@ def recognises(foreign: Foreign) -> bool:
 
 
 def convert(foreign: Foreign) -> Imported:
-    """Return a StagedNetwork, or of a lone cell a ConvLSTM."""
+    """Return an ImportedNetwork, or of a lone cell a ConvLSTM."""
     found = imported(foreign, "Hzzone/Precipitation-Nowcasting", "t b c h w")
     guess = "the input has its time first (in vp-suite, which has the same names, its batch: source vp-suite)"
     return dataclasses.replace(found, guesses=(*found.guesses, guess)) if found.forecasts else found

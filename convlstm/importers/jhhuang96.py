@@ -23,7 +23,7 @@ def recognises(foreign: Foreign) -> bool:
 
 
 def convert(foreign: Foreign) -> Imported:
-    """Return a StagedNetwork."""
+    """Return an ImportedNetwork."""
     if _is_gru(foreign):
         raise ValueError(
             "this is the ConvGRU of jhhuang96/ConvLSTM-PyTorch (its -clstm flag trained that too), with "

@@ -27,7 +27,7 @@ def recognises(foreign: Foreign) -> bool:
 
 
 def convert(foreign: Foreign) -> Imported:
-    """Return a ConvLSTM for a stack that ours can compute, else a StagedNetwork."""
+    """Return a ConvLSTM for a stack that ours can compute, else an ImportedNetwork."""
     config = _config(foreign)
     weights = KerasWeights(foreign)
     layers = bare_layers(foreign, weights) if config is None else layers_of(config)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from convlstm.core.arguments import finite, positive
+from convlstm.core.checks import finite, positive
 
 MOST_LAYERS = 1000
 OWN = ("keras", "tensorflow", "tf_keras")

@@ -17,7 +17,7 @@ def recognises(foreign: Foreign) -> bool:
 
 
 def convert(foreign: Foreign) -> Imported:
-    """Return a ConvLSTM, or a StagedNetwork where the layers differ."""
+    """Return a ConvLSTM, or an ImportedNetwork where the layers differ."""
     names = [f"cell_list.{n}.conv" for n in numbered(foreign.tensors, "cell_list.", ".conv.weight")]
     if CELL in foreign.tensors:
         names = ["conv"]

@@ -28,7 +28,7 @@ def recognises(foreign: Foreign) -> bool:
 
 
 def convert(foreign: Foreign) -> Imported:
-    """Return a StackedForecaster; of the old generation, or with layer norms, a StagedNetwork."""
+    """Return a StackedForecaster; of the old generation, or with layer norms, an ImportedNetwork."""
     settings = foreign.notes.get("hyper_parameters")
     settings = settings if isinstance(settings, dict) else {}
     if settings.get("stride", 1) != 1:

@@ -18,7 +18,7 @@ def recognises(foreign: Foreign) -> bool:
 
 
 def convert(foreign: Foreign) -> Imported:
-    """Return a StagedNetwork."""
+    """Return an ImportedNetwork."""
     tensors, parts, used = foreign.tensors, [], []
     why = "it is tanh or relu, of the candidate and of the cell state alike"
     activation = foreign.option("activation", ("tanh", "relu"), why)

@@ -59,8 +59,8 @@ def import_checkpoint(path: str | Path, source: str = "auto", **options: Any) ->
 
     Returns:
         A ConvLSTM, ConvRNN or ConvGRU for a stack of like layers; a StackedForecaster where that is what the
-        foreign model is; else a StagedNetwork. Batch first, in evaluation mode, on the CPU. All can be saved
-        with `save_checkpoint`.
+        foreign model is; else an ImportedNetwork. Batch first, in evaluation mode, on the CPU. All can be
+        saved with `save_pretrained`.
 
     Warns:
         UserWarning: tensors beside the project's own were left out.

@@ -165,7 +165,7 @@ def _end(foreign: Foreign) -> str | None:
 
 
 def _lines(model: ConvRecurrent) -> tuple[str, ...]:
-    """Describe each layer, as the stages of a StagedNetwork describe themselves."""
+    """Describe each layer, as the stages of an ImportedNetwork describe themselves."""
     both = ", both directions, concat" if model.bidirectional else ""
     lines = []
     for cell in list(model.cells)[:: 2 if model.bidirectional else 1]:

@@ -14,7 +14,7 @@ def recognises(foreign: Foreign) -> bool:
 
 
 def convert(foreign: Foreign) -> Imported:
-    """Return a StagedNetwork."""
+    """Return an ImportedNetwork."""
     return hzzone.imported(foreign, "AIS-Bonn/vp-suite, EF_ConvLSTM", "b t c h w")
 
 

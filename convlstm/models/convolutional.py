@@ -11,8 +11,8 @@ from typing import Any, Literal, TypeVar
 from einops import rearrange
 from torch import Tensor, nn
 
-from convlstm.core.arguments import positive
-from convlstm.models.forecaster import Forecaster, ForecasterConfig, one_of, settle
+from convlstm.core.checks import check_choices, positive, set_fields
+from convlstm.models.forecaster import Forecaster, ForecasterConfig
 from convlstm.nn.base import ConvCell
 from convlstm.nn.cells import ConvGRUCell, ConvLSTMCell, ConvRNNCell
 from convlstm.ops.head import probabilities
@@ -39,8 +39,8 @@ class ConvForecasterConfig(ForecasterConfig):
         if not hidden:
             raise ValueError("hidden_channels is empty; it needs one number per layer")
         sizes = {name: positive(name, getattr(self, name)) for name in ("kernel_size", "patch_size")}
-        settle(self, hidden_channels=hidden, **sizes)
-        one_of(self, peephole=(None, "channel"))
+        set_fields(self, hidden_channels=hidden, **sizes)
+        check_choices(self, peephole=(None, "channel"))
         if self.peephole is not None and self.cell != "lstm":
             raise ValueError(
                 f"peephole is {self.peephole!r}, but a {self.cell} has no cell state; set it to None "

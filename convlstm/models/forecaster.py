@@ -4,13 +4,13 @@ Letters: T time, B batch, C image channels, H W pixels. Frames are (B, T, C, H, 
 """
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar
+from typing import ClassVar, Generic, Literal, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from convlstm import ops
-from convlstm.core.arguments import check_tensor, positive
+from convlstm.core.checks import check_choices, check_tensor, positive, set_fields
 from convlstm.core.saving import Configured
 from convlstm.nn.base import ConvRecurrent
 
@@ -27,25 +27,12 @@ class ForecasterConfig:
     """What the head ends with: nothing (unclipped values), or a sigmoid (values in (0, 1))."""
 
     def __post_init__(self) -> None:
-        settle(self, channels=positive("channels", self.channels))
-        one_of(self, cell=("rnn", "lstm", "gru"), output=("linear", "sigmoid"))
+        set_fields(self, channels=positive("channels", self.channels))
+        check_choices(self, cell=("rnn", "lstm", "gru"), output=("linear", "sigmoid"))
 
     def misfit(self, height: int, width: int) -> str:
         """Say what is wrong with frames of so many pixels, as the end of a sentence; empty if they fit."""
         raise NotImplementedError
-
-
-def settle(config: ForecasterConfig, **values: Any) -> None:
-    """Set fields of a frozen config to what they mean: JSON knows no tuples, nor numpy's numbers."""
-    for name, value in values.items():
-        object.__setattr__(config, name, value)
-
-
-def one_of(config: ForecasterConfig, **options: tuple[Any, ...]) -> None:
-    """Raise ValueError unless each named field of a config is among its options."""
-    for name, known in options.items():
-        if getattr(config, name) not in known:
-            raise ValueError(f"{name} is {getattr(config, name)!r}; it needs one of {known}")
 
 
 Config = TypeVar("Config", bound=ForecasterConfig)

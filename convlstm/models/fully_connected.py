@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from convlstm import ops
-from convlstm.core.arguments import positive
-from convlstm.models.forecaster import ForecasterConfig, settle
+from convlstm.core.checks import positive, set_fields
+from convlstm.models.forecaster import ForecasterConfig
 from convlstm.models.next_frame import NextFrameForecaster
 from convlstm.ops.head import probabilities
 
@@ -37,7 +37,7 @@ class FullyConnectedForecasterConfig(ForecasterConfig):
             raise ValueError(f"frame_size is {self.frame_size!r}; it needs a height and a width, as (64, 64)")
         frame_size = tuple(positive("frame_size", side) for side in self.frame_size)
         sizes = {name: positive(name, getattr(self, name)) for name in ("hidden_size", "num_layers")}
-        settle(self, frame_size=frame_size, **sizes)
+        set_fields(self, frame_size=frame_size, **sizes)
 
     def misfit(self, height: int, width: int) -> str:
         """Say what is wrong with frames of so many pixels, as the end of a sentence; empty if they fit."""

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from convlstm import ops
+from convlstm.core.checks import check_choices, set_fields
 from convlstm.models.convolutional import (
     ConvForecaster,
     ConvForecasterConfig,
@@ -23,7 +24,7 @@ from convlstm.models.convolutional import (
     run_cells,
     whole_numbers,
 )
-from convlstm.models.forecaster import ForecasterState, one_of, settle
+from convlstm.models.forecaster import ForecasterState
 from convlstm.models.next_frame import NextFrameForecaster
 from convlstm.nn.base import ConvCell
 
@@ -50,7 +51,7 @@ class StackedForecasterConfig(ConvForecasterConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        one_of(self, norm=(None, "group"), head=("all", "last"))
+        check_choices(self, norm=(None, "group"), head=("all", "last"))
         if not isinstance(self.residual, bool):
             raise ValueError(f"residual is {self.residual!r}; it needs true or false")
         if self.residual and len(set(self.hidden_channels)) > 1:
@@ -90,7 +91,7 @@ class EncoderForecasterConfig(ConvForecasterConfig):
             raise ValueError(
                 f"strides is {strides}; it needs {len(self.hidden_channels)} numbers, as hidden_channels has"
             )
-        settle(self, strides=strides if math.prod(strides) > 1 else ())
+        set_fields(self, strides=strides if math.prod(strides) > 1 else ())
 
     @property
     def unit(self) -> int:

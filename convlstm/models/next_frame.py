@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from convlstm import ops
-from convlstm.core.arguments import check_tensor
+from convlstm.core.checks import check_tensor
 from convlstm.models.forecaster import Config, Forecaster, ForecasterState
 
 

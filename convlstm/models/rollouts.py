@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from convlstm.core.arguments import finite, positive
+from convlstm.core.checks import finite, positive
 from convlstm.core.saving import unwrap
 from convlstm.models.forecaster import Forecaster, as_forecaster
 from convlstm.nn.base import ConvRecurrent

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from convlstm import ops
-from convlstm.core.arguments import check_tensor, positive
+from convlstm.core.checks import check_tensor, positive
 from convlstm.core.saving import Savable
 
 

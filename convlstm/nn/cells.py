@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from convlstm import ops
-from convlstm.core.arguments import check_pair, check_single, finite, positive
+from convlstm.core.checks import check_pair, check_single, finite, positive
 from convlstm.nn.base import ConvCell
 
 __all__ = ["ConvGRUCell", "ConvLSTMCell", "ConvRNNCell"]

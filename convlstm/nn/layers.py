@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from convlstm.core.arguments import check_pair, check_single
+from convlstm.core.checks import check_pair, check_single
 from convlstm.nn.base import ConvRecurrent
 from convlstm.nn.cells import ConvGRUCell, ConvLSTMCell, ConvRNNCell
 

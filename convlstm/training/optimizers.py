@@ -84,7 +84,7 @@ class MuonAdamW:
     """`Muon` for kernels and matrices, AdamW for all else, at one learning rate.
 
     AdamW has the head, whose outputs are pixels, and what is no matrix: biases, peepholes, norms. The head is
-    known by its name; the output convolution of a `StagedNetwork`, a stage like others, is Muon's.
+    known by its name; the output convolution of a `ImportedNetwork`, a stage like others, is Muon's.
 
     Args:
         network: whose parameters that require gradients are trained.

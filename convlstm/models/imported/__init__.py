@@ -1,5 +1,5 @@
 """Networks of other projects, as stages of one class."""
 
-from convlstm.models.imported.network import StagedConfig, StagedNetwork
+from convlstm.models.imported.network import ImportedConfig, ImportedNetwork
 
-__all__ = ["StagedConfig", "StagedNetwork"]
+__all__ = ["ImportedConfig", "ImportedNetwork"]

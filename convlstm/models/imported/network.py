@@ -1,4 +1,4 @@
-"""StagedNetwork: networks of other projects that are more than a stack of our cells, as one class.
+"""ImportedNetwork: networks of other projects that are more than a stack of our cells, as one class.
 
 Letters: T time, B batch, C channels, S the one to three spatial axes. Frames are (B, T, C, *S).
 """
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from convlstm import ops
-from convlstm.core.arguments import check_tensor, positive
+from convlstm.core.checks import check_tensor, positive
 from convlstm.core.saving import Configured
 from convlstm.models.imported.modules import RecurrentModule, States, make_module
 from convlstm.models.imported.stages import (
@@ -28,8 +28,8 @@ MOST_STAGES = 2000
 
 
 @dataclass(frozen=True, kw_only=True)
-class StagedConfig:
-    """Everything that a `StagedNetwork` is built from."""
+class ImportedConfig:
+    """Everything that a `ImportedNetwork` is built from."""
 
     channels: int
     """C, channels of a frame."""
@@ -138,7 +138,7 @@ def _channels(name: str, stages: tuple[Stage, ...], channels: int) -> int:
     return channels
 
 
-class StagedNetwork(Configured):
+class ImportedNetwork(Configured):
     """A network of stages: what `convlstm.import_checkpoint` makes of a foreign model that ours cannot be.
 
     Without a forecaster, `model(frames)` is what the foreign model computes: frames (B, T, C, *S) through
@@ -150,10 +150,10 @@ class StagedNetwork(Configured):
         config: the stages.
     """
 
-    config_type = StagedConfig
-    config: StagedConfig
+    config_type = ImportedConfig
+    config: ImportedConfig
 
-    def __init__(self, config: StagedConfig):
+    def __init__(self, config: ImportedConfig):
         super().__init__()
         self.config = config
 

@@ -1,4 +1,4 @@
-"""The stages that a `StagedNetwork` is made of, as plain data that goes to JSON and back.
+"""The stages that a `ImportedNetwork` is made of, as plain data that goes to JSON and back.
 
 A stage works on a sequence (B, T, C, *S) or on one frame (B, C, *S), S the one to three spatial axes; those
 without a time axis of their own work on each frame of a sequence.
@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from convlstm.core.arguments import finite, positive
+from convlstm.core.checks import check_choices, finite, positive, set_fields
 from convlstm.models.imported.functions import ACTIVATIONS
 
 
@@ -54,28 +54,28 @@ class Recurrent:
 
     def __post_init__(self) -> None:
         axes = len(self.kernel_size)
-        _settle(self, "kernel_size", tuple(positive("kernel_size", k) for k in self.kernel_size))
+        set_fields(self, kernel_size=tuple(positive("kernel_size", k) for k in self.kernel_size))
         for name in ("stride", "dilation"):
-            _settle(self, name, tuple(positive(name, n) for n in getattr(self, name)) or (1,) * axes)
+            set_fields(self, **{name: tuple(positive(name, n) for n in getattr(self, name)) or (1,) * axes})
             _as_many(self, name, axes)
         _flags(self, "bias", "reverse", "sequences")
         for name in ("peephole", "frame"):
             if isinstance(getattr(self, name), list):
-                _settle(self, name, tuple(getattr(self, name)))
+                set_fields(self, **{name: tuple(getattr(self, name))})
         for name in ("input_channels", "hidden_channels", "groups"):
             positive(name, getattr(self, name))
         for name in ("activation", "recurrent_activation"):
-            _one_of(self, name, tuple(ACTIVATIONS))
-        _one_of(self, "output", ("cell", "candidate"))
-        _one_of(self, "norm", (None, "group", "layer"))
-        _one_of(self, "padding", ("same", "valid"))
-        _one_of(self, "merge", (None, "concat", "sum", "mul", "ave"))
+            check_choices(self, **{name: tuple(ACTIVATIONS)})
+        check_choices(self, output=("cell", "candidate"))
+        check_choices(self, norm=(None, "group", "layer"))
+        check_choices(self, padding=("same", "valid"))
+        check_choices(self, merge=(None, "concat", "sum", "mul", "ave"))
         if (self.norm == "layer") != (self.frame is not None):
             raise ValueError(
                 f"frame is {self.frame} with norm {self.norm!r}; norm 'layer' needs it, no other"
             )
         if self.frame is not None:
-            _settle(self, "frame", tuple(positive("frame", size) for size in self.frame))
+            set_fields(self, frame=tuple(positive("frame", size) for size in self.frame))
             _as_many(self, "frame", axes)
         if 4 * self.hidden_channels % self.groups:
             raise ValueError(
@@ -137,19 +137,16 @@ class Convolution:
     def __post_init__(self) -> None:
         axes = len(self.kernel_size)
         for name, default in (("kernel_size", ()), ("stride", (1,) * axes), ("dilation", (1,) * axes)):
-            _settle(self, name, tuple(positive(name, n) for n in getattr(self, name)) or default)
+            set_fields(self, **{name: tuple(positive(name, n) for n in getattr(self, name)) or default})
         if not isinstance(self.padding, str):
-            _settle(self, "padding", tuple(positive("padding", n, least=0) for n in self.padding))
+            set_fields(self, padding=tuple(positive("padding", n, least=0) for n in self.padding))
         elif self.transposed:
             raise ValueError(f"padding is {self.padding!r}; a transposed convolution needs numbers")
         else:
-            _one_of(self, "padding", ("same", "valid"))
+            check_choices(self, padding=("same", "valid"))
         zeros = (0,) * axes
-        _settle(
-            self,
-            "output_padding",
-            tuple(positive("output_padding", n, 0) for n in self.output_padding) or zeros,
-        )
+        padded = tuple(positive("output_padding", n, 0) for n in self.output_padding)
+        set_fields(self, output_padding=padded or zeros)
         for name in ("stride", "dilation", "padding", "output_padding"):
             if not isinstance(getattr(self, name), str):
                 _as_many(self, name, axes)
@@ -192,7 +189,7 @@ class Activation:
     """Of a leaky_relu below zero (default 0.2)."""
 
     def __post_init__(self) -> None:
-        _one_of(self, "name", tuple(ACTIVATIONS))
+        check_choices(self, name=tuple(ACTIVATIONS))
         if self.slope is not None:
             finite("slope", self.slope)
 
@@ -238,7 +235,7 @@ class Pick:
     steps: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        _settle(self, "steps", tuple(positive("steps", n, least=0) for n in self.steps))
+        set_fields(self, steps=tuple(positive("steps", n, least=0) for n in self.steps))
 
     def __str__(self) -> str:
         return f"steps {', '.join(map(str, self.steps))}" if self.steps else "last step"
@@ -275,15 +272,6 @@ def stage_of(value: Any) -> Stage:
         return kind(**value)
     except TypeError as error:  # such as a number where a list belongs
         raise ValueError(f"a stage {value['stage']!r} has a field of a wrong type: {error}") from error
-
-
-def _settle(stage: Any, name: str, value: Any) -> None:
-    object.__setattr__(stage, name, value)  # JSON knows no tuples
-
-
-def _one_of(stage: Any, name: str, options: tuple[Any, ...]) -> None:
-    if getattr(stage, name) not in options:
-        raise ValueError(f"{name} is {getattr(stage, name)!r}; it needs one of {options}")
 
 
 def _flags(stage: Any, *names: str) -> None:

@@ -55,7 +55,7 @@ def test_what_was_guessed_and_dropped_is_told(capsys: pytest.CaptureFixture[str]
     )
     assert main(["import", "openstl.pth", "--option", "generation=old", "--option", "patch_size=2"]) == 0
     out = capsys.readouterr().out
-    assert "  becomes    StagedNetwork, " in out
+    assert "  becomes    ImportedNetwork, " in out
     assert "h = o * g" in out
     assert ": the project's cells never run it\n" in out
 

@@ -14,7 +14,7 @@ from convlstm import ConvLSTM, StackedForecaster, StackedForecasterConfig, evalu
 from convlstm.evaluation import METRICS, Evaluation, copy_last, format_evaluation, mean_frame
 from convlstm.evaluation.metrics import contingency, cross_entropy, mae, mse, psnr, ssim
 from convlstm.evaluation.sources import gives_probabilities
-from convlstm.models.imported.network import StagedConfig, StagedNetwork
+from convlstm.models.imported.network import ImportedConfig, ImportedNetwork
 from convlstm.models.imported.stages import Activation, Convolution, Patches
 from tests.convlstm.evaluation.clips import Clips, blurred
 
@@ -187,9 +187,9 @@ def test_cross_entropy_of_probabilities_only():
 
 
 def test_which_staged_networks_give_probabilities():
-    def network(*stages) -> StagedNetwork:
+    def network(*stages) -> ImportedNetwork:
         first = Convolution(input_channels=1, output_channels=4, kernel_size=(3, 3))
-        return StagedNetwork(StagedConfig(channels=1, stages=(first, *stages)))
+        return ImportedNetwork(ImportedConfig(channels=1, stages=(first, *stages)))
 
     sigmoid, back = Activation(name="sigmoid"), Patches(size=2, inverse=True)
     assert gives_probabilities(network(back, sigmoid))

@@ -29,7 +29,7 @@ from convlstm import (
 )
 from convlstm.__main__ import main
 from convlstm.hub.registry import build
-from convlstm.models.imported import StagedConfig, StagedNetwork
+from convlstm.models.imported import ImportedConfig, ImportedNetwork
 from convlstm.models.imported.stages import Convolution, Recurrent
 
 CONTEXT, HORIZON, SIZE = 2, 2, (12, 8)
@@ -227,8 +227,8 @@ def test_a_program_is_made_of_torchs_operators_and_leaves_the_model_alone(monkey
 
 @needs_free_sizes
 def test_an_imported_network_forecasts_in_onnxruntime(tmp_path: Path) -> None:
-    model = StagedNetwork(
-        StagedConfig(
+    model = ImportedNetwork(
+        ImportedConfig(
             channels=1,
             stages=(
                 Convolution(input_channels=1, output_channels=2, kernel_size=(3, 3), stride=(2, 2)),

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from convlstm import ConvGRU, ConvLSTM, export_checkpoint
-from convlstm.models.imported import StagedConfig, StagedNetwork
+from convlstm.models.imported import ImportedConfig, ImportedNetwork
 from convlstm.models.imported.functions import ACTIVATIONS
 from convlstm.models.imported.stages import Activation, Recurrent
 
@@ -18,10 +18,10 @@ T, B, C_IN, C = 3, 2, 3, 2
 FRAMES = {1: (7,), 2: (7, 5), 3: (2, 3, 5)}
 
 
-def staged(*stages: Any, **fields: Any) -> StagedNetwork:
+def staged(*stages: Any, **fields: Any) -> ImportedNetwork:
     """Make a network of stages with random weights."""
     dims = len(stages[0].kernel_size)
-    model = StagedNetwork(StagedConfig(channels=C_IN, spatial_dims=dims, stages=stages, **fields))
+    model = ImportedNetwork(ImportedConfig(channels=C_IN, spatial_dims=dims, stages=stages, **fields))
     for parameter in model.parameters():
         nn.init.normal_(parameter, std=0.3)
     return model

@@ -20,7 +20,7 @@ from convlstm import (
     load_weights,
 )
 from convlstm.hub.transfer import Transfer
-from convlstm.models.imported import StagedConfig, StagedNetwork
+from convlstm.models.imported import ImportedConfig, ImportedNetwork
 from convlstm.models.imported.stages import stage_of
 
 SMALL: dict[str, Any] = {"hidden_channels": (5, 3), "kernel_size": 3, "patch_size": 2}
@@ -228,9 +228,9 @@ def test_cells_that_differ_in_a_formula_are_left_out() -> None:
 
 
 def test_foreign_cells_that_differ_in_a_formula_are_left_out() -> None:
-    def network(**options: Any) -> StagedNetwork:
+    def network(**options: Any) -> ImportedNetwork:
         stage = {"stage": "recurrent", "input_channels": 1, "hidden_channels": 2, "kernel_size": (3, 3)}
-        return StagedNetwork(StagedConfig(channels=1, stages=(stage_of({**stage, **options}),)))
+        return ImportedNetwork(ImportedConfig(channels=1, stages=(stage_of({**stage, **options}),)))
 
     with pytest.raises(ValueError, match="recurrent_activation is hard_sigmoid, the network's is hard_sigm"):
         load_weights(

@@ -17,13 +17,13 @@ from convlstm import (
     EncoderForecasterConfig,
     FullyConnectedForecaster,
     FullyConnectedForecasterConfig,
+    ImportedNetwork,
     StackedForecaster,
     StackedForecasterConfig,
-    StagedNetwork,
 )
 from convlstm.core.saving import Configured, Savable
 from convlstm.hub.registry import NETWORKS, construct
-from convlstm.models.imported import StagedConfig
+from convlstm.models.imported import ImportedConfig
 from convlstm.models.imported.stages import Convolution, Recurrent
 
 SIZES = {"input_channels": 2, "hidden_channels": 3, "kernel_size": (2, 3), "num_layers": 2, "bias": False}
@@ -45,7 +45,7 @@ def networks() -> list[Savable]:
     )
     return [
         *layers,
-        StagedNetwork(StagedConfig(channels=2, stages=stages)),
+        ImportedNetwork(ImportedConfig(channels=2, stages=stages)),
         StackedForecaster(StackedForecasterConfig(**small)),
         EncoderForecaster(EncoderForecasterConfig(**small, strides=(1, 2))),
         FullyConnectedForecaster(

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from convlstm import ConvLSTM
 from convlstm.importers.checking import check
 from convlstm.importers.sources import import_checkpoint, import_foreign
-from convlstm.models.imported import StagedNetwork
+from convlstm.models.imported import ImportedNetwork
 from tests.convlstm.importers.fixtures import FIXTURES, needs_fixtures
 from tests.convlstm.importers.foreign_models import FusedCell, over_time
 
@@ -103,7 +103,7 @@ def last_states(model: nn.Module, frames: Tensor) -> list[tuple[Tensor, Tensor]]
         if isinstance(model, ConvLSTM):
             _, (h, c) = model(frames)
             return list(zip(h, c, strict=True))
-        assert isinstance(model, StagedNetwork)
+        assert isinstance(model, ImportedNetwork)
         return [(h, c) for h, c in model.run(frames)[1]]
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from convlstm import ConvLSTM
 from convlstm.importers.foreign import Foreign
 from convlstm.importers.keras import convert, recognises
-from convlstm.models.imported import StagedNetwork
+from convlstm.models.imported import ImportedNetwork
 from tests.convlstm.importers.keras_models import ALL, SAME, K, build, compare, opened, save
 
 BOTH = ("forward", "backward")
@@ -125,7 +125,7 @@ def test_a_network_in_each_format(name: str, tmp_path: Path) -> None:
         foreign = opened(path, **said)
         assert recognises(foreign)
         imported = convert(foreign)
-        assert isinstance(imported.model, StagedNetwork)
+        assert isinstance(imported.model, ImportedNetwork)
         assert imported.gates == "i, f, c, o"
         compare(model, imported)
 

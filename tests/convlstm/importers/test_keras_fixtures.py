@@ -11,7 +11,7 @@ import torch
 from convlstm import ConvLSTM
 from convlstm.importers.checking import check
 from convlstm.importers.keras import convert
-from convlstm.models.imported import StagedNetwork
+from convlstm.models.imported import ImportedNetwork
 from tests.convlstm.importers.fixtures import CHECKPOINTS, FIXTURES, needs_fixtures
 from tests.convlstm.importers.keras_models import opened
 
@@ -70,7 +70,7 @@ def test_the_trained_network_forecasts() -> None:
     folder = FIXTURES / "real" / "keras_docs_mmnist_MIT"
     imported = convert(opened(folder / "model_keras2.h5"))
     assert imported.source == "Keras 2.15.0"
-    assert isinstance(imported.model, StagedNetwork)
+    assert isinstance(imported.model, ImportedNetwork)
     frames = torch.from_numpy(np.load(folder / "input_uint8.npy"))[:, :2, 24:40, 24:40].movedim(-1, 2) / 255
     with torch.no_grad():
         forecast = imported.model(frames, horizon=10)  # (1, 10, 1, 16, 16)

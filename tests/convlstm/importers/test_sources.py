@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from convlstm import ConvLSTM, StackedForecaster
 from convlstm.importers.sources import import_foreign
-from convlstm.models.imported import StagedNetwork
+from convlstm.models.imported import ImportedNetwork
 from tests.convlstm.importers.foreign_models import (
     Automan,
     EncoderForecaster,
@@ -60,7 +60,7 @@ def prefixed(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 FORECAST = {"call": (4,), "horizon": 4}
 CASES = {
-    "ndrplz": Case(partial(Ndrplz, 2, [4, 3], [3, 5]), "ndrplz", StagedNetwork, 2),
+    "ndrplz": Case(partial(Ndrplz, 2, [4, 3], [3, 5]), "ndrplz", ImportedNetwork, 2),
     "ndrplz, all layers alike": Case(partial(Ndrplz, 2, [4, 4], [3, 3], bias=False), "ndrplz", ConvLSTM, 2),
     "ndrplz, one cell": Case(
         partial(Ndrplz, 2, [4], [3]),
@@ -72,7 +72,7 @@ CASES = {
     "automan000": Case(
         partial(Automan, 2, [4, 3], FRAME),
         "automan000",
-        StagedNetwork,
+        ImportedNetwork,
         2,
         layout="bchw",
         call=(5, [1, 4]),
@@ -81,7 +81,7 @@ CASES = {
     "automan000, from a GPU": Case(
         partial(Automan, 2, [3], None),
         "automan000",
-        StagedNetwork,
+        ImportedNetwork,
         2,
         layout="bchw",
         call=(3, [2]),
@@ -90,7 +90,7 @@ CASES = {
     "sladewinter, tanh": Case(
         partial(Sladewinter, 2, 3, FRAME, "tanh"),
         "sladewinter",
-        StagedNetwork,
+        ImportedNetwork,
         2,
         layout="bcthw",
         options={"activation": "tanh"},
@@ -98,23 +98,23 @@ CASES = {
     "sladewinter, relu": Case(
         partial(Sladewinter, 1, 4, FRAME, "relu"),
         "sladewinter",
-        StagedNetwork,
+        ImportedNetwork,
         layout="bcthw",
         options={"activation": "relu"},
     ),
-    "holmdk": Case(partial(Holmdk, 2, 3), "holmdk", StagedNetwork, 2, **FORECAST),
+    "holmdk": Case(partial(Holmdk, 2, 3), "holmdk", ImportedNetwork, 2, **FORECAST),
     "holmdk, Lightning": Case(
         partial(Holmdk, 1, 3),
         "holmdk",
-        StagedNetwork,
+        ImportedNetwork,
         wrap=lambda tensors: {"state_dict": prefixed("model.", tensors), "epoch": 3},
         **FORECAST,
     ),
-    "hzzone": Case(partial(hzzone, peepholes=True), "hzzone", StagedNetwork, **FORECAST),
+    "hzzone": Case(partial(hzzone, peepholes=True), "hzzone", ImportedNetwork, **FORECAST),
     "hzzone, from a GPU": Case(
         partial(hzzone, peepholes=False),
         "hzzone",
-        StagedNetwork,
+        ImportedNetwork,
         wrap=partial(prefixed, "module."),
         **FORECAST,
     ),
@@ -127,13 +127,13 @@ CASES = {
             [3, 2],
         ),
         "hzzone",
-        StagedNetwork,
+        ImportedNetwork,
         **FORECAST,
     ),
     "jhhuang96": Case(
         partial(EncoderForecaster, partial(NormedCell, kernel=5), "decoder", LEVELS, [8, 12]),
         "jhhuang96",
-        StagedNetwork,
+        ImportedNetwork,
         wrap=lambda tensors: {
             "epoch": 3,
             "state_dict": tensors,
@@ -144,7 +144,7 @@ CASES = {
     "openstl, old": Case(
         partial(OpenSTL, 1, [4, 3], 2, None, old=True),
         "openstl",
-        StagedNetwork,
+        ImportedNetwork,
         options={"generation": "old", "patch_size": 2},
         **FORECAST,
     ),
@@ -163,7 +163,7 @@ CASES = {
     "openstl, layer norms": Case(
         partial(OpenSTL, 1, [4, 3], 2, (4, 6), old=False),
         "openstl",
-        StagedNetwork,
+        ImportedNetwork,
         options={"generation": "new", "patch_size": 2},
         **FORECAST,
     ),

@@ -1,4 +1,4 @@
-"""StagedNetwork: its config to JSON and back, its forecasts, what it refuses."""
+"""ImportedNetwork: its config to JSON and back, its forecasts, what it refuses."""
 
 import dataclasses
 import json
@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from convlstm import ConvLSTMCell
-from convlstm.models.imported import StagedConfig, StagedNetwork
+from convlstm.models.imported import ImportedConfig, ImportedNetwork
 from convlstm.models.imported.cells import ForeignLSTMCell
 from convlstm.models.imported.stages import (
     Activation,
@@ -37,8 +37,8 @@ NEXT_FRAME = (
     Patches(size=2, inverse=True),
 )
 CONFIGS = {
-    "next frame": StagedConfig(channels=1, stages=NEXT_FRAME),
-    "peepholes, norms": StagedConfig(
+    "next frame": ImportedConfig(channels=1, stages=NEXT_FRAME),
+    "peepholes, norms": ImportedConfig(
         channels=2,
         stages=(
             cell(2, 4, peephole=(6, 8), norm="group", groups=2),
@@ -47,7 +47,7 @@ CONFIGS = {
             Pick(),
         ),
     ),
-    "both directions": StagedConfig(
+    "both directions": ImportedConfig(
         channels=1,
         stages=(
             cell(1, 3, merge="concat"),
@@ -55,7 +55,7 @@ CONFIGS = {
             Activation(name="leaky_relu", slope=0.1),
         ),
     ),
-    "encoder, forecaster": StagedConfig(
+    "encoder, forecaster": ImportedConfig(
         channels=1,
         stages=(
             Convolution(
@@ -75,34 +75,34 @@ CONFIGS = {
             ),
         ),
     ),
-    "own outputs": StagedConfig(
+    "own outputs": ImportedConfig(
         channels=1,
         stages=(cell(1, 3), Pick()),
         forecaster=(cell(3, 3),),
         forecaster_reads="own",
         head=(head(3, 1),),
     ),
-    "one frame": StagedConfig(channels=1, stages=(Repeat(times=4), cell(1, 1), Pick(steps=(0, 3)))),
+    "one frame": ImportedConfig(channels=1, stages=(Repeat(times=4), cell(1, 1), Pick(steps=(0, 3)))),
 }
 
 
-def frames(config: StagedConfig, T: int = 5) -> torch.Tensor:
+def frames(config: ImportedConfig, T: int = 5) -> torch.Tensor:
     return torch.randn(2, 1 if isinstance(config.stages[0], Repeat) else T, config.channels, 6, 8)
 
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_a_config_goes_to_json_and_back(name: str) -> None:
     config = CONFIGS[name]
-    again = StagedConfig(**json.loads(json.dumps(dataclasses.asdict(config))))
+    again = ImportedConfig(**json.loads(json.dumps(dataclasses.asdict(config))))
     assert again == config
-    one, other = StagedNetwork(config).eval(), StagedNetwork(again).eval()
+    one, other = ImportedNetwork(config).eval(), ImportedNetwork(again).eval()
     other.load_state_dict(one.state_dict())
     x, horizon = frames(config), 3 if config.forecaster else None
     torch.testing.assert_close(other(x, horizon), one(x, horizon))
 
 
 def test_a_forecast_read_frame_by_frame_is_that_of_the_whole_sequence_read_anew() -> None:
-    model = StagedNetwork(CONFIGS["next frame"]).eval()
+    model = ImportedNetwork(CONFIGS["next frame"]).eval()
     whole = frames(model.config)
     for _ in range(4):
         whole = torch.cat([whole, model(whole)[:, -1:]], dim=1)
@@ -110,7 +110,7 @@ def test_a_forecast_read_frame_by_frame_is_that_of_the_whole_sequence_read_anew(
 
 
 def test_a_forecast_of_a_network_that_looks_ahead_reads_all_anew() -> None:
-    model = StagedNetwork(CONFIGS["both directions"]).eval()
+    model = ImportedNetwork(CONFIGS["both directions"]).eval()
     whole = frames(model.config)
     for _ in range(2):
         whole = torch.cat([whole, model(whole)[:, -1:]], dim=1)
@@ -119,7 +119,7 @@ def test_a_forecast_of_a_network_that_looks_ahead_reads_all_anew() -> None:
 
 @pytest.mark.parametrize("name", ["next frame", "peepholes, norms", "encoder, forecaster"])
 def test_a_run_goes_on_from_states(name: str) -> None:
-    model = StagedNetwork(CONFIGS[name]).eval()
+    model = ImportedNetwork(CONFIGS[name]).eval()
     x = frames(model.config)
     output, states = model.run(x)
     first, between = model.run(x[:, :2])
@@ -142,7 +142,7 @@ def test_the_foreign_cell_with_our_choices_is_our_cell() -> None:
 
 def test_gradients_reach_all_parameters() -> None:
     for config in CONFIGS.values():
-        model = StagedNetwork(config)
+        model = ImportedNetwork(config)
         model(frames(config), 3 if config.forecaster else None).square().sum().backward()
         for name, parameter in model.named_parameters():
             assert parameter.grad is not None, name
@@ -192,15 +192,17 @@ NORM = {"norm": "layer"}
 )
 def test_configs_that_do_not_fit_are_refused(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        StagedConfig(**fields)
+        ImportedConfig(**fields)
 
 
 def test_calls_that_do_not_fit_are_refused() -> None:
-    forecaster, stack = StagedNetwork(CONFIGS["encoder, forecaster"]), StagedNetwork(CONFIGS["one frame"])
-    patches = StagedNetwork(StagedConfig(channels=1, stages=(Patches(size=2), cell(4, 1))))
+    forecaster, stack = ImportedNetwork(CONFIGS["encoder, forecaster"]), ImportedNetwork(CONFIGS["one frame"])
+    patches = ImportedNetwork(ImportedConfig(channels=1, stages=(Patches(size=2), cell(4, 1))))
     down, up = CONFIGS["encoder, forecaster"].stages[0], CONFIGS["encoder, forecaster"].forecaster[1]
     back = (cell(2, 3, starts_from=1), up, cell(1, 1, starts_from=0))
-    levels = StagedNetwork(StagedConfig(channels=1, stages=(cell(1, 1), down, cell(2, 3)), forecaster=back))
+    levels = ImportedNetwork(
+        ImportedConfig(channels=1, stages=(cell(1, 1), down, cell(2, 3)), forecaster=back)
+    )
     with pytest.raises(ValueError, match="horizon is None; this network forecasts"):
         forecaster(torch.zeros(1, 2, 1, 6, 8))
     with pytest.raises(ValueError, match=r"context has shape \(1, 2, 3, 6, 8\); it needs \(B, T, 1, H, W\)"):
@@ -212,6 +214,6 @@ def test_calls_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match=r"frames of \(6, 8\) come to a cell whose states are of \(5, 8\)"):
         levels(torch.zeros(1, 2, 1, 5, 8), 2)
     with pytest.raises(ValueError, match="it cannot read its own output"):
-        StagedNetwork(StagedConfig(channels=1, stages=(cell(1, 2),)))(torch.zeros(1, 2, 1, 6, 8), 2)
+        ImportedNetwork(ImportedConfig(channels=1, stages=(cell(1, 2),)))(torch.zeros(1, 2, 1, 6, 8), 2)
     with pytest.raises(ValueError, match=r"frames of \(5, 8\) at a cell whose peepholes are for \(6, 8\)"):
-        StagedNetwork(CONFIGS["peepholes, norms"])(torch.zeros(1, 2, 2, 5, 8))
+        ImportedNetwork(CONFIGS["peepholes, norms"])(torch.zeros(1, 2, 2, 5, 8))

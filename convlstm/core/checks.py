@@ -1,8 +1,9 @@
-"""What users pass, checked and said in words: whole and finite numbers, tensors, states."""
+"""Checks of what users pass; every error names the argument, what it got and what it needs."""
 
 import math
 import operator
 import textwrap
+from collections.abc import Sequence
 from contextlib import suppress
 from numbers import Real
 from typing import Any
@@ -12,26 +13,61 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 
-def positive(name: str, value: Any, least: int = 1) -> int:
-    """Return a whole number of at least `least`, numpy's too, as an int; else raise ValueError naming it."""
+def positive(name: str, value: Any, least: int = 1, most: float = math.inf) -> int:
+    """Return a whole number (Python's or NumPy's) as an int.
+
+    Raises:
+        ValueError: `value` is no whole number from `least` (default 1) to `most` (default: no limit).
+    """
     try:
-        number = least - 1 if isinstance(value, bool) else operator.index(value)
+        number = None if isinstance(value, bool) else operator.index(value)
     except TypeError:
-        number = least - 1
-    if number < least:
-        raise ValueError(f"{name} is {value!r}; it needs a whole number of {least} or more")
+        number = None
+    if number is None or not least <= number <= most:
+        needs = f"{least} or more" if most == math.inf else f"{least:,} to {most:,}"
+        raise ValueError(f"{name} is {value!r}; it needs a whole number of {needs}")
     return number
 
 
-def finite(name: str, value: Any) -> float:
-    """Return a finite number as a float; else raise ValueError naming it."""
+def finite(
+    name: str, value: Any, *, least: float = -math.inf, most: float = math.inf, above: float = -math.inf
+) -> float:
+    """Return a finite number as a float.
+
+    Raises:
+        ValueError: `value` is no finite number, is less than `least`, more than `most`, or not above `above`.
+    """
     number = math.nan
     if isinstance(value, Real) and not isinstance(value, bool):
-        with suppress(OverflowError):  # of a whole number that no float holds
+        with suppress(OverflowError):  # a whole number that no float holds
             number = float(value)
-    if not math.isfinite(number):
-        raise ValueError(f"{name} is {value!r}; it needs a finite number")
-    return number
+    if math.isfinite(number) and least <= number <= most and number > above:
+        return number
+    bounds = {"above": above, "at least": least, "at most": most}
+    needs = [f"{words} {bound:,g}" for words, bound in bounds.items() if math.isfinite(bound)]
+    raise ValueError(f"{name} is {value!r}; it needs a finite number" + ", ".join(["", *needs]))
+
+
+def choice(name: str, value: Any, choices: Sequence[Any]) -> Any:
+    """Return a value that is among the choices; else raise ValueError."""
+    if value not in choices:
+        raise ValueError(f"{name} is {value!r}; it needs one of {tuple(choices)}")
+    return value
+
+
+def check_choices(config: Any, **choices: Sequence[Any]) -> None:
+    """Raise ValueError unless each named field of a dataclass is among its choices."""
+    for name, known in choices.items():
+        choice(name, getattr(config, name), known)
+
+
+def set_fields(config: Any, **values: Any) -> None:
+    """Set fields of a frozen dataclass, in its `__post_init__`, to the types they stand for.
+
+    JSON has lists for tuples, and callers pass NumPy's numbers.
+    """
+    for name, value in values.items():
+        object.__setattr__(config, name, value)
 
 
 def usable_device(device: object) -> torch.device:
