@@ -4,7 +4,7 @@ Cells and layers with the interface of torch.nn.RNN, LSTM and GRU (`ConvLSTM(1, 
 networks that forecast video with them, their rollouts, checkpoints, and the scores of the field.
 """
 
-from convlstm.evaluation import evaluate
+from convlstm.evaluation import evaluate, metrics
 from convlstm.exporters import export_checkpoint
 from convlstm.exporters.export import export_onnx, export_program
 from convlstm.hub.checkpoint import load_checkpoint, save_checkpoint
@@ -51,6 +51,7 @@ __all__ = [
     "list_models",
     "load_checkpoint",
     "load_weights",
+    "metrics",
     "rollout",
     "save_checkpoint",
     "stream",

@@ -164,7 +164,7 @@ def frames_per_second(model: Forecaster, evaluation: Evaluation, device: torch.d
 
 def cross_entropy_of(config: Mapping[str, Any]) -> tuple[str, float] | None:
     """Return what shipped weights have, as text and number; None where their output is no probability."""
-    score = evaluation_of(config, "strict").model.metrics.get("bce")
+    score = evaluation_of(config, "strict").model.metrics.get("cross_entropy")
     return score and (with_interval(score, 1), score.mean)
 
 
@@ -188,9 +188,9 @@ def cross_entropy_of_run(run: Path) -> tuple[str, float]:
         raise ValueError(f"{file} is damaged, or no evaluation: {error}") from error
     if (found.context, found.horizon) != LENGTHS:
         raise ValueError(f"{file} is of {found.horizon} frames from {found.context}; it needs 10 from 10")
-    if "bce" not in found.model.metrics:
+    if "cross_entropy" not in found.model.metrics:
         raise ValueError(f"{run} gives no probabilities; it needs --model.output sigmoid of train.py")
-    score = found.model["bce"]
+    score = found.model["cross_entropy"]
     return f"{with_interval(score, 1)} ({found.sequences:,} sequences)", score.mean
 
 

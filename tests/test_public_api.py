@@ -31,6 +31,7 @@ def test_the_public_names() -> None:
         "list_models",
         "load_checkpoint",
         "load_weights",
+        "metrics",
         "rollout",
         "save_checkpoint",
         "stream",

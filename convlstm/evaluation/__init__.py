@@ -1,10 +1,10 @@
 """The evaluation of predictors over a set of sequences, beside baselines, under a stated protocol."""
 
 from convlstm.evaluation.baselines import BASELINES, copy_last, mean_frame, translate
-from convlstm.evaluation.evaluating import evaluate
-from convlstm.evaluation.protocols import METRICS, OPENSTL, PROTOCOLS, STRICT, Metric, Protocol
+from convlstm.evaluation.evaluating import evaluate, summarize
+from convlstm.evaluation.protocols import METRICS, OPENSTL, PROTOCOLS, STRICT, TRAINING, Metric, Protocol
 from convlstm.evaluation.results import Evaluation, Examples, PredictorScores, Score, ThresholdScores
-from convlstm.evaluation.scores import Scores, evaluate_all, format_scores
+from convlstm.evaluation.rows import Rows, measure
 from convlstm.evaluation.sources import Predict, Source
 from convlstm.evaluation.tables import format_evaluation
 
@@ -14,21 +14,22 @@ __all__ = [
     "OPENSTL",
     "PROTOCOLS",
     "STRICT",
+    "TRAINING",
     "Evaluation",
     "Examples",
     "Metric",
     "Predict",
     "PredictorScores",
     "Protocol",
+    "Rows",
     "Score",
-    "Scores",
     "Source",
     "ThresholdScores",
     "copy_last",
     "evaluate",
-    "evaluate_all",
     "format_evaluation",
-    "format_scores",
     "mean_frame",
+    "measure",
+    "summarize",
     "translate",
 ]

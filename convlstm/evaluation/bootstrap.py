@@ -29,6 +29,7 @@ def scores_of(
     protocol: Protocol,
     thresholds: tuple[float, ...],
     span: float | None = None,
+    resamples: int = RESAMPLES,
 ) -> PredictorScores:
     """Return the scores that a protocol asks for, as far as the predictor has them.
 
@@ -38,9 +39,10 @@ def scores_of(
         protocol: whose columns decide.
         thresholds: those of the rows' counts, in the unit that is shown.
         span: what lies between the physical values of pixels 0 and 1; None (default) if these have no unit.
+        resamples: of the bootstrap; 0 for no intervals, whose ends are nan then.
     """
     values = math.prod(rows.frame)
-    found = dict(zip(rows.names, _mean_scores(rows.metrics), strict=True))
+    found = dict(zip(rows.names, _mean_scores(rows.metrics, resamples), strict=True))
     metrics = {}
     for column in protocol.columns:
         # Sums over a frame, of which pixel means are a part, and those in a unit a multiple.
@@ -49,30 +51,31 @@ def scores_of(
             continue
         scale = (span or 1) ** column.physical / values
         metrics[column.name] = found[whole] if whole == column.name else _scaled(found[whole], scale)
-    return PredictorScores(name=name, metrics=metrics, thresholds=_threshold_scores(rows.counts, thresholds))
+    found_at = _threshold_scores(rows.counts, thresholds, resamples)
+    return PredictorScores(name=name, metrics=metrics, thresholds=found_at)
 
 
-def resampled_sums(values: Tensor) -> Tensor:
+def resampled_sums(values: Tensor, resamples: int = RESAMPLES) -> Tensor:
     """Return (R, F), the sums over each resample of the sequences of values (N, F), float64.
 
     The resamples are the same ones at each call with as many sequences.
     """
-    return torch.cat([counts @ values for counts in _draws(len(values))])
+    return torch.cat([counts @ values for counts in _draws(len(values), resamples)])
 
 
-def _draws(sequences: int) -> Iterator[Tensor]:
+def _draws(sequences: int, resamples: int) -> Iterator[Tensor]:
     """Yield how often each resample draws each sequence: float64 (some of R, N)."""
     generator = torch.Generator().manual_seed(SEED)
-    for number in torch.arange(RESAMPLES).split(max(TOGETHER // sequences, 1)):
+    for number in torch.arange(resamples).split(max(TOGETHER // sequences, 1)):
         drawn = torch.randint(sequences, (len(number), sequences), generator=generator)
         counts = torch.zeros(drawn.shape, dtype=torch.float64)
         yield counts.scatter_add_(1, drawn, torch.ones_like(counts))
 
 
-def _mean_scores(metrics: Tensor) -> list[Score]:
+def _mean_scores(metrics: Tensor, resamples: int) -> list[Score]:
     """Return the score of each metric of rows (M, N, T)."""
     M, N = metrics.shape[:2]
-    sums = resampled_sums(rearrange(metrics, "m n t -> n (m t)"))
+    sums = resampled_sums(rearrange(metrics, "m n t -> n (m t)"), resamples)
     resampled = rearrange(sums / N, "r (m t) -> r m t", m=M)
     per_frame = metrics.mean(dim=1)  # (M, T)
     of_sequences = metrics.mean(dim=2)  # (M, N)
@@ -80,13 +83,17 @@ def _mean_scores(metrics: Tensor) -> list[Score]:
     return _scores(per_frame.mean(dim=1), errors, resampled.mean(dim=2), per_frame, resampled, N)
 
 
-def _threshold_scores(counts: Contingency, thresholds: tuple[float, ...]) -> tuple[ThresholdScores, ...]:
+def _threshold_scores(
+    counts: Contingency, thresholds: tuple[float, ...], resamples: int
+) -> tuple[ThresholdScores, ...]:
     """Return the scores of counts (K, N, T)."""
     if not thresholds:
         return ()
     K, N = counts.hits.shape[:2]
     rows = rearrange(torch.stack(counts), "kind k n t -> n (kind k t)")
-    draws = Contingency(*rearrange(resampled_sums(rows), "r (kind k t) -> kind r k t", kind=3, k=K))
+    draws = Contingency(
+        *rearrange(resampled_sums(rows, resamples), "r (kind k t) -> kind r k t", kind=3, k=K)
+    )
     frames = Contingency(*reduce(torch.stack(counts), "kind k n t -> kind k t", "sum"))
     whole, whole_draws = (Contingency(*(count.sum(dim=-1) for count in c)) for c in (frames, draws))
     no_errors = torch.full((K,), math.nan)
@@ -130,8 +137,8 @@ def _scores(
 
 
 def _intervals(draws: Tensor, sequences: int) -> tuple[Tensor, Tensor]:
-    """Return the ends, of the draws (R, ...) that are no nan; nan for a single sequence."""
-    if sequences == 1:
+    """Return the ends, of the draws (R, ...) that are no nan; nan for a single sequence, or without draws."""
+    if sequences == 1 or not len(draws):
         nothing = torch.full(draws.shape[1:], math.nan)
         return nothing, nothing
     low, high = torch.nanquantile(draws, torch.tensor([TAIL, 1 - TAIL], dtype=draws.dtype), dim=0)

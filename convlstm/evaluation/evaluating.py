@@ -1,6 +1,6 @@
 """The evaluation of a model beside the baselines: the public call."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from convlstm.core.checks import finite, usable_device
 from convlstm.evaluation.baselines import BASELINES
-from convlstm.evaluation.bootstrap import scores_of
+from convlstm.evaluation.bootstrap import RESAMPLES, scores_of
 from convlstm.evaluation.metrics import ROUNDING
 from convlstm.evaluation.protocols import STRICT, Protocol, protocol_of
 from convlstm.evaluation.results import Evaluation, Examples
@@ -23,7 +23,7 @@ from convlstm.evaluation.sources import (
     physical_range,
 )
 
-__all__ = ["evaluate"]
+__all__ = ["evaluate", "summarize"]
 
 
 def evaluate(
@@ -92,21 +92,47 @@ def evaluate(
         probabilities={name} if gives_probabilities(model) else (),
         progress=progress,
     )
-    span = high - low if unit else None
-    scored, *baselines = (
-        scores_of(label, found, protocol, thresholds, span) for label, found in rows.items()
+    return summarize(rows, context, protocol, thresholds=thresholds, value_range=value_range, unit=unit)
+
+
+def summarize(
+    rows: Mapping[str, Rows],
+    context: int,
+    protocol: Protocol,
+    *,
+    thresholds: tuple[float, ...] = (),
+    value_range: tuple[float, float] = (0.0, 1.0),
+    unit: str = "",
+    resamples: int = RESAMPLES,
+) -> Evaluation:
+    """Return the evaluation that `measure` noted the rows of.
+
+    Args:
+        rows: by the names of the predictors, the model first, then the baselines.
+        context: frames that they were given.
+        protocol: which metrics to report.
+        thresholds: those of the rows' counts, in the unit.
+        value_range: the physical values of pixels 0 and 1.
+        unit: of these values; "" (default) for none.
+        resamples: of the bootstrap; 0 for no intervals, which is cheap.
+    """
+    span = value_range[1] - value_range[0] if unit else None
+    model, *baselines = (
+        scores_of(name, found, protocol, thresholds, span, resamples) for name, found in rows.items()
     )
+    of_model = next(iter(rows.values()))
+    _, sequences, horizon = of_model.metrics.shape
     return Evaluation(
         protocol=protocol,
-        sequences=rows[name].metrics.shape[1],
+        sequences=sequences,
         context=int(context),
-        horizon=int(horizon),
-        frame=rows[name].frame,
+        horizon=horizon,
+        frame=of_model.frame,
         value_range=value_range,
         unit=unit,
-        model=scored,
+        model=model,
         baselines=tuple(baselines),
-        examples=_examples(rows[name]),
+        examples=_examples(of_model),
     )
 
 

@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-__all__ = ["METRICS", "OPENSTL", "PROTOCOLS", "STRICT", "Metric", "Protocol", "protocol_of"]
+__all__ = ["METRICS", "OPENSTL", "PROTOCOLS", "STRICT", "TRAINING", "Metric", "Protocol", "protocol_of"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,11 +72,11 @@ METRICS = {
             decimals=4,
         ),
         Metric(name="psnr", label="PSNR (dB)", per="mean", clipped=True, data_range=1.0, better="higher"),
-        Metric(name="bce", label="cross-entropy (nats)", per="sum", clipped=False),
+        Metric(name="cross_entropy", label="cross-entropy (nats)", per="sum", clipped=False),
     )
 }
-"""Every metric by its name, in the order of tables. "bce", binary cross-entropy in nats per frame, is there
-only for predictions that are probabilities, "mse_physical" and "mae_physical" where a source names a unit."""
+"""Every metric by its name, in the order of tables. Only predictions that are probabilities have a
+"cross_entropy", only sources that name a unit have "mse_physical" and "mae_physical"."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +110,14 @@ OPENSTL = Protocol(
     "(data range 2, which reads high) and PSNR (range 1, per frame) are of predictions clipped to [0, 1].",
 )
 """The conventions of OpenSTL's table of Moving MNIST, to the letter."""
+
+TRAINING = Protocol(
+    name="training",
+    columns=tuple(METRICS[name] for name in ("mse", "mae", "ssim", "ssim_range2", "psnr", "cross_entropy")),
+    note="MSE, MAE and cross-entropy are summed over a frame, of unclipped predictions; SSIM and PSNR are of "
+    "predictions clipped to [0, 1].",
+)
+"""What a training run measures in its validations and its test."""
 
 PROTOCOLS = {protocol.name: protocol for protocol in (STRICT, OPENSTL)}
 

@@ -13,8 +13,8 @@
       "value_range": [0.0, 1.0], "unit": "",             the physical values of pixels 0 and 1
       "model": {
         "name": "StackedForecaster",
-        "metrics": {"mse": SCORE, ...},                  those of the protocol; "bce" only of probabilities,
-                                                         "..._physical" only where there is a unit
+        "metrics": {"mse": SCORE, ...},                  those of the protocol; "cross_entropy" only of
+                                                         probabilities, "..._physical" only with a unit
         "thresholds": [{"threshold": 0.5,                in the unit; observed or forecast at or above it
                         "hits": 812, "misses": 90, "false_alarms": 120,    values of the whole set
                         "csi": SCORE, "pod": SCORE, "far": SCORE, "bias": SCORE}, ...]
@@ -94,6 +94,15 @@ class PredictorScores:
     def __getitem__(self, metric: str) -> Score:
         return self.metrics[metric]
 
+    def summary(self) -> dict[str, Any]:
+        """Return means and curves as one flat dict of what JSON knows, as a training run keeps them.
+
+        The keys are those of `metrics` (the mean), each with "_per_frame", and "mse_stderr".
+        """
+        values: dict[str, Any] = {name: score.mean for name, score in self.metrics.items()}
+        values |= {f"{name}_per_frame": score.per_frame for name, score in self.metrics.items()}
+        return jsonable(values | {"mse_stderr": self["mse"].stderr})
+
 
 @dataclass(frozen=True, kw_only=True)
 class Examples:
@@ -168,13 +177,13 @@ def _threshold(values: Mapping[str, Any]) -> ThresholdScores:
 def _predictor(values: Mapping[str, Any]) -> PredictorScores:
     return PredictorScores(
         name=values["name"],
-        metrics={name: _score(score) for name, score in values["metrics"].items()},
+        metrics={_RENAMED.get(name, name): _score(score) for name, score in values["metrics"].items()},
         thresholds=tuple(_threshold(scores) for scores in values["thresholds"]),
     )
 
 
 def _protocol(values: Mapping[str, Any]) -> Protocol:
-    names = [column["name"] for column in values["columns"]]
+    names = [_RENAMED.get(column["name"], column["name"]) for column in values["columns"]]
     if not set(names) <= METRICS.keys():
         raise ValueError(f"protocol has columns {', '.join(names)}; known are {', '.join(METRICS)}")
     return Protocol(
@@ -185,6 +194,7 @@ def _protocol(values: Mapping[str, Any]) -> Protocol:
     )
 
 
+_RENAMED = {"bce": "cross_entropy"}  # in files of earlier versions
 _READ = {
     "protocol": _protocol,
     "frame": tuple,

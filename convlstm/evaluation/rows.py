@@ -29,8 +29,8 @@ from convlstm.ops.choice import is_fused
 
 __all__ = ["MEASURED", "Rows", "measure"]
 
-MEASURED = ("mse", "mae", "mse_clipped", "mae_clipped", "ssim", "ssim_range2", "psnr", "bce")
-"""The metrics of a row, in its order; "bce" is there only for predictions that are probabilities."""
+MEASURED = ("mse", "mae", "mse_clipped", "mae_clipped", "ssim", "ssim_range2", "psnr", "cross_entropy")
+"""The metrics of a row, in its order; only predictions that are probabilities have a "cross_entropy"."""
 
 # Values of a prediction that are scored at a time, by one thread: what the windows of SSIM need of them stays
 # in the cache. On other devices as many as keep them busy.

@@ -30,10 +30,13 @@ def format_evaluation(evaluation: Evaluation) -> str:
 
 def _conventions(evaluation: Evaluation) -> str:
     one, protocol = evaluation.sequences == 1, evaluation.protocol
+    bounded = any(math.isfinite(score.low) for score in evaluation.model.metrics.values())
     count = "one sequence" if one else f"{evaluation.sequences:,} sequences"
     frames = "1 frame" if evaluation.horizon == 1 else f"{evaluation.horizon} frames"
     words = [f"Protocol {protocol.name}: {count}, {frames} from {evaluation.context}."]
-    words.append(f"Means {protocol.average}" + ("." if one else ", [95% bootstrap interval over sequences]."))
+    words.append(
+        f"Means {protocol.average}" + (", [95% bootstrap interval over sequences]." if bounded else ".")
+    )
     words.append(protocol.note)
     if evaluation.model.thresholds:
         words.append("CSI, POD, FAR and bias are ratios of counts summed over the whole set.")

@@ -12,7 +12,13 @@ from convlstm.report.plots import Curve, chart, legend, number
 __all__ = ["curves", "score_table", "verdict"]
 
 # What is drawn frame by frame of the metrics in a protocol: the first of each line that there is.
-DRAWN = (("mse", "mse_clipped"), ("mae", "mae_clipped"), ("ssim", "ssim_range2"), ("psnr",), ("bce",))
+DRAWN = (
+    ("mse", "mse_clipped"),
+    ("mae", "mae_clipped"),
+    ("ssim", "ssim_range2"),
+    ("psnr",),
+    ("cross_entropy",),
+)
 MOST_THRESHOLDS = 6  # whose curves are drawn
 RATIOS = {
     "csi": ("CSI", "critical success index: hits / (hits + misses + false alarms); 1 is best", 1.0),

@@ -6,7 +6,7 @@ import torch
 from einops import reduce
 from torch import Tensor
 
-from convlstm.evaluation import Scores
+from convlstm.evaluation import PredictorScores
 
 Loss = Literal["mse", "cross-entropy"]
 
@@ -40,9 +40,8 @@ def frame_loss(name: Loss, predictions: Tensor, targets: Tensor) -> Tensor:
     return reduce(of_pixels, "b t c h w -> b t", "sum")
 
 
-def judged(name: Loss, scores: Scores) -> tuple[str, float]:
+def judged(name: Loss, scores: PredictorScores) -> tuple[str, float]:
     """Return the score by which networks trained on a loss are chosen, the lowest first, and its name."""
     if name == "mse":
-        return "MSE", scores.mse
-    assert scores.cross_entropy is not None
-    return "cross-entropy", scores.cross_entropy
+        return "MSE", scores["mse"].mean
+    return "cross-entropy", scores["cross_entropy"].mean

@@ -11,7 +11,8 @@ from torch import Tensor
 from convlstm.clips import write_gif
 from convlstm.clips.pictures import comparison
 from convlstm.core.files import write_json
-from convlstm.evaluation import Predict, Source, copy_last, format_scores
+from convlstm.evaluation import Predict, Source, copy_last, format_evaluation
+from convlstm.evaluation.bootstrap import RESAMPLES
 from convlstm.hub.checkpoint import load_checkpoint
 from convlstm.models.forecaster import Forecaster, as_forecaster
 from convlstm.training.hardware import BFloat16, predictor
@@ -89,7 +90,7 @@ def validate(
     lengths, count = (settings.context, settings.horizon), min(settings.validation_sequences, len(source))
     options = {"sequences": count, "device": device, "progress": stopping.check}
     options["probabilities"] = {"val"} if settings.loss == "cross-entropy" else ()
-    scores = world.score({"val": predict}, source, *lengths, **options)["val"]
+    scores = world.score({"val": predict}, source, *lengths, **options).model
     name, score = judged(settings.loss, scores)
     if not math.isfinite(score):
         raise ArithmeticError(
@@ -97,17 +98,17 @@ def validate(
             f"anew, from the best network so far with --init-from {run.path}"
         )
     now.validated = now.step
-    values = {VALIDATED: scores.mse, "val/mae": scores.mae, "val/ssim": scores.ssim}
-    if scores.cross_entropy is not None:
-        values["val/cross_entropy"] = scores.cross_entropy
-    run.log(values)
+    logged = {VALIDATED: "mse", "val/mae": "mae", "val/ssim": "ssim", "val/cross_entropy": "cross_entropy"}
+    run.log({tag: scores[name].mean for tag, name in logged.items() if name in scores.metrics})
     if score < now.best:
         now.best = score
-        run.save_best(model, {"step": now.step, "validation": scores.to_dict(), **notes})
+        run.save_best(
+            model, {"step": now.step, "validation": {"sequences": count} | scores.summary(), **notes}
+        )
     clips = source.batch(range(min(SHOWN, len(source))), device)
     run.sample(lambda path: _write_rollout(path, predict, clips, *lengths))
     run.save()
-    return f"step {now.step}: validation {name} {score:.1f} on {scores.sequences} sequences"
+    return f"step {now.step}: validation {name} {score:.1f} on {count} sequences"
 
 
 def test(
@@ -153,12 +154,14 @@ def test(
     with bar:
         options = {"sequences": count, "device": device, "progress": progress}
         options["probabilities"] = {name} if settings.loss == "cross-entropy" else ()
-        scores = world.score(predictors, source, *lengths, **options)
+        found = world.score(predictors, source, *lengths, **options, resamples=RESAMPLES)
     title = f"{title}, {count:,} of {len(source):,} sequences"
     if world.first:
-        results = {"set": title} | {name: score.to_dict() for name, score in scores.items()}
+        results: dict[str, Any] = {"set": title}
+        for scores in (found.model, *found.baselines):
+            results[scores.name] = {"sequences": count} | scores.summary()
         write_json(run / f"test-{label}-{count}.json", results)
-    return f"{title}\n{format_scores(scores)}"
+    return f"{title}\n{format_evaluation(found)}"
 
 
 def show(settings: Settings, run: Path, source: Source, horizon: int, device: torch.device) -> str:

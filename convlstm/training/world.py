@@ -16,10 +16,8 @@ from torch import Tensor, nn
 from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
-from convlstm.evaluation import Predict, Scores, Source
+from convlstm.evaluation import TRAINING, Evaluation, Predict, Rows, Source, measure, summarize
 from convlstm.evaluation.metrics import Contingency
-from convlstm.evaluation.rows import Rows, measure
-from convlstm.evaluation.scores import summarize
 from convlstm.training.hardware import choose_device
 from convlstm.training.stopping import Stopped
 
@@ -161,10 +159,12 @@ class World:
         device: torch.device,
         probabilities: Collection[str],
         progress: Callable[[int], object],
-    ) -> dict[str, Scores]:
-        """Return what `convlstm.evaluation.evaluate_all` does, each sequence scored by one of the processes.
+        resamples: int = 0,
+    ) -> Evaluation:
+        """Score predictors, each sequence by one of the processes; the scores are those of one process.
 
-        The predictors named in `probabilities` have a cross-entropy, too.
+        The first predictor is the model, the others are baselines. Those named in `probabilities` have a
+        cross-entropy, too. By default there are no bootstrap resamples, and so no intervals.
 
         Raises:
             Stopped: `progress` raised it, in any of the processes.
@@ -182,7 +182,8 @@ class World:
             if isinstance(theirs, Stopped):
                 raise theirs
         shares = [rows for rows in everyones if isinstance(rows, dict)]
-        return {name: summarize(_merged([rows[name] for rows in shares], self.size)) for name in predictors}
+        merged = {name: _merged([rows[name] for rows in shares], self.size) for name in predictors}
+        return summarize(merged, context, TRAINING, resamples=resamples)
 
 
 class _Share:

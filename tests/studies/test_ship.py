@@ -152,8 +152,8 @@ def test_the_tables_of_the_field(
         field.main(["--folder", str(tmp_path), "--checkpoints", str(run)])
     assert "evaluation.json is damaged, or no evaluation" in capsys.readouterr().err
     found = json.loads(json.dumps(config["evaluations"][0]))
-    bce = {**found["model"]["metrics"]["mse"], "mean": 250.04, "low": 249.0, "high": 251.0}
-    found["model"]["metrics"]["bce"] = bce
+    cross_entropy = {**found["model"]["metrics"]["mse"], "mean": 250.04, "low": 249.0, "high": 251.0}
+    found["model"]["metrics"]["cross_entropy"] = cross_entropy
     (run / "evaluation.json").write_text(json.dumps(found))
     field.main(["--folder", str(tmp_path), "--checkpoints", str(run), "--speed", "--device", "cpu"])
     table = capsys.readouterr().out

@@ -11,7 +11,16 @@ from torch.testing import assert_close
 
 import convlstm
 from convlstm import ConvLSTM, StackedForecaster, StackedForecasterConfig, evaluate, rollout
-from convlstm.evaluation import METRICS, Evaluation, copy_last, format_evaluation, mean_frame
+from convlstm.evaluation import (
+    METRICS,
+    TRAINING,
+    Evaluation,
+    copy_last,
+    format_evaluation,
+    mean_frame,
+    measure,
+    summarize,
+)
 from convlstm.evaluation.metrics import contingency, cross_entropy, mae, mse, psnr, ssim
 from convlstm.evaluation.sources import gives_probabilities
 from convlstm.models.imported.network import ImportedConfig, ImportedNetwork
@@ -181,9 +190,9 @@ def test_cross_entropy_of_probabilities_only():
     model = small(output="sigmoid")
     found = evaluate(model, clips, 3, 2)
     expected = cross_entropy(rollout(model, clips[:, :3], 2), clips[:, 3:])
-    assert_close(found.model["bce"].mean, expected.mean().item())
-    assert not any("bce" in baseline.metrics for baseline in found.baselines)
-    assert "bce" not in evaluate(small(), clips, 3, 2).model.metrics
+    assert_close(found.model["cross_entropy"].mean, expected.mean().item())
+    assert not any("cross_entropy" in baseline.metrics for baseline in found.baselines)
+    assert "cross_entropy" not in evaluate(small(), clips, 3, 2).model.metrics
 
 
 def test_which_staged_networks_give_probabilities():
@@ -283,3 +292,28 @@ def test_a_range_that_is_none(value_range: object):
     source = Clips(torch.rand(3, 5, 1, 8, 8), value_range)
     with pytest.raises(ValueError, match="value_range is"):
         evaluate(copy_last, source, 3, 2)
+
+
+def test_a_run_keeps_a_summary_without_intervals():
+    clips = torch.rand(5, 5, 1, 8, 8)
+    rows = measure(
+        {"ours": blurred, "copy last frame": copy_last}, Clips(clips), 3, 2, probabilities={"ours"}
+    )
+    found, full = summarize(rows, 3, TRAINING, resamples=0), evaluate(blurred, clips, 3, 2).model
+    assert math.isnan(found.model["mse"].low)
+    assert "interval" not in format_evaluation(found)
+    expected = {}
+    for name in ("mse", "mae", "ssim", "ssim_range2", "psnr"):
+        expected |= {name: full[name].mean, f"{name}_per_frame": list(full[name].per_frame)}
+    [copied] = found.baselines
+    assert copied.summary().keys() == {*expected, "mse_stderr"}
+    kept = json.loads(json.dumps(found.model.summary(), allow_nan=False))
+    assert kept.keys() == {*copied.summary(), "cross_entropy", "cross_entropy_per_frame"}
+    assert expected.items() <= kept.items()
+    assert kept["mse_stderr"] == full["mse"].stderr
+
+
+def test_files_of_earlier_versions_have_another_name_for_the_cross_entropy():
+    found = evaluate(small(output="sigmoid"), torch.rand(2, 5, 1, 8, 8), 3, 2).to_dict()
+    text = json.dumps(found)
+    assert Evaluation.from_dict(json.loads(text.replace('"cross_entropy"', '"bce"'))).to_dict() == found

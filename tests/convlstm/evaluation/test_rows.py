@@ -3,6 +3,7 @@
 import gc
 import weakref
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 import torch
@@ -96,3 +97,50 @@ def test_chunks_of_frames_change_nothing(cached: int, monkeypatch: pytest.Monkey
     for name, found in whole.items():
         assert_close(parts[name].metrics, found.metrics, rtol=1e-12, atol=1e-12)
         assert_close(parts[name].counts, found.counts)
+
+
+def test_the_first_sequences_once_for_all_predictors_with_progress():
+    source = Clips(torch.rand(9, 4, 1, 7, 7))
+    done: list[int] = []
+    predictors = {"copy": copy_last, "blurred": blurred}
+    found = measure(predictors, source, 3, 1, sequences=7, batch_size=3, progress=done.append)
+    assert source.asked == list(range(7))
+    assert done == [3, 3, 1]
+    for name, predict in predictors.items():
+        [alone] = measure({name: predict}, Clips(source.clips[:7]), 3, 1, batch_size=3).values()
+        assert_close(found[name].metrics, alone.metrics, rtol=0, atol=0)
+
+
+def test_no_gradients():
+    weight = torch.ones((), requires_grad=True)
+    seen: list[bool] = []
+
+    def predict(context: torch.Tensor, horizon: int) -> torch.Tensor:
+        seen.append((weight * copy_last(context, horizon)).requires_grad)
+        return copy_last(context, horizon)
+
+    measure({"copy": predict}, Clips(torch.rand(1, 3, 1, 7, 7)), 1, 2)
+    assert seen == [False]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"context": 0}, "context is 0"),
+        ({"horizon": 0}, "horizon is 0"),
+        ({"batch_size": 0}, "batch_size is 0"),
+        ({"sequences": 0}, "sequences is 0"),
+        ({"sequences": 5}, "sequences is 5; the source has 4"),
+        ({"context": 3}, r"shape \(4, 4, 1, 7, 7\); a context of 3 and a horizon of 2 need .* 5 or"),
+        ({"source": Clips(torch.rand(0, 4, 1, 7, 7))}, "source has no sequences"),
+        ({"predictors": {}}, "predictors is empty"),
+        (
+            {"predictors": {"short": lambda context, horizon: copy_last(context, horizon - 1)}},
+            r"predictor 'short' gave shape \(4, 1, 1, 7, 7\); .* \(4, 2, 1, 7, 7\)",
+        ),
+    ],
+)
+def test_what_cannot_be_measured(options: dict[str, Any], message: str):
+    plain = {"predictors": {"copy": copy_last}, "source": Clips(torch.rand(4, 4, 1, 7, 7))}
+    with pytest.raises(ValueError, match=message):
+        measure(**(plain | {"context": 2, "horizon": 2} | options))

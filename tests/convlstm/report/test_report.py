@@ -53,7 +53,9 @@ def predictor(
     name: str, mse: float, spread: float = 1.0, thresholds: tuple[float, ...] = ()
 ) -> PredictorScores:
     metrics = {
-        metric: score(mse if metric == "mse" else 0.5, spread) for metric in METRICS if metric != "bce"
+        metric: score(mse if metric == "mse" else 0.5, spread)
+        for metric in METRICS
+        if metric != "cross_entropy"
     }
     ratios = {ratio: score(0.25, 0.0) for ratio in ("csi", "pod", "far", "bias")}
     found = tuple(
@@ -185,7 +187,7 @@ def test_the_table_says_its_conventions() -> None:
     page = render_report(evaluation())
     text = words(page)
     for metric in STRICT.columns:
-        assert (metric.label in text) == (metric.name != "bce"), metric.name
+        assert (metric.label in text) == (metric.name != "cross_entropy"), metric.name
     assert (
         "SSIM (range 2)mean over the windows of a frame, predictions clipped to [0, 1], data range 2" in text
     )
