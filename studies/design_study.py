@@ -1,13 +1,13 @@
 """What a forecaster is best made of: each change of the baseline alone, at an equal number of sequences.
 
-    python studies/design_study.py train                every row; again, to go on where it stopped
-    python studies/design_study.py train --seeds 3      all of them from three seeds, as the baseline is
-    python studies/design_study.py show                 the table, as Markdown
+    python studies/design_study.py train                train each row; run it again to resume
+    python studies/design_study.py train --seeds 3      train each change from three seeds, as the baseline
+    python studies/design_study.py show                 print the table as Markdown
 
-Every row is a run of train.py. Those of a seed have the same sequences in the same order (made from MNIST's
-training digits), and all are scored on the same 1,000 sequences of digits held out of them. A change whose
-MSE differs from the baselines' mean by no more than they do among themselves is none. The results are in
-studies/design_study.md.
+Each row is a run of train.py. Rows of the same seed train on the same sequences in the same order (of MNIST's
+training digits), and all rows are scored on the same 1,000 sequences of held-out digits. A change counts only
+if its MSE differs from the baselines' mean by more than the baselines differ among themselves. The results
+are in studies/design_study.md.
 """
 
 import argparse
@@ -22,10 +22,9 @@ from benchmarks.timing import markdown
 from convlstm.hub.checkpoint import load_checkpoint, read_config
 from convlstm.models.forecaster import as_forecaster
 from convlstm.training.settings import settings_of
-from studies.macs import macs
-from studies.studies import Row, Study, add_train, machines_of, run_of, seconds_per_sequence
+from studies.study import Row, Study, add_train, machines_of, macs, run_of, seconds_per_sequence
 
-BASELINE, MOST_SEEDS = "baseline", 9
+BASELINE, MAX_SEEDS = "baseline", 9
 BASELINES = tuple(Row(f"baseline-{seed}", BASELINE, (), seed=seed) for seed in range(3))
 STRIDED = (
     *("--preset", "paper", "--batch-size", "4", "--lr", "4e-3", "--model.peephole", "None"),
@@ -59,18 +58,20 @@ STUDY = Study(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Do what the command line asks for; return 0, or 1 where a run failed."""
+    """Run the command line; return 0, or 1 if a run failed."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     shared = argparse.ArgumentParser(add_help=False)
-    shared.add_argument("--folder", type=Path, default=Path("runs/design-study"), help="of the runs")
+    shared.add_argument("--folder", type=Path, default=Path("runs/design-study"), help="folder of the runs")
     commands = parser.add_subparsers(dest="command", required=True)
     options = {"parents": [shared], "formatter_class": argparse.ArgumentDefaultsHelpFormatter}
-    training = add_train(commands, **options)
-    seeds = range(1, MOST_SEEDS + 1)
-    training.add_argument(
-        "--seeds", type=int, choices=seeds, default=1, help="of each change; the baseline has three at least"
+    add_train(commands, **options).add_argument(
+        "--seeds",
+        type=int,
+        choices=range(1, MAX_SEEDS + 1),
+        default=1,
+        help="seeds of each change; the baseline has at least three",
     )
     commands.add_parser("show", **options)
     given = parser.parse_args(arguments)
@@ -78,24 +79,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if given.command == "train":
             study = STUDY.repeated(given.seeds)
             return int(study.train(given.folder, given.sequences, given.jobs, given.data_root) > 0)
-        print(table(STUDY.repeated(MOST_SEEDS), given.folder))
+        print(table(STUDY.repeated(MAX_SEEDS), given.folder))
     except (ValueError, OSError) as error:
         parser.exit(1, f"{parser.prog}: {error}\n")
     return 0
 
 
 def table(study: Study, folder: Path) -> str:
-    """Return a line per change that has a finished row: its MSE beside the baselines', its time.
+    """Return a line for each change that has a finished row: its MSE, the difference, its time.
 
-    Of several seeds the MSE is their mean, the time that of the first.
+    The MSE of several seeds is their mean; the time is that of the first.
 
     Raises:
-        FileNotFoundError: fewer than two baselines are there.
+        FileNotFoundError: if fewer than two baselines are finished.
     """
     changes: dict[str, list[Row]] = {}
     for row in study.finished(folder):
         changes.setdefault(row.label, []).append(row)
-    scores = {label: [score(run_of(folder, row)) for row in rows] for label, rows in changes.items()}
+    scores = {
+        label: [read_config(run_of(folder, row))["validation"]["mse"] for row in rows]
+        for label, rows in changes.items()
+    }
     baselines = scores.get(BASELINE, [])
     if len(baselines) < 2:
         raise FileNotFoundError(
@@ -106,36 +110,29 @@ def table(study: Study, folder: Path) -> str:
     for label, rows in changes.items():
         found, run = scores[label], run_of(folder, rows[0])
         settings, model = settings_of(train.Config, run), as_forecaster(load_checkpoint(run), str(run))
-        count = sum(p.numel() for p in model.parameters())
         change = statistics.mean(found) - mean
-        told = "" if label == BASELINE else f"{change:+.1f}" if abs(change) > spread else "none"
         mse = f"{statistics.mean(found):.1f}"
         if len(found) > 1:
             mse += f" ({len(found)} seeds: {min(found):.1f} to {max(found):.1f})"
-        time = f"{1e3 * seconds_per_sequence(run):.0f}"
-        size = f"{macs(model, *settings.data.frame_size, settings.context, settings.horizon) / 1e9:.1f} G"
-        arguments = f"`{' '.join(rows[0].arguments)}`" if rows[0].arguments else ""
-        lines.append([label, arguments, f"{count:,}", size, mse, told, time])
-    head = [
-        "change",
-        "arguments",
-        "parameters",
-        "MACs of a forecast",
-        "validation MSE",
-        "difference",
-        "ms per sequence",
-    ]
-    said = (
+        size = macs(model, *settings.data.frame_size, settings.context, settings.horizon)
+        lines.append(
+            [
+                label,
+                f"`{' '.join(rows[0].arguments)}`" if rows[0].arguments else "",
+                f"{sum(p.numel() for p in model.parameters()):,}",
+                f"{size / 1e9:.1f} G",
+                mse,
+                "" if label == BASELINE else f"{change:+.1f}" if abs(change) > spread else "none",
+                f"{1e3 * seconds_per_sequence(run):.0f}",
+            ]
+        )
+    head = "change, arguments, parameters, MACs of a forecast, validation MSE, difference, ms per sequence"
+    notes = (
         machines_of(folder, [row for rows in changes.values() for row in rows]),
         f"Every row: `python train.py {' '.join(study.common)} --steps STEPS --seed SEED` and its arguments.",
         f"Baselines: mean {mean:.1f}, spread {spread:.1f}.",
     )
-    return "\n".join((*said, "", markdown(head, lines)))
-
-
-def score(run: Path) -> float:
-    """Return the validation MSE of a run's best network."""
-    return read_config(run)["validation"]["mse"]
+    return "\n".join((*notes, "", markdown(head.split(", "), lines)))
 
 
 if __name__ == "__main__":

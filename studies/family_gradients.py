@@ -18,11 +18,10 @@ from convlstm.models.fully_connected import FullyConnectedForecaster, FullyConne
 from convlstm.models.networks import StackedForecaster, StackedForecasterConfig
 from convlstm.report import read_run
 from convlstm.training.settings import settings_of
-from studies.family_rows import STUDY
-from studies.studies import run_of
+from studies.study import Study, run_of
 
 RADII = (0.5, 1.0, 1.5, 2.0)  # spectral radii of the recurrent weights
-SMALL = 4  # pixels of a side, of the frames that are to be recalled
+SMALL = 4  # height and width of the recalled frames, in pixels
 
 
 def reach(model: nn.Module, clips: Tensor) -> list[float]:
@@ -32,8 +31,8 @@ def reach(model: nn.Module, clips: Tensor) -> list[float]:
     error of that frame, summed over pixels.
 
     Args:
-        model: a forecaster.
-        clips: (B, T + 1, C, H, W).
+        model: A forecaster.
+        clips: Clips (B, T + 1, C, H, W).
 
     Returns:
         T numbers: the norm of the gradient of a clip's loss with respect to its frame 1, 2, ..., T, averaged
@@ -45,17 +44,18 @@ def reach(model: nn.Module, clips: Tensor) -> list[float]:
     return gradient.flatten(2).norm(dim=2).mean(dim=0).tolist()
 
 
-def measure(folder: Path, sequences: int, context: int) -> dict[str, Any]:
-    """Return all that is measured of gradients, as JSON values.
+def measure(study: Study, folder: Path, sequences: int, context: int) -> dict[str, Any]:
+    """Return all measurements of gradients, as JSON values.
 
     Args:
-        folder: with finished runs.
-        sequences: of the validation set.
-        context: T, frames before the one that the loss is of.
+        study: Study whose finished runs are measured.
+        folder: Folder of the runs.
+        sequences: Number of validation sequences.
+        context: Number of frames T before the one that the loss is of.
     """
     found: dict[str, Any] = {"sequences": sequences, "context": context}
     found |= {"trained": {}, "initial": {}, "before_clipping": {}}
-    for row in STUDY.finished(folder):
+    for row in study.finished(folder):
         run = run_of(folder, row)
         config = settings_of(train.Config, run)
         clips = train.make_source(config, "val", context + 1).batch(range(sequences))
@@ -64,7 +64,7 @@ def measure(folder: Path, sequences: int, context: int) -> dict[str, Any]:
         found["trained"][row.name] = reach(as_forecaster(load_checkpoint(run)), clips)
         found["before_clipping"][row.name] = norms_in_training(run) | {"clip_norm": config.clip_norm}
         if "radius" not in found:  # of a network of its own, on the same sequences
-            found["radius"] = reach_by_radius(clips)
+            found["radius"] = reach_by_radius(study, clips)
     return found
 
 
@@ -76,9 +76,9 @@ def norms_in_training(run: Path) -> dict[str, float]:
     return {"median": statistics.median(norms), "largest": max(norms)}
 
 
-def reach_by_radius(clips: Tensor) -> dict[str, list[float]]:
+def reach_by_radius(study: Study, clips: Tensor) -> dict[str, list[float]]:
     """Return `reach` of the fully connected RNN, untrained, with recurrent weights of each of `RADII`."""
-    configs = (STUDY.settings(row).model for row in STUDY.rows)
+    configs = (study.settings(row).model for row in study.rows)
     config = next(c for c in configs if isinstance(c, FullyConnectedForecasterConfig) and c.cell == "rnn")
     found = {}
     for radius in RADII:
@@ -103,14 +103,14 @@ def recall(
     """Train a small network to show the first frame again after blank ones, which only memory can do.
 
     Args:
-        cell: "rnn", "gru" or "lstm".
-        convolutional: whether its gates are convolutions; else fully connected.
-        context: T, the first frame and the blank ones.
-        steps: of Adam, 32 clips each.
+        cell: Kind of cell, "rnn", "gru" or "lstm".
+        convolutional: Whether its gates are convolutions; otherwise the network is fully connected.
+        context: Number of frames T, the first one and the blank ones. Default: 20.
+        steps: Number of steps of Adam, each on 32 clips. Default: 300.
 
     Returns:
-        "error": the mean squared error per pixel at the end (0.25 is that of a constant guess); "initial"
-        and "trained": `reach`.
+        "error", the mean squared error per pixel at the end (a constant guess has 0.25), and "initial" and
+        "trained", `reach` before and after.
     """
     torch.manual_seed(0)
     size = (SMALL, SMALL)

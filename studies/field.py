@@ -27,8 +27,8 @@ from convlstm.hub.pretrained import ARCHITECTURES
 from convlstm.models.forecaster import Forecaster, as_forecaster
 from convlstm.training import choose_device
 from convlstm.training.settings import settings_of
-from studies.macs import macs
 from studies.ship import LENGTHS, WEIGHTS, hardware
+from studies.study import macs
 
 ROUNDS = 20  # of forecasts that are timed
 

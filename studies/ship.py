@@ -35,7 +35,7 @@ from convlstm.hub.registry import config_from_dict
 from convlstm.models.forecaster import Forecaster, as_forecaster
 from convlstm.training.settings import settings_of, versions
 from datasets import FIXED_SEQUENCES, DataConfig
-from studies.studies import is_finished
+from studies.study import is_finished
 
 WEIGHTS = Path(__file__).parents[1] / "convlstm" / "weights"
 LENGTHS = 10, 10  # frames of context and of forecast: Moving MNIST's

@@ -40,6 +40,6 @@ def test_its_scripts_know_the_options_that_they_get() -> None:
         path = {"-m convlstm": "convlstm/cli/evaluate.py", "-m datasets": "datasets/__main__.py"}.get(script)
         source = (ROOT / (path or script)).read_text()
         if "add_train(" in source:
-            source += (ROOT / "studies/studies.py").read_text()
+            source += (ROOT / "studies/study.py").read_text()
         for option in re.findall(r"--[a-z-]+", arguments):
             assert f'"{option}"' in source, f"{script} {option}"

