@@ -5,8 +5,7 @@ networks that forecast video with them, their rollouts, checkpoints, and the sco
 """
 
 from convlstm.evaluation import evaluate, metrics
-from convlstm.exporters import export_checkpoint
-from convlstm.exporters.export import export_onnx, export_program
+from convlstm.exporters import export
 from convlstm.hub.checkpoint import load_checkpoint, save_checkpoint
 from convlstm.hub.pretrained import create_model, from_pretrained, list_models
 from convlstm.hub.transfer import load_weights
@@ -42,9 +41,7 @@ __all__ = [
     "StackedForecasterConfig",
     "create_model",
     "evaluate",
-    "export_checkpoint",
-    "export_onnx",
-    "export_program",
+    "export",
     "from_pretrained",
     "from_torch",
     "import_checkpoint",

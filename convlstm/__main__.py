@@ -1,4 +1,4 @@
-"""The command line: python -m convlstm; see convlstm/cli/."""
+"""Run the command line: python -m convlstm."""
 
 import signal
 import sys
@@ -6,6 +6,6 @@ import sys
 from convlstm.cli.main import main
 
 if __name__ == "__main__":
-    # So that an ended process removes its unfinished files, as one that fails does.
+    # An ended process removes its unfinished files, as one that fails does.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     sys.exit(main())

@@ -40,6 +40,14 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def check_output(path: Path) -> None:
+    """Raise ValueError where a file cannot be written, before the work that goes into it."""
+    if not path.parent.is_dir():
+        raise ValueError(f"{path.parent} is no directory, but {path} should go there; make it first")
+    if path.is_dir():
+        raise ValueError(f"{path} is a directory; give the name of a file")
+
+
 def _to_disk(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:

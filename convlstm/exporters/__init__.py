@@ -1,69 +1,167 @@
-"""Weights for other code: plain stacks of cells as files that Keras and torch.nn read."""
+"""Networks as files that run without this library: ONNX, torch.export, Keras and torch.nn."""
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 from torch import nn
 
-from convlstm.core.files import write_atomically
+from convlstm.core.checks import choice
+from convlstm.core.files import check_output, write_atomically
 from convlstm.core.saving import unwrap
+from convlstm.exporters.graphs import Form, make_graph
 from convlstm.exporters.keras import keras_file, weights_file
+from convlstm.exporters.onnx_file import onnx_file
 from convlstm.exporters.torch_rnn import torch_file
+from convlstm.exporters.tracing import Shape, largest_difference, program_file
 
-__all__ = ["export_checkpoint"]
+__all__ = ["FORMATS", "Exported", "Format", "export"]
 
-_SUFFIXES = {"keras": (".keras", ".weights.h5"), "torch": (".pt", ".pth")}
+Format = Literal["onnx", "program", "keras", "torch"]
+FORMATS: dict[str, tuple[str, ...]] = {
+    "onnx": (".onnx",),
+    "program": (".pt2",),
+    "keras": (".keras", ".weights.h5"),
+    "torch": (".pt", ".pth"),
+}
+"""The formats, with the endings of their files' names."""
 
 
-def export_checkpoint(
-    model: nn.Module, path: str | Path, target: str, *, frame_size: tuple[int, ...] | None = None
-) -> None:
-    """Write a plain stack of cells as a file that Keras or torch.nn reads, and computes the same with.
+@dataclass(frozen=True)
+class Exported:
+    """What `export` wrote.
 
-    With the target "keras", of a ConvLSTM, or of an ImportedNetwork that is nothing but recurrent stages:
+    Attributes:
+        path: the file.
+        size: its size, in bytes.
+        inputs: the shape of each input of a graph by its name: numbers where a size is fixed, else names such
+            as "batch" or "4*rows". This and the following are empty or None for "keras" and "torch".
+        outputs: the shape of each output by its name.
+        free: the sizes that are left free: "batch", "rows" and "columns", "batch" alone, or none.
+        difference: the largest difference between what the file and the network compute.
+    """
 
-        model.keras         `keras.saving.load_model(path)` gives the model: ConvLSTM1D, 2D or 3D layers that
-                            read (B, T, *S, I) and return (B, T, *S, C), for frames of one size, as all of
-                            Keras's ConvLSTM layers.
-        model.weights.h5    the weights alone, for `load_weights` of a model of the same layers that was built
-                            for frames of any size.
+    path: Path
+    size: int
+    inputs: dict[str, Shape]
+    outputs: dict[str, Shape]
+    free: tuple[str, ...]
+    difference: float | None
 
-    With the target "torch", of a ConvRNN, ConvLSTM or ConvGRU with a 1x1 kernel, or such a cell: a state dict
-    for torch.nn.RNN, LSTM, GRU or their cells, in a file that `torch.load(path, weights_only=True)` reads.
-    `import_checkpoint` reads it back. The file does not say the RNN's nonlinearity.
 
-    Neither holds dropout, which only training has. Keras's weights are float64 for a model in float64 and
-    float32 for any other; torch's have the model's type. Keras files need h5py:
-    pip install "convlstm[import]".
+def export(
+    model: nn.Module,
+    path: str | Path,
+    format: Format | None = None,
+    *,
+    form: Form | None = None,
+    context: int | None = None,
+    horizon: int | None = None,
+    size: tuple[int, ...] | None = None,
+) -> Exported:
+    """Write a network as one file that runs without this library.
+
+    - "onnx" (.onnx, operator set 18) for onnxruntime and others; needs `pip install "convlstm[export]"`.
+    - "program" (.pt2) for `torch.export.load(path).module()`.
+    - "keras" (.keras or .weights.h5) for `keras.saving.load_model(path)`, or for `load_weights` of a Keras
+      model of the same layers; needs `pip install "convlstm[import]"`.
+    - "torch" (.pt or .pth) for `load_state_dict` of torch.nn's module, after
+      `torch.load(path, weights_only=True)`.
+
+    **"onnx" and "program"** hold a forecaster or an ImportedNetwork as a graph. The graph is run on random
+    frames, and written only if it gives the network's numbers. Batch and frame size stay free where the
+    exporter allows it: H and W are then any multiples of the patch (times the strides), twice it or more. T
+    and the horizon are fixed, because the graph repeats the step for each frame. Pixels are in [0, 1]. A
+    graph has one of three forms, inputs -> outputs:
+
+    - "rollout": context (B, T, C, H, W) -> frames (B, horizon, C, H, W)
+    - "step": frame (B, C, H, W), h0, c0, h1, c1, ... -> next_frame, h0_out, c0_out, h1_out, c1_out, ...
+    - "encode": context (B, T, C, H, W) -> h0_out, c0_out, h1_out, c1_out, ...
+
+    The states are (B, hidden, h, w), where h and w are the rows and columns of the layer's grid. Only LSTMs
+    have c. The output `h0_out` is the next call's input `h0`. An ImportedNetwork has the form "rollout" only.
+
+    With "step" you forecast frame by frame, for any horizon:
+
+    - A StackedForecaster reads every frame, its own predictions, too. Set all states to zeros (h = H / patch
+      size, w = W / patch size) and call step with each frame of the context. The `next_frame` of the last
+      call is the first forecast, and the `frame` of the next call. (Or let encode read the context; the
+      first step's `frame` is then the last frame of the context.)
+    - An EncoderForecaster reads no frames after the context, and its step has no input `frame`. Call encode
+      once with the context; each step then gives the next frame.
+
+    The file also holds the network's config as JSON, the form, context and horizon, and the versions that
+    wrote it: under keys such as "convlstm.form" in the metadata of an ONNX file, and in the extra file
+    "convlstm.json" of a .pt2 file.
+
+    **"keras"** holds a ConvLSTM, or an ImportedNetwork that consists of ConvLSTM stages, as ConvLSTM1D, 2D or
+    3D layers that map (B, T, *S, I) to (B, T, *S, C). The weights are float64 for a float64 model, else
+    float32. A .keras file is for frames of one size; .weights.h5 has the weights alone, for any size.
+
+    **"torch"** holds a ConvRNN, ConvLSTM or ConvGRU with a 1x1 kernel, or one of their cells, as the state
+    dict of torch.nn.RNN, LSTM, GRU or their cells, in the model's type. It does not say the RNN's
+    nonlinearity. `import_checkpoint` reads it back. Neither of these two formats holds dropout.
 
     Args:
-        model: the stack; of one in the wrapper of torch.compile, DistributedDataParallel or AveragedModel,
-            what is inside.
-        path: ends in .keras or .weights.h5, or for torch in .pt or .pth; a file that stands there is replaced
-            once the new one is whole.
-        target: "keras" or "torch".
-        frame_size: of the frames that the model in a .keras file reads, in pixels, such as (H, W); given for
-            that file alone.
+        model: the network. It is not changed. Of a network that torch.compile, DistributedDataParallel or
+            AveragedModel wraps, the inner one is exported.
+        path: the file. One that is there is replaced once the new one is whole.
+        format: "onnx", "program", "keras" or "torch". Default: the one that the end of `path` names.
+        form: "rollout", "step" or "encode", for a graph. Default: "rollout".
+        context: T, the number of context frames of a rollout or encode. Default: 10.
+        horizon: the number of forecast frames of a rollout. Default: 10.
+        size: H and W of the frames, in pixels. For a graph, those it is traced with. Default: (64, 64). For a
+            .keras file, those of the frames that the model reads, one number per spatial axis; required.
+
+    Returns:
+        What was written.
 
     Raises:
-        ImportError: h5py is not installed, and the target is "keras".
-        TypeError: a model of another class.
-        ValueError: a model that the target has no layers for (peepholes in either, kernels above 1x1 in
-            torch.nn, and whatever else: the reason is given), or another argument that does not fit.
+        ImportError: a package that the format needs is not installed.
+        ValueError: the format cannot hold this model (peepholes in Keras and torch.nn, kernels above 1x1 in
+            torch.nn, other weights than float32 in ONNX, ...); an argument does not fit, or does not belong
+            to the format; or the numbers of a graph differ from the network's by more than 1e-4.
+
+    Example:
+        >>> export(model, "step.onnx", form="step")
+        >>> session = onnxruntime.InferenceSession("step.onnx")
+        >>> states = {name: zeros for each input but "frame"}
+        >>> for frame in context:
+        ...     frame, *new = session.run(None, {"frame": frame, **states})
+        ...     states = dict(zip(states, new))
+        >>> # frame is the first forecast; the next: session.run(None, {"frame": frame, **states})
     """
     path, model = Path(path), unwrap(model)
-    if target not in _SUFFIXES:
-        raise ValueError(f"target is {target!r}; it needs 'keras' or 'torch'")
-    suffix = next((suffix for suffix in _SUFFIXES[target] if path.name.endswith(suffix)), None)
-    if suffix is None:
-        raise ValueError(f"{path} does not end in {' or '.join(_SUFFIXES[target])}, which {target} reads")
-    if not path.parent.is_dir():
-        raise ValueError(f"{path.parent} is no directory, but {path} should go there; make it first")
-    if path.is_dir():
-        raise ValueError(f"{path} is a directory; give the name of a file")
-    if suffix == ".keras":
-        data = keras_file(model, frame_size)
-    elif frame_size is not None:
-        raise ValueError(f"frame_size is {frame_size}, but {suffix} files hold none; leave it out")
+    kind, suffix = _format_and_suffix(path, format)
+    values = {"form": form, "context": context, "horizon": horizon, "size": size}
+    options: dict[str, Any] = {name: value for name, value in values.items() if value is not None}
+    is_graph = kind in ("onnx", "program")
+    for name in options:
+        if not (is_graph or (name == "size" and suffix == ".keras")):
+            raise ValueError(f"{name} is {options[name]!r}, but {suffix} files have no {name}; leave it out")
+    check_output(path)
+    inputs, outputs, free, difference = {}, {}, (), None
+    if is_graph:
+        graph = make_graph(model, **options)
+        data, traced, run = onnx_file(graph) if kind == "onnx" else program_file(graph)
+        _, inputs, outputs, free = traced
+        difference = largest_difference(graph, free, run)
+    elif kind == "torch":
+        data = torch_file(model)
     else:
-        data = torch_file(model) if target == "torch" else weights_file(model)
+        data = keras_file(model, size) if suffix == ".keras" else weights_file(model)
     write_atomically(path, lambda temporary: temporary.write_bytes(data))
+    return Exported(path, len(data), inputs, outputs, free, difference)
+
+
+def _format_and_suffix(path: Path, format: str | None) -> tuple[str, str]:
+    """Return the format of a file and the ending of its name; raise ValueError where they do not fit."""
+    if format is not None:
+        choice("format", format, tuple(FORMATS))
+    formats = FORMATS if format is None else {format: FORMATS[format]}
+    for known, suffixes in formats.items():
+        for suffix in suffixes:
+            if path.name.endswith(suffix):
+                return known, suffix
+    endings = ", ".join(f"{' or '.join(suffixes)} for {known!r}" for known, suffixes in formats.items())
+    raise ValueError(f"path is {path}; its name needs to end in {endings}")

@@ -1,8 +1,8 @@
 """Stacks of ConvLSTM cells as files of Keras 3, written without Keras.
 
-A .keras file is a zip: config.json and metadata.json say the layers, model.weights.h5 holds their variables,
-by class and counter and not by the layers' names: layers/conv_lstm2d_1/cell/vars/0, 1, 2 are the kernel, the
-recurrent kernel and the bias of the second layer. Keras's gates stand in our order.
+A .keras file is a zip: config.json and metadata.json describe the layers, and model.weights.h5 holds their
+variables. Their paths have the layer's class and a counter, not its name: layers/conv_lstm2d_1/cell/vars/0, 1
+and 2 are the kernel, the recurrent kernel and the bias of the second layer. Keras's gate order is ours.
 """
 
 import io
@@ -29,14 +29,14 @@ TO_KERAS = "o i ... -> ... i o"  # a Keras kernel is (*K, I, 4C)
 Layers = list[tuple[Recurrent, list[ConvCell]]]
 
 
-def keras_file(model: nn.Module, frame_size: tuple[int, ...] | None) -> bytes:
-    """Return the bytes of a .keras file."""
+def keras_file(model: nn.Module, size: tuple[int, ...] | None) -> bytes:
+    """Return the bytes of a .keras file for frames of this size, one number of pixels per spatial axis."""
     layers = _layers(model)
     first, dims = layers[0][0], len(layers[0][0].kernel_size)
-    if not isinstance(frame_size, tuple | list) or len(frame_size) != dims:
+    if not isinstance(size, tuple | list) or len(size) != dims:
         axes = ", ".join("DHW"[3 - dims :]) + ("," if dims == 1 else "")
-        raise ValueError(f"frame_size is {frame_size!r}; a .keras file needs that of the frames, ({axes})")
-    frame = [positive("frame_size", size) for size in frame_size]
+        raise ValueError(f"size is {size!r}; a .keras file needs that of the frames, ({axes})")
+    frame = [positive("size", pixels) for pixels in size]
     files = {
         "metadata.json": json.dumps({"keras_version": KERAS_VERSION}).encode(),
         "config.json": json.dumps(_model(layers, [None, None, *frame, first.input_channels])).encode(),
@@ -73,7 +73,7 @@ def _layers(model: nn.Module) -> Layers:
             assert isinstance(module, RecurrentModule)
             layers.append((module.stage, [cell for cell in module.cells if isinstance(cell, ConvCell)]))
     else:
-        raise TypeError(
+        raise ValueError(
             f"model is a {type(model).__name__}; Keras has layers for a ConvLSTM, or an ImportedNetwork of "
             "recurrent stages alone"
         )

@@ -1,41 +1,38 @@
-"""ONNX files: a graph traced by torch.export, translated, stripped to what a reader needs, and checked."""
+"""ONNX files: a traced graph, translated, and stripped to what a reader needs."""
 
 import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from convlstm.core.files import write_atomically
 from convlstm.exporters.graphs import Graph
-from convlstm.exporters.program import Exported, Shape, check_place, largest_difference, notes, trace
+from convlstm.exporters.tracing import Run, Shape, Traced, notes, trace
 
 OPSET = 18
-"""Of ONNX's operators: the one that torch translates to, so that nothing is converted once more."""
-MOST = 2**31 - 1  # bytes of a protocol buffer
+"""The operator set that torch translates to, so that nothing is converted a second time."""
 
 
-def save_onnx(graph: Graph, path: Path) -> Exported:
-    """Write a graph as one ONNX file, once onnxruntime gives the network's numbers with it."""
-    onnx, _ = packages()
-    check_place(path)
-    weights = list(graph.network.parameters())
-    kinds = {str(weight.dtype) for weight in weights}
-    if kinds != {"torch.float32"}:
+def onnx_file(graph: Graph) -> tuple[bytes, Traced, Run]:
+    """Return a graph as the bytes of an ONNX file, its trace, and a call that runs the file in onnxruntime.
+
+    Raises:
+        ImportError: a package that ONNX export needs is not installed.
+        ValueError: weights that are not float32, or a network that cannot be traced.
+    """
+    onnx, onnxruntime = _packages()
+    types = {str(weight.dtype) for weight in graph.network.parameters()}
+    if types != {"torch.float32"}:
         raise ValueError(
-            f"model has weights of {', '.join(sorted(kinds))}; ONNX needs torch.float32, "
+            f"model has weights of {', '.join(sorted(types))}; ONNX needs torch.float32, "
             "as model.float() makes"
         )
-    if sum(weight.nbytes for weight in weights) > MOST:
-        raise ValueError(f"model has more weights than the 2 GB that {path.name} can hold; write a .pt2 file")
     graph.module.cpu()
     traced = trace(graph)
-    # They warn of each operator of torchvision where that is missing, and of what they do not fold.
-    with _quiet("torch.onnx"), _quiet("onnxscript"), _quiet("onnx_ir"):
+    with _errors_only():
         exported = torch.onnx.export(
             traced.program,
             input_names=graph.inputs,
@@ -54,18 +51,20 @@ def save_onnx(graph: Graph, path: Path) -> Exported:
         proto.metadata_props.add(key=f"convlstm.{key}", value=text)
     onnx.checker.check_model(proto, full_check=True)
     data = proto.SerializeToString()
-    session = open_session(data)
-    difference = largest_difference(graph, traced.free, lambda inputs: run_session(session, inputs))
-    write_atomically(path, lambda temporary: temporary.write_bytes(data))
-    return Exported(path, len(data), traced.inputs, traced.outputs, traced.free, difference)
+
+    settings = onnxruntime.SessionOptions()
+    settings.log_severity_level = 3  # errors alone: its warnings are about its own choices
+    session = onnxruntime.InferenceSession(data, settings, providers=["CPUExecutionProvider"])
+
+    def run(inputs: tuple[Tensor, ...]) -> list[Tensor]:
+        arrays = {name: tensor.numpy() for name, tensor in zip(graph.inputs, inputs, strict=True)}
+        return [torch.from_numpy(output) for output in session.run(None, arrays)]
+
+    return data, traced, run
 
 
-def packages() -> tuple[Any, Any]:
-    """Return onnx and onnxruntime.
-
-    Raises:
-        ImportError: one of the packages that ONNX export needs is not installed.
-    """
+def _packages() -> tuple[Any, Any]:
+    """Return onnx and onnxruntime; raise ImportError where a package that ONNX export needs is missing."""
     try:
         import onnx
         import onnxruntime
@@ -77,36 +76,19 @@ def packages() -> tuple[Any, Any]:
     return onnx, onnxruntime
 
 
-def open_session(model: bytes | str) -> Any:
-    """Open an ONNX file, or its bytes, in onnxruntime on the CPU with as many threads as torch has."""
-    onnxruntime = packages()[1]
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # errors alone: its warnings are about its own choices
-    options.intra_op_num_threads = torch.get_num_threads()
-    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-
-
-def run_session(session: Any, inputs: tuple[Tensor, ...]) -> list[Tensor]:
-    """Run a graph on its inputs, in order."""
-    names = [value.name for value in session.get_inputs()]
-    arrays = {name: tensor.numpy() for name, tensor in zip(names, inputs, strict=True)}
-    return [torch.from_numpy(output) for output in session.run(None, arrays)]
-
-
 @contextmanager
-def _quiet(name: str) -> Iterator[None]:
-    """Within, a logger tells errors alone."""
-    logger = logging.getLogger(name)
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+def _errors_only() -> Iterator[None]:
+    """Log no warnings: of each operator of torchvision where it is missing, of what is not folded."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
     try:
         yield
     finally:
-        logger.setLevel(level)
+        logging.disable(before)
 
 
 def _strip(proto: Any) -> None:
-    """Remove what the exporter notes for those who debug it: the lines of code that each node is from."""
+    """Remove what the exporter notes for debugging: the lines of code that each node comes from."""
     graph = proto.graph
     del graph.value_info[:]
     for part in (graph, *graph.node, *graph.input, *graph.output, *graph.initializer):

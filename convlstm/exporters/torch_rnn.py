@@ -21,7 +21,7 @@ def _state_dict(model: nn.Module) -> dict[str, Tensor]:
     if isinstance(model, ConvRNNCell | ConvLSTMCell | ConvGRUCell):
         return _tensors(model, "")
     if not isinstance(model, ConvRNN | ConvLSTM | ConvGRU):
-        raise TypeError(
+        raise ValueError(
             f"model is a {type(model).__name__}; torch.nn has layers for a ConvRNN, ConvLSTM or ConvGRU, and "
             "cells for their cells"
         )
@@ -34,7 +34,7 @@ def _state_dict(model: nn.Module) -> dict[str, Tensor]:
 
 
 def _tensors(cell: ConvCell, end: str) -> dict[str, Tensor]:
-    """Return one cell's weights by their names in torch.nn, which end so (as in weight_ih_l0_reverse)."""
+    """Return one cell's weights by their names in torch.nn; `end` is such as "_l0_reverse"."""
     if set(cell.kernel_size) != {1}:
         taps = "x".join(map(str, cell.kernel_size))
         raise ValueError(f"model has a kernel of {taps}; torch.nn's layers need a kernel of 1")
@@ -49,9 +49,9 @@ def _tensors(cell: ConvCell, end: str) -> dict[str, Tensor]:
         f"weight_hh{end}": cell.weight_hh.flatten(1),
     }
     if cell.bias is not None:
-        inside = torch.zeros_like(cell.bias)
+        bias_hh = torch.zeros_like(cell.bias)
         if isinstance(cell, ConvGRUCell) and cell.bias_hn is not None:
-            inside[2 * cell.hidden_channels :] = cell.bias_hn  # of the n gate, inside r * ( )
-        tensors |= {f"bias_ih{end}": cell.bias, f"bias_hh{end}": inside}
-    # Copies: a storage that a tensor shares with others would be written whole.
+            bias_hh[2 * cell.hidden_channels :] = cell.bias_hn  # of the n gate, inside r * ( )
+        tensors |= {f"bias_ih{end}": cell.bias, f"bias_hh{end}": bias_hh}
+    # Copies, because a storage that tensors share would be written whole.
     return {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}

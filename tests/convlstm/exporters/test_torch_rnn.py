@@ -1,6 +1,5 @@
 """Stacks and cells exported to torch.nn, which loads them strictly and computes the same."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 import convlstm
-from convlstm import export_checkpoint
+from convlstm import export
 from convlstm.importers.foreign import Foreign
 from convlstm.importers.torch_rnn import SOURCE
 from convlstm.nn.base import ConvCell
@@ -34,7 +33,7 @@ def flatten(result: Any) -> list[Tensor]:
 
 def compare(ours: nn.Module, theirs: nn.Module, x: Tensor, kind: str, path: Path) -> None:
     """Export, load strictly, run; import again, bit-equal."""
-    export_checkpoint(ours, path, "torch")
+    export(ours, path)
     tensors = torch.load(path, weights_only=True)
     theirs.load_state_dict(tensors)
     for actual, expected in zip(flatten(theirs(x)), flatten(ours(x[..., None, None])), strict=True):
@@ -61,13 +60,12 @@ def test_cells(kind: str, bias: bool, tmp_path: Path) -> None:
     compare(ours, theirs, torch.randn(B, C_IN, dtype=torch.float64), kind, tmp_path / "cell.pth")
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_the_type_is_kept_through_the_wrapper_of_compile(dtype: torch.dtype, tmp_path: Path) -> None:
-    model: Any = torch.compile(convlstm.ConvLSTM(C_IN, C, 1, spatial_dims=3, dtype=dtype))
-    export_checkpoint(model, tmp_path / "model.pt", "torch")
+def test_the_type_is_kept_through_the_wrapper_of_compile(tmp_path: Path) -> None:
+    model: Any = torch.compile(convlstm.ConvLSTM(C_IN, C, 1, spatial_dims=3, dtype=torch.bfloat16))
+    export(model, tmp_path / "model.pt")
     tensors = torch.load(tmp_path / "model.pt", weights_only=True)
-    nn.LSTM(C_IN, C, dtype=dtype).load_state_dict(tensors)
-    assert {tensor.dtype for tensor in tensors.values()} == {dtype}
+    nn.LSTM(C_IN, C, dtype=torch.bfloat16).load_state_dict(tensors)
+    assert {tensor.dtype for tensor in tensors.values()} == {torch.bfloat16}
     assert not any(tensor.requires_grad for tensor in tensors.values())
 
 
@@ -77,16 +75,11 @@ def test_the_type_is_kept_through_the_wrapper_of_compile(dtype: torch.dtype, tmp
         (convlstm.ConvLSTM(C_IN, C, (1, 3)), "model has a kernel of 1x3; .* need a kernel of 1"),
         (convlstm.ConvLSTM(C_IN, C, 1, peephole="channel"), "model has peepholes; torch.nn.LSTM has none"),
         (convlstm.ConvGRU(C_IN, C, 1, reset_after=False), "model has reset_after=False; torch.nn.GRU"),
+        (nn.LSTM(C_IN, C), r"model is a LSTM; torch\.nn has layers for a ConvRNN, ConvLSTM"),
         (convlstm.ConvRNN(0, C, 1), "model has input_channels=0; .* need an input"),
     ],
 )
 def test_what_torch_has_no_layers_for_is_refused(model: nn.Module, message: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=message):
-        export_checkpoint(model, tmp_path / "model.pt", "torch")
-    assert os.listdir(tmp_path) == []
-
-
-def test_other_models_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(TypeError, match=r"model is a LSTM; torch\.nn has layers for a ConvRNN, ConvLSTM"):
-        export_checkpoint(nn.LSTM(C_IN, C), tmp_path / "model.pt", "torch")
-    assert os.listdir(tmp_path) == []
+        export(model, tmp_path / "model.pt")
+    assert list(tmp_path.iterdir()) == []

@@ -14,7 +14,7 @@ from torch.testing import assert_close
 from convlstm import (
     EncoderForecaster,
     EncoderForecasterConfig,
-    export_onnx,
+    export,
     from_pretrained,
     load_weights,
     rollout,
@@ -188,7 +188,7 @@ def test_it_is_saved_and_loaded(tmp_path: Path) -> None:
 @needs_free_sizes
 def test_it_forecasts_in_onnxruntime_at_any_size_that_divides(tmp_path: Path) -> None:
     model = make(cell="rnn", hidden_channels=(2, 3)).float()
-    exported = export_onnx(model, tmp_path / "model.onnx", context=2, horizon=1, size=(8, 12))
+    exported = export(model, tmp_path / "model.onnx", context=2, horizon=1, size=(8, 12))
     assert exported.free == ("batch", "rows", "columns")
     context = clip(size=(4, 10), steps=2).float()
     run = onnxruntime.InferenceSession(tmp_path / "model.onnx").run

@@ -13,7 +13,7 @@ from torch.testing import assert_close
 from convlstm import (
     StackedForecaster,
     StackedForecasterConfig,
-    export_program,
+    export,
     load_checkpoint,
     load_weights,
     save_checkpoint,
@@ -75,9 +75,10 @@ def test_it_is_saved_and_a_config_from_before_reads_all(tmp_path: Path) -> None:
         make(head="first")
 
 
-def test_it_is_exported() -> None:
+def test_it_is_exported(tmp_path: Path) -> None:
     model, context = make().float(), torch.rand(1, 1, 1, *SIZE)
-    exported = export_program(model, horizon=1, size=SIZE, context=1).module()
+    export(model, tmp_path / "model.pt2", horizon=1, size=SIZE, context=1)
+    exported = torch.export.load(tmp_path / "model.pt2").module()
     assert_close(exported(context), model(context, 1))
 
 

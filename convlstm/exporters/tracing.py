@@ -1,11 +1,10 @@
-"""Graphs traced by torch.export, with sizes left free where it allows, and written as .pt2 files."""
+"""Graphs traced by torch.export, with sizes left free where it allows, and checked against the network."""
 
 import importlib.metadata
 import io
 import json
 import re
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -13,27 +12,20 @@ from torch import Tensor
 from torch.export import Dim, ExportedProgram
 
 from convlstm import ops
-from convlstm.core.files import write_atomically
 from convlstm.exporters.graphs import Graph
 
 Shape = tuple[int | str, ...]
-"""Sizes: numbers where they are fixed, else names, as "batch" or "4*rows"."""
+"""Sizes: numbers where they are fixed, else names such as "batch" or "4*rows"."""
+Run = Callable[[tuple[Tensor, ...]], Sequence[Tensor]]
+"""Runs an exported graph: its inputs, in order, to its outputs."""
 
-AXES: dict[int, str] = {0: "batch", -2: "rows", -1: "columns"}  # of frames, of contexts and of states
-LADDER = (("batch", "rows", "columns"), ("batch",), ())  # what is left free, at first and where that fails
+AXES: dict[int, str] = {0: "batch", -2: "rows", -1: "columns"}  # of frames, contexts and states
+FREE = (("batch", "rows", "columns"), ("batch",), ())  # what is left free: tried in this order
 TOLERANCE = 1e-4
-NOTES = "convlstm.json"
 
 
 class Traced(NamedTuple):
-    """A traced graph.
-
-    Attributes:
-        program: what torch.export made.
-        inputs: names and shapes.
-        outputs: names and shapes.
-        free: the sizes that are left free, of "batch", "rows" and "columns".
-    """
+    """A traced graph; `convlstm.exporters.Exported` describes the shapes and the free sizes."""
 
     program: ExportedProgram
     inputs: dict[str, Shape]
@@ -41,34 +33,14 @@ class Traced(NamedTuple):
     free: tuple[str, ...]
 
 
-class Exported(NamedTuple):
-    """What an export wrote.
-
-    Attributes:
-        path: the file.
-        size: of the file, in bytes.
-        inputs: names and shapes: numbers where sizes are fixed, else names, as "batch" or "4*rows".
-        outputs: names and shapes.
-        free: the sizes that are left free, of "batch", "rows" and "columns".
-        difference: the largest between what the file and the network compute.
-    """
-
-    path: Path
-    size: int
-    inputs: dict[str, Shape]
-    outputs: dict[str, Shape]
-    free: tuple[str, ...]
-    difference: float
-
-
 def trace(graph: Graph) -> Traced:
     """Trace a graph with as many free sizes as torch.export allows.
 
     Raises:
-        ValueError: a network that it cannot trace at all.
+        ValueError: torch.export cannot trace the network at all.
     """
-    for free in LADDER:
-        # Of a batch of one it would be taken for granted that it is always one.
+    for free in FREE:
+        # A batch of one would be taken as always one.
         example = graph.example(2 if "batch" in free else 1, graph.size)
         shapes = _dynamic_shapes(graph, example, free)
         try:
@@ -79,36 +51,24 @@ def trace(graph: Graph) -> Traced:
                 continue
             network, reason = type(graph.network).__name__, str(error).strip().partition("\n")[0]
             raise ValueError(f"torch.export cannot trace this {network}: {reason}") from error
-        # Traces are lines of this library's files, by far the most of what a program takes on disk.
+        # Stack traces are lines of this library's files, and most of what a program takes on disk.
         for node in program.graph.nodes:
             node.meta.pop("stack_trace", None)
-        return _described(graph, program, free)
+        return Traced(program, *_named_shapes(graph, program, free), free)
     raise AssertionError
 
 
-def save_program(graph: Graph, path: Path) -> Exported:
-    """Trace a graph and write it for torch.export.load, once it gives the network's numbers."""
-    check_place(path)
-    traced = trace(graph)
-    buffer = io.BytesIO()
-    torch.export.save(traced.program, buffer, extra_files={NOTES: json.dumps(notes(graph))})
+def program_file(graph: Graph) -> tuple[bytes, Traced, Run]:
+    """Return a graph as the bytes of a .pt2 file, its trace, and a call that runs the file."""
+    traced, buffer = trace(graph), io.BytesIO()
+    torch.export.save(traced.program, buffer, extra_files={"convlstm.json": json.dumps(notes(graph))})
     buffer.seek(0)
     program: Any = torch.export.load(buffer).module()
-    difference = largest_difference(graph, traced.free, lambda inputs: as_tuple(program(*inputs)))
-    write_atomically(path, lambda temporary: temporary.write_bytes(buffer.getbuffer()))
-    return Exported(path, path.stat().st_size, traced.inputs, traced.outputs, traced.free, difference)
-
-
-def check_place(path: Path) -> None:
-    """Raise ValueError where a file cannot go, before the work that goes into it."""
-    if not path.parent.is_dir():
-        raise ValueError(f"{path.parent} is no directory, but {path} should go there; make it first")
-    if path.is_dir():
-        raise ValueError(f"{path} is a directory; give the name of a file")
+    return buffer.getvalue(), traced, lambda inputs: _as_tuple(program(*inputs))
 
 
 def notes(graph: Graph) -> dict[str, Any]:
-    """What a file says of itself: JSON values."""
+    """Return what a file says of itself: JSON values by name."""
     try:
         version = importlib.metadata.version("convlstm")
     except importlib.metadata.PackageNotFoundError:
@@ -128,13 +88,11 @@ def notes(graph: Graph) -> dict[str, Any]:
     }
 
 
-def largest_difference(
-    graph: Graph, free: tuple[str, ...], run: Callable[[tuple[Tensor, ...]], Sequence[Tensor]]
-) -> float:
+def largest_difference(graph: Graph, free: tuple[str, ...], run: Run) -> float:
     """Run an exported graph on frames of its size, and of others if they are free; compare with the network.
 
     Returns:
-        The largest difference, of values beyond -1 and 1 a part of them.
+        The largest difference: absolute, and for values beyond -1 and 1 relative to them.
 
     Raises:
         ValueError: outputs that differ by more than 1e-4.
@@ -146,9 +104,9 @@ def largest_difference(
     for batch, size in cases:
         inputs = graph.example(batch, size)
         with torch.no_grad():
-            expected = as_tuple(graph.module(*inputs))
-        for name, one, right in zip(graph.outputs, run(inputs), expected, strict=True):
-            difference = ((one - right).abs() / right.abs().clamp(min=1)).max().item()
+            expected = _as_tuple(graph.module(*inputs))
+        for name, actual, right in zip(graph.outputs, run(inputs), expected, strict=True):
+            difference = ((actual - right).abs() / right.abs().clamp(min=1)).max().item()
             if not difference <= TOLERANCE:
                 raise ValueError(
                     f"the exported {name} differs from the network's by {difference:.2g} on frames of "
@@ -158,15 +116,14 @@ def largest_difference(
     return largest
 
 
-def as_tuple(outputs: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """The outputs of a graph, one or more."""
+def _as_tuple(outputs: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     return outputs if isinstance(outputs, tuple) else (outputs,)
 
 
 def _dynamic_shapes(graph: Graph, example: tuple[Tensor, ...], free: tuple[str, ...]) -> dict[str, Any]:
-    """The free axes of each input of an example, as torch.export takes them."""
+    """Return the free axes of each input of an example, as torch.export takes them."""
     roots = {name: Dim(name, min=1) for name in free}
-    # How often each is there in the example: an axis of more is a multiple of it.
+    # An axis that has a multiple of these in the example always has this multiple.
     rows, columns = (pixels // unit for pixels, unit in zip(graph.size, graph.unit, strict=True))
     counts = {"batch": len(example[0]), "rows": rows, "columns": columns}
 
@@ -181,13 +138,15 @@ def _dynamic_shapes(graph: Graph, example: tuple[Tensor, ...], free: tuple[str, 
     return {"inputs": shapes} if graph.form == "step" else {"context": shapes[0]}
 
 
-def _described(graph: Graph, program: ExportedProgram, free: tuple[str, ...]) -> Traced:
-    """Name the sizes of what goes in and comes out, that torch.export calls s3 or 4*s17."""
+def _named_shapes(
+    graph: Graph, program: ExportedProgram, free: tuple[str, ...]
+) -> tuple[dict[str, Shape], dict[str, Shape]]:
+    """Return the shapes of inputs and outputs, with our names for the sizes that torch calls s3 or 4*s17."""
     values = {node.name: node.meta.get("val") for node in program.graph.nodes}
-    tensors_in = [values[name] for name in program.graph_signature.user_inputs]
-    tensors_out = [values[name] for name in program.graph_signature.user_outputs]
+    inputs = [values[name] for name in program.graph_signature.user_inputs]
+    outputs = [values[name] for name in program.graph_signature.user_outputs]
     names: dict[str, str] = {}
-    for tensor in tensors_in:
+    for tensor in inputs:
         for number, name in AXES.items():
             if name in free:
                 (symbol,) = tensor.shape[number].node.expr.free_symbols
@@ -198,12 +157,7 @@ def _described(graph: Graph, program: ExportedProgram, free: tuple[str, ...]) ->
             return size
         return re.sub(r"\w+", lambda word: names.get(word[0], word[0]), str(size.node.expr))
 
-    def shape(tensor: Tensor) -> Shape:
-        return tuple(map(named, tensor.shape))
+    def shapes(names_of: tuple[str, ...], tensors: list[Any]) -> dict[str, Shape]:
+        return {name: tuple(map(named, t.shape)) for name, t in zip(names_of, tensors, strict=True)}
 
-    return Traced(
-        program,
-        dict(zip(graph.inputs, map(shape, tensors_in), strict=True)),
-        dict(zip(graph.outputs, map(shape, tensors_out), strict=True)),
-        free,
-    )
+    return shapes(graph.inputs, inputs), shapes(graph.outputs, outputs)
