@@ -31,7 +31,7 @@ Curves = Mapping[str, tuple[Sequence[float], Sequence[float]]]
 
 # Okabe and Ito's colors, which every kind of color vision tells apart; fully connected networks are dashed.
 COLORS = {"RNN": "#E69F00", "GRU": "#009E73", "LSTM": "#0072B2", "LSTM, peepholes": "#CC79A7"}
-STYLE = {
+STYLE: dict[Any, Any] = {
     "axes.grid": True,
     "axes.spines.right": False,
     "axes.spines.top": False,

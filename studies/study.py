@@ -116,7 +116,7 @@ class Study:
         machine = {"machine": machine_name(device), "jobs": jobs, "threads": threads}
         shared = ["--data.root", str(data_root.resolve()), "--bfloat16", choose_bfloat16("auto", device)]
         unfinished = [row for row in self.rows if not is_finished(run_of(folder, row))]
-        children: list[subprocess.Popen[bytes]] = []
+        children: list[subprocess.Popen[Any]] = []
         folder.mkdir(parents=True, exist_ok=True)
 
         def run(row: Row) -> int:
