@@ -70,34 +70,23 @@ def test_a_layout_that_was_guessed_is_named_where_it_may_be_wrong(capsys: pytest
     ("arguments", "message"),
     [
         (["run", "clips.npy", "--horizon", "0"], "--horizon is 0; it needs a whole number of 1 or more"),
-        (["run", "clips.npy", "--context", "0"], "--context is 0; it needs a whole number of 1 or more"),
-        (
-            ["run", "clips.npy", "--context", "15"],
-            "clips.npy has 14 frames a clip, read as TNHW; it needs 15 or",
-        ),
         (["run", "clips.npy", "--fps", "0"], "fps is 0.0"),
         (["run", "clips.npy", "--sharpen", "-1"], "sharpen is -1.0; it needs a number from 0 to 1,000"),
-        (["run", "clips.npy", "--sharpen", "nan"], "sharpen is nan; it needs a finite number"),
         (["run", "clips.npy", "-o", "out.avi"], "out.avi does not end in .gif or .mp4"),
         (["run", "clips.npy", "-o", "nowhere/out.gif"], "nowhere is no directory"),
         (["nowhere", "clips.npy"], "nowhere is no checkpoint"),
         (["layer", "clips.npy"], "model is a ConvLSTM layer, which forecasts no frames"),
         (["run", "nowhere.npy"], "nowhere.npy is no file"),
-        (["run", "empty.npy"], "empty.npy is empty"),
         (["run", "truncated.npy"], "truncated.npy is damaged"),
-        (["run", "negative.npy"], "negative.npy is damaged"),
         (["run", "rgba.npy"], "rgba.npy has 4 channels (RGBA: leave out the fourth)"),
         (["run", "odd.npy"], "which patches of 4 x 4 do not divide"),
         (["run", "clips.npy", "--device", "abacus"], "abacus"),
         (["run", "clips.npy", "--layout", "XY"], "layout is 'XY'"),
-        (["run", "clips.npy", "--device", "cpu:x"], "device is 'cpu:x'"),
         (["run", "same.gif", "-o", "same.gif"], "same.gif is the file of the clips"),
     ],
 )
 def test_errors_are_one_line(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
-    Path("empty.npy").touch()
     Path("truncated.npy").write_bytes(Path("clips.npy").read_bytes()[:500])
-    Path("negative.npy").write_bytes(Path("clips.npy").read_bytes().replace(b"(14, ", b"(-1, "))
     np.save("rgba.npy", np.zeros((14, 16, 12, 4), np.uint8))
     np.save("odd.npy", np.zeros((14, 4, 17, 12), np.uint8))
     save_checkpoint("layer", ConvLSTM(1, 2, 3))

@@ -35,6 +35,7 @@ needs_free_sizes = pytest.mark.skipif(
 SIZE = (12, 8)
 SMALL: Any = {"hidden_channels": (3,), "kernel_size": 3, "patch_size": 2}
 LSTM = StackedForecasterConfig(**SMALL, peephole="channel", channels=3, output="sigmoid")
+GRU = StackedForecasterConfig(hidden_channels=(3, 2), kernel_size=4, patch_size=1, cell="gru")
 RNN = StackedForecasterConfig(**SMALL, cell="rnn")
 # The sizes that were traced, and sizes that were not.
 CASES = [(1, SIZE), (3, (4, 20))]
@@ -58,59 +59,35 @@ def assert_same(actual: Any, expected: Tensor) -> None:
     torch.testing.assert_close(torch.as_tensor(actual), expected, rtol=0, atol=1e-5)
 
 
-def forecast(
-    step: Any, encode: Any, context: np.ndarray, horizon: int, patch_size: int = 2
-) -> list[np.ndarray]:
+def forecast(step: Any, states: list[Any], context: np.ndarray, horizon: int) -> list[np.ndarray]:
     """Forecast as a program without this library does, by the loop that `export` describes."""
-    inputs = {value.name: value.shape for value in step.get_inputs()}
-    frames, reads_frames = [], "frame" in inputs
-    if encode is not None:
-        outputs = encode.run(None, {"context": context})
-        states = dict(zip((i for i in inputs if i != "frame"), outputs, strict=True))
-        given = [context[:, -1]] if reads_frames else []
-    else:
-        (batch, _, _, *size), p = context.shape, patch_size
-        states = {
-            state: np.zeros((batch, shape[1], size[0] // p, size[1] // p), np.float32)
-            for state, shape in inputs.items()
-            if state != "frame"
-        }
-        given = list(context.swapaxes(0, 1))
-    last = None
-    while len(frames) < horizon:
-        last = given.pop(0) if given else last
-        feed = {"frame": last, **states} if reads_frames else states
-        last, *new = step.run(None, feed)
-        states = dict(zip(states, new, strict=True))
-        frames += [] if given else [last]
-    return frames
+    reads_frames = step.get_inputs()[0].name == "frame"
+    given, frames = list(context.swapaxes(0, 1)) if reads_frames else [None], []
+    for t in range(len(given) + horizon - 1):
+        frame = given[t] if t < len(given) else frames[-1]
+        values = [frame, *states] if reads_frames else states
+        frame, *states = step.run(None, {i.name: v for i, v in zip(step.get_inputs(), values, strict=True)})
+        frames.append(frame)
+    return frames[-horizon:]
 
 
 @needs_free_sizes
-@pytest.mark.parametrize(
-    "config",
-    [
-        pytest.param(LSTM, id="lstm"),
-        pytest.param(
-            StackedForecasterConfig(hidden_channels=(3, 2), kernel_size=4, patch_size=1, cell="gru"),
-            id="gru",
-            marks=pytest.mark.slow,
-        ),
-    ],
-)
+@pytest.mark.parametrize("config", [LSTM, pytest.param(GRU, marks=pytest.mark.slow)])
 def test_steps_in_onnxruntime(config: StackedForecasterConfig, tmp_path: Path) -> None:
     model, path = make(config), tmp_path / "step.onnx"
     exported = export(model, path, form="step", size=SIZE)
     assert (exported.path, exported.size) == (path, path.stat().st_size)
     assert exported.difference is not None
     assert exported.difference < 1e-5
+    step, p = session(path), config.patch_size
     for batch, size in CASES:
         context = torch.rand(batch, 2, config.channels, *size)
-        frames = forecast(session(path), None, context.numpy(), 4, config.patch_size)
+        shapes = [(batch, value.shape[1], size[0] // p, size[1] // p) for value in step.get_inputs()[1:]]
+        frames = forecast(step, [np.zeros(shape, np.float32) for shape in shapes], context.numpy(), 4)
         for frame, expected in zip(frames, stream(model, context, 4), strict=True):
             assert_same(frame, expected)
     if config == LSTM:
-        check_what_the_file_says(path, sum(p.numel() for p in model.parameters()))
+        check_what_the_file_says(path, sum(parameter.numel() for parameter in model.parameters()))
 
 
 def check_what_the_file_says(path: Path, parameters: int) -> None:
@@ -127,14 +104,8 @@ def check_what_the_file_says(path: Path, parameters: int) -> None:
         for value in (*model.graph.input, *model.graph.output)
     }
     frame, state = ["batch", 3, "2*rows", "2*columns"], ["batch", 3, "rows", "columns"]
-    assert shapes == {
-        "frame": frame,
-        "h0": state,
-        "c0": state,
-        "next_frame": frame,
-        "h0_out": state,
-        "c0_out": state,
-    }
+    after = {"next_frame": frame, "h0_out": state, "c0_out": state}
+    assert shapes == {"frame": frame, "h0": state, "c0": state, **after}
     stored = sum(int(np.prod(tensor.dims)) for tensor in model.graph.initializer if len(tensor.dims) > 0)
     assert parameters <= stored < parameters + 100
     assert b".py" not in path.read_bytes()
@@ -143,14 +114,13 @@ def check_what_the_file_says(path: Path, parameters: int) -> None:
 @needs_free_sizes
 def test_a_context_encoded_and_then_steps_in_onnxruntime(tmp_path: Path) -> None:
     model = make(EncoderForecasterConfig(**SMALL, cell="rnn", peephole=None))
-    for form in ("encode", "step"):
-        export(
-            model, tmp_path / f"{form}.onnx", form=form, context=2 if form == "encode" else None, size=SIZE
-        )
+    export(model, tmp_path / "encode.onnx", form="encode", context=2, size=SIZE)
+    export(model, tmp_path / "step.onnx", form="step", size=SIZE)
     encode, step = session(tmp_path / "encode.onnx"), session(tmp_path / "step.onnx")
     for batch, size in CASES:
         context = torch.rand(batch, 2, 1, *size)
-        frames = forecast(step, encode, context.numpy(), 4)
+        states = encode.run(None, {"context": context.numpy()})
+        frames = forecast(step, states, context.numpy(), 4)
         assert_same(np.stack(frames, axis=1), rollout(model, context, 4))
 
 
