@@ -143,8 +143,9 @@ def ours(problem: Problem, dtype: torch.dtype, fused: bool, recompute: bool = Fa
             stack = [(ih, hh, bias, None) for ih, hh, bias in layers]
             return ops.stack("lstm", input, states, stack, recompute=recompute)[0]
         output = input
-        for ih, hh, bias in layers:
-            output = ops.lstm(output, None, None, ih, hh, bias, implementation="reference")[0]
+        with ops.use_implementation("reference"):
+            for ih, hh, bias in layers:
+                output = ops.lstm(output, None, None, ih, hh, bias)[0]
         return output
 
     parameters = [parameter for layer in layers for parameter in layer]

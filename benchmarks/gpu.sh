@@ -35,9 +35,9 @@ import torch
 
 if not torch.cuda.is_available():
     sys.exit("gpu.sh: no CUDA device; it needs one")
-from convlstm.ops.kernels import kernels_for
+from convlstm.ops.kernels import compiled_kernels
 
-kernels = kernels_for(torch.device("cuda"), torch.float32)
+kernels = compiled_kernels("lstm", torch.device("cuda"), torch.float32)
 print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, CUDA {torch.version.cuda}, kernels:", end=" ")
 print("none compiled: is there triton and a C compiler?" if kernels is None else kernels.__name__)
 END

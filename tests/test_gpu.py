@@ -52,9 +52,8 @@ def test_rollouts_agree(kind, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_there_are_compiled_kernels(dtype: torch.dtype) -> None:
-    kernels = kernels_for(torch.device("cuda"), dtype)
-    assert kernels is not None, "no triton, or no C compiler"
-    assert kernels.__name__ == "convlstm.ops.kernels.cuda"
+    kernels = kernels_for("lstm", torch.device("cuda"), dtype)
+    assert kernels.__name__ == "convlstm.ops.kernels.cuda_lstm", "no triton, or no C compiler"
 
 
 def lstm_arguments(
@@ -84,14 +83,19 @@ def lstm_arguments(
 
 
 def lstm_results(
-    arguments: dict[str, Tensor | None], device: str, dtype: torch.dtype, autocast: bool = False, **options
+    implementation: str,
+    arguments: dict[str, Tensor | None],
+    device: str,
+    dtype: torch.dtype,
+    autocast: bool = False,
+    **options,
 ) -> dict[str, Tensor]:
     """Values and gradients of `ops.lstm`, by name, in float64 on the CPU."""
     leaves = {
         name: None if tensor is None else tensor.to(device, dtype, copy=True).requires_grad_()
         for name, tensor in arguments.items()
     }
-    with torch.autocast(device, torch.bfloat16, enabled=autocast):
+    with torch.autocast(device, torch.bfloat16, enabled=autocast), ops.use_implementation(implementation):
         values = dict(zip(("output", "h_n", "c_n"), ops.lstm(**leaves, **options), strict=True))
     generator = torch.Generator().manual_seed(1)
     cotangents = [
@@ -129,9 +133,9 @@ def test_the_fused_lstm_is_as_exact_as_the_reference(
 ) -> None:
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     arguments = lstm_arguments(*sizes)
-    exact = lstm_results(arguments, "cpu", torch.float64, implementation="reference", **options)
+    exact = lstm_results("reference", arguments, "cpu", torch.float64, **options)
     fused, reference = (
-        lstm_results(arguments, "cuda", dtype, autocast, implementation=implementation, **options)
+        lstm_results(implementation, arguments, "cuda", dtype, autocast, **options)
         for implementation in ("fused", "reference")
     )
     assert fused.keys() == exact.keys()

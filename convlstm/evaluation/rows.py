@@ -193,8 +193,8 @@ class _Truth:
 def _similarity_to(target: Tensor) -> Callable[[Tensor], list[Tensor]]:
     """Return what maps predictions, clipped, to their SSIM with each data range: compiled if that can be."""
     require_windows(target)
-    if target.device.type == "cpu" and is_fused(None, target.device, torch.float32):
-        from convlstm.ops.kernels.cpu_windows import similarities
+    if target.device.type == "cpu" and is_fused(target.device, torch.float32):
+        from convlstm.ops.kernels.cpu_ssim import similarities
 
         return lambda prediction: similarities(prediction, target, SSIM_RANGES)
     sums = window_sums(target)

@@ -44,7 +44,7 @@ def trace(graph: Graph) -> Traced:
         example = graph.example(2 if "batch" in free else 1, graph.size)
         shapes = _dynamic_shapes(graph, example, free)
         try:
-            with ops.reference_only():
+            with ops.use_implementation("reference"):
                 program = torch.export.export(graph.module, example, dynamic_shapes=shapes)
         except Exception as error:  # of many kinds, for a size that cannot be free
             if free:

@@ -15,7 +15,7 @@ from convlstm.core.checks import check_choices, positive, set_fields
 from convlstm.models.forecaster import Forecaster, ForecasterConfig
 from convlstm.nn.base import ConvCell
 from convlstm.nn.cells import ConvGRUCell, ConvLSTMCell, ConvRNNCell
-from convlstm.ops.head import probabilities
+from convlstm.ops.functional import probabilities
 
 SLOPE = 0.2  # of the leaky ReLUs, below zero, as in Shi et al. 2017
 

@@ -13,7 +13,7 @@ from convlstm import ops
 from convlstm.core.checks import positive, set_fields
 from convlstm.models.forecaster import ForecasterConfig
 from convlstm.models.next_frame import NextFrameForecaster
-from convlstm.ops.head import probabilities
+from convlstm.ops.functional import probabilities
 
 __all__ = ["FullyConnectedForecaster", "FullyConnectedForecasterConfig"]
 

@@ -154,7 +154,7 @@ class StackedForecaster(
         """Whether a fused op runs the whole forecast, with one gradient per weight for all of it."""
         if self.config.cell == "rnn" or self.config.residual or self.config.norm:
             return False
-        return ops.is_fused(None, context.device, ops.compute_dtype(self.head.weight))
+        return ops.is_fused(context.device, ops.compute_dtype(self.head.weight))
 
     def _predict_at_once(
         self,

@@ -118,7 +118,7 @@ class ConvCell(nn.Module):
             )
         return before is batched
 
-    def parameters_of_op(self) -> ops.fused.Layer:
+    def parameters_of_op(self) -> ops.Layer:
         """weight_ih, weight_hh, bias, and weight_ch or bias_hn, as the ops take them."""
         raise NotImplementedError
 
@@ -266,7 +266,7 @@ class ConvRecurrent(Savable):
         between = self.bidirectional or (self.dropout and self.training and self.num_layers > 1)
         if between or cell.kind is None or self.num_layers == 1:
             return False
-        return ops.is_fused(None, input.device, ops.compute_dtype(cell.weight_hh))
+        return ops.is_fused(input.device, ops.compute_dtype(cell.weight_hh))
 
     def _run_at_once(
         self, input: Tensor, states: tuple[Tensor, ...] | None, lengths: Tensor | None

@@ -159,7 +159,7 @@ class ConvLSTMCell(ConvCell):
         h0, c0 = states
         return ops.lstm(input, h0, c0, *self.parameters_of_op(), lengths, recompute=self.recompute)
 
-    def parameters_of_op(self) -> ops.fused.Layer:
+    def parameters_of_op(self) -> ops.Layer:
         """weight_ih, weight_hh, bias and weight_ch, as the ops take them."""
         return self.weight_ih, self.weight_hh, self.bias, self.weight_ch
 
@@ -229,7 +229,7 @@ class ConvGRUCell(ConvCell):
             self.register_parameter("bias_hn", None)
         self.reset_after = reset_after
         self.recompute = recompute
-        self.kind = ops.gru_kind(reset_after)
+        self.kind = "gru" if reset_after else None
         self.reset_parameters()
 
     def sequence(
@@ -240,7 +240,7 @@ class ConvGRUCell(ConvCell):
         options = {"lengths": lengths, "recompute": self.recompute}
         return ops.gru(input, h0, *self.parameters_of_op(), self.reset_after, **options)
 
-    def parameters_of_op(self) -> ops.fused.Layer:
+    def parameters_of_op(self) -> ops.Layer:
         """weight_ih, weight_hh, bias and bias_hn, as the ops take them."""
         return self.weight_ih, self.weight_hh, self.bias, self.bias_hn
 

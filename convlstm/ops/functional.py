@@ -1,8 +1,9 @@
-"""One time step of each convolutional recurrent cell: the equations, once.
+"""The equations: one time step of each convolutional recurrent cell, and the order of the gates.
+
+Gates lie along the channels in the order i, f, g, o (LSTM) and r, z, n (GRU), here and everywhere else.
 
 Letters: B batch, I input channels, C hidden channels, K kernel taps per axis, S the spatial axes (one to
-three of them). `*` is a convolution that keeps the frame size, `.` an elementwise product. Gates stand along
-the channels, in the order i, f, g, o (LSTM) and r, z, n (GRU).
+three of them). `*` is a convolution that keeps the frame size, `.` an elementwise product.
 """
 
 import torch
@@ -36,12 +37,21 @@ def conv_same(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tens
 
 
 def _input_part(x: Tensor, weight_ih: Tensor | None, bias: Tensor | None, like: Tensor) -> Tensor:
-    """Compute W_ih * x + b; where there is no input convolution, the bias alone, shaped to broadcast."""
+    """Compute W_ih * x + b; without an input convolution, the bias alone, shaped to broadcast."""
     if weight_ih is not None:
         return conv_same(x, weight_ih, bias)
     if bias is not None:
         return bias.reshape(-1, *(1 for _ in like.shape[2:])).to(like.dtype)
     return like.new_zeros(())
+
+
+def probabilities(logits: Tensor) -> Tensor:
+    """Return the sigmoid of predictions in float32, or in float64 for float64.
+
+    In bfloat16 every probability above 0.998 (a logit above 6.2) rounds to 1, and its gradient p (1 - p) to
+    0. A logit in bfloat16 keeps both. In float32 this happens above a logit of 16.
+    """
+    return torch.sigmoid(logits.to(torch.promote_types(logits.dtype, torch.float32)))
 
 
 def conv_rnn_step(
@@ -52,7 +62,7 @@ def conv_rnn_step(
     bias: Tensor | None = None,
     nonlinearity: str = "tanh",
 ) -> Tensor:
-    """One step of the Elman network with convolutions.
+    """Compute one step of the convolutional Elman network.
 
         h' = tanh(W_ih * x + W_hh * h + b)
 
@@ -81,7 +91,7 @@ def conv_lstm_step(
     bias: Tensor | None = None,
     weight_ch: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """One step of the convolutional LSTM.
+    """Compute one step of the convolutional LSTM.
 
         i = sigmoid(W_ii * x + W_hi * h + w_ci . c  + b_i)
         f = sigmoid(W_if * x + W_hf * h + w_cf . c  + b_f)
@@ -125,7 +135,7 @@ def conv_gru_step(
     bias_hn: Tensor | None = None,
     reset_after: bool = True,
 ) -> Tensor:
-    """One step of the convolutional GRU.
+    """Compute one step of the convolutional GRU.
 
         r = sigmoid(W_ir * x + W_hr * h + b_r)
         z = sigmoid(W_iz * x + W_hz * h + b_z)

@@ -1,13 +1,17 @@
-"""The sequence ops as a plain loop over time with torch's own autograd: the definition of right.
+"""The reference: each op as a plain loop over time with torch's autograd. The fused op is tested against it.
 
-`lengths` is (B,), the steps of each sequence, or None: past its length a sequence keeps its states.
-
-Letters: T time, B batch, I input channels, C hidden channels, S the spatial axes. Every faster
-implementation is tested against these, values and gradients.
+Letters: T time, B batch, I input channels, C hidden channels, S the spatial axes. `lengths` is (B,), the
+    steps of
+each sequence, or None for T; past its length a sequence keeps its states. With `recompute` each step keeps
+only its inputs for the backward pass, which runs the step again.
 """
+
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from convlstm.ops import functional
 
@@ -24,7 +28,8 @@ def rnn(
     """Run `functional.conv_rnn_step` along the first axis of (T, B, I, *S); return (T, B, C, *S) and h_n."""
     outputs = []
     for t, x in enumerate(input.unbind()):
-        h = _step(t, lengths, h, functional.conv_rnn_step(x, h, weight_ih, weight_hh, bias, nonlinearity))
+        new = functional.conv_rnn_step(x, h, weight_ih, weight_hh, bias, nonlinearity)
+        h = _keep_ended(t, lengths, h, new)
         outputs.append(h)
     return torch.stack(outputs), h
 
@@ -38,12 +43,13 @@ def lstm(
     bias: Tensor | None,
     weight_ch: Tensor | None,
     lengths: Tensor | None = None,
+    recompute: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Run `functional.conv_lstm_step` along the first axis; return (T, B, C, *S), h_n and c_n."""
-    outputs = []
+    outputs, step = [], _step(functional.conv_lstm_step, recompute)
     for t, x in enumerate(input.unbind()):
-        new_h, new_c = functional.conv_lstm_step(x, h, c, weight_ih, weight_hh, bias, weight_ch)
-        h, c = _step(t, lengths, h, new_h), _step(t, lengths, c, new_c)
+        new_h, new_c = step(x, h, c, weight_ih, weight_hh, bias, weight_ch)
+        h, c = _keep_ended(t, lengths, h, new_h), _keep_ended(t, lengths, c, new_c)
         outputs.append(h)
     return torch.stack(outputs), h, c
 
@@ -57,18 +63,26 @@ def gru(
     bias_hn: Tensor | None,
     reset_after: bool,
     lengths: Tensor | None = None,
+    recompute: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Run `functional.conv_gru_step` along the first axis; return (T, B, C, *S) and h_n."""
-    outputs = []
+    outputs, step = [], _step(functional.conv_gru_step, recompute)
     for t, x in enumerate(input.unbind()):
-        new = functional.conv_gru_step(x, h, weight_ih, weight_hh, bias, bias_hn, reset_after)
-        h = _step(t, lengths, h, new)
+        new = step(x, h, weight_ih, weight_hh, bias, bias_hn, reset_after)
+        h = _keep_ended(t, lengths, h, new)
         outputs.append(h)
     return torch.stack(outputs), h
 
 
-def _step(t: int, lengths: Tensor | None, state: Tensor, new: Tensor) -> Tensor:
-    """The state after step t: the new one, but for sequences that ended before."""
+def _step(function: Callable[..., Any], recompute: bool) -> Callable[..., Any]:
+    """Return a step that is, with `recompute`, run again in the backward pass."""
+    if not (recompute and torch.is_grad_enabled()):
+        return function
+    return lambda *arguments: checkpoint(function, *arguments, use_reentrant=False, preserve_rng_state=False)
+
+
+def _keep_ended(t: int, lengths: Tensor | None, state: Tensor, new: Tensor) -> Tensor:
+    """Return the states after step t: the new ones, but the old ones of sequences that ended before."""
     if lengths is None:
         return new
     running = (t < lengths).reshape(-1, *(1 for _ in new.shape[1:]))  # (B, 1, ...)

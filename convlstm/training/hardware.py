@@ -90,7 +90,7 @@ def describe(device: torch.device, setting: BFloat16) -> str:
     names = {"cuda": torch.cuda.get_device_name, "cpu": lambda _: f"{torch.get_num_threads()} threads"}
     name = f"{device} ({names[device.type](device)})" if device.type in names else str(device)
     short = choose_bfloat16(setting, device) == "on"
-    fused = ops.is_fused(None, device, torch.bfloat16 if short else torch.float32)
+    fused = ops.is_fused(device, torch.bfloat16 if short else torch.float32)
     return f"{name} in {'bfloat16' if short else 'float32'}{'' if fused else ', without fused ops'}"
 
 

@@ -19,7 +19,7 @@ def frame_loss(name: Loss, predictions: Tensor, targets: Tensor) -> Tensor:
 
     With p = sigmoid(z) the gradient of the latter by z is p - y. A p of exactly 0 or 1 is taken for the
     number next to it: its loss stays finite, its gradient is the sigmoid's, 0. Networks give probabilities
-    in float32, where that is far off (see `convlstm.ops.head.probabilities`).
+    in float32, where that is far off (see `convlstm.ops.functional.probabilities`).
 
     Args:
         name: of the loss.

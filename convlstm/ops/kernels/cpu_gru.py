@@ -1,4 +1,4 @@
-"""The pointwise parts of the GRU on the CPU, float32 and bfloat16: one pass over memory each.
+"""The pointwise part of the GRU's step on CPUs, float32 and bfloat16, compiled by numba.
 
 The arguments are those of `convlstm.ops.kernels.plain_gru`. An array is an address and a stride, in bytes,
 from row to row; of the functions that numba compiles, `kind` tells the type of the rows, and `keep` whether
@@ -7,13 +7,12 @@ anything is saved.
 
 from typing import Any
 
-import numpy as np
-import torch
 from numba import cfunc, njit
 from torch import Tensor
 
 from convlstm.ops.kernels.cpu_language import (
     COMPILE,
+    KINDS,
     SIGNATURE,
     address,
     argument,
@@ -58,42 +57,33 @@ def _gru_forward(data: Any, kind: Any, keep: Any) -> None:
                     store(copy, k, load(h, k, kind, 8), kind, 9)
 
 
-@cfunc(SIGNATURE, **COMPILE)
-def _gru_forward_float32(data: Any) -> None:
-    _gru_forward(data, np.float32(0), None)
+def _compile_forward(kind: Any, keep: Any) -> Any:
+    @cfunc(SIGNATURE, **COMPILE)
+    def kernel(data: Any) -> None:
+        _gru_forward(data, kind, keep)
+
+    return kernel
 
 
-@cfunc(SIGNATURE, **COMPILE)
-def _gru_forward_float32_keep(data: Any) -> None:
-    _gru_forward(data, np.float32(0), 1)
-
-
-@cfunc(SIGNATURE, **COMPILE)
-def _gru_forward_bfloat16(data: Any) -> None:
-    _gru_forward(data, np.uint16(0), None)
-
-
-@cfunc(SIGNATURE, **COMPILE)
-def _gru_forward_bfloat16_keep(data: Any) -> None:
-    _gru_forward(data, np.uint16(0), 1)
+_FORWARD_KERNELS = {
+    (dtype, flag is not None): _compile_forward(kind, flag)
+    for dtype, kind in KINDS.items()
+    for flag in (None, 1)
+}
 
 
 def gru_forward(
-    of_x: Tensor, of_h: Tensor, bias_hn: Tensor, h: Tensor, saved: Tensor | None, copies: list[Tensor]
+    x_gates: Tensor, h_gates: Tensor, bias_hn: Tensor, h: Tensor, saved: Tensor | None, copies: list[Tensor]
 ) -> None:
     """See `plain_gru.gru_forward`."""
     N, C = h.shape
-    if h.dtype == torch.float32:
-        kernel = _gru_forward_float32 if saved is None else _gru_forward_float32_keep
-    else:
-        kernel = _gru_forward_bfloat16 if saved is None else _gru_forward_bfloat16_keep
     launch(
-        kernel,
+        _FORWARD_KERNELS[h.dtype, saved is not None],
         N,
         C,
         C * h.element_size(),
         bias_hn.data_ptr(),
-        *address(of_x, of_h, h),
+        *address(x_gates, h_gates, h),
         *((0, 0) if saved is None else address(saved)),
         len(copies),
         *address(*copies),
@@ -135,26 +125,27 @@ def _gru_backward(data: Any, kind: Any) -> None:
                 store(carried, k, d_h * z, f32(0), 2)
 
 
-@cfunc(SIGNATURE, **COMPILE)
-def _gru_backward_float32(data: Any) -> None:
-    _gru_backward(data, np.float32(0))
+def _compile_backward(kind: Any) -> Any:
+    @cfunc(SIGNATURE, **COMPILE)
+    def kernel(data: Any) -> None:
+        _gru_backward(data, kind)
+
+    return kernel
 
 
-@cfunc(SIGNATURE, **COMPILE)
-def _gru_backward_bfloat16(data: Any) -> None:
-    _gru_backward(data, np.uint16(0))
+_BACKWARD_KERNELS = {dtype: _compile_backward(kind) for dtype, kind in KINDS.items()}
 
 
 def gru_backward(
-    saved: Tensor, h: Tensor, dh: list[Tensor], carried: Tensor, d_of_x: Tensor, d_of_h: Tensor
+    saved: Tensor, h: Tensor, dh: list[Tensor], carried: Tensor, d_x_gates: Tensor, d_h_gates: Tensor
 ) -> None:
     """See `plain_gru.gru_backward`."""
     N, C = h.shape
     parts = sources(dh, saved, C)
     launch(
-        _gru_backward_float32 if h.dtype == torch.float32 else _gru_backward_bfloat16,
+        _BACKWARD_KERNELS[h.dtype],
         N,
         C,
         C * h.element_size(),
-        *address(saved, h, carried, d_of_x, d_of_h, *parts),
+        *address(saved, h, carried, d_x_gates, d_h_gates, *parts),
     )

@@ -22,6 +22,9 @@ SIGNATURE = types.void(types.voidptr)
 
 f32 = np.float32
 
+KINDS = {torch.float32: np.float32(0), torch.bfloat16: np.uint16(0)}
+"""A number of the type that `load` and `store` take for each type of a tensor."""
+
 intrinsic: Any = extending.intrinsic  # the first argument of what it makes is not given in calls
 
 _MEMORY = {types.float32: ir.FloatType(), types.uint16: ir.IntType(16)}

@@ -1,4 +1,4 @@
-"""The pointwise parts of the LSTM on the CPU, float32 and bfloat16: one pass over memory each.
+"""The pointwise part of the LSTM's step on CPUs, float32 and bfloat16, compiled by numba.
 
 The arguments are those of `convlstm.ops.kernels.plain_lstm`. An array is an address and a stride, in
 bytes, from row to row; of the functions that numba compiles, `kind` tells the type of the gates, and
@@ -7,13 +7,12 @@ bytes, from row to row; of the functions that numba compiles, `kind` tells the t
 
 from typing import Any
 
-import numpy as np
-import torch
 from numba import cfunc, njit
 from torch import Tensor
 
 from convlstm.ops.kernels.cpu_language import (
     COMPILE,
+    KINDS,
     SIGNATURE,
     address,
     argument,
@@ -77,24 +76,19 @@ def _lstm_forward(data: Any, kind: Any, peepholes: Any) -> None:
                     store(copy, k, load(h, k, kind, 7), kind, 9)
 
 
-@cfunc(SIGNATURE, **COMPILE)
-def _lstm_forward_float32(data: Any) -> None:
-    _lstm_forward(data, np.float32(0), None)
+def _compile_forward(kind: Any, peepholes: Any) -> Any:
+    @cfunc(SIGNATURE, **COMPILE)
+    def kernel(data: Any) -> None:
+        _lstm_forward(data, kind, peepholes)
+
+    return kernel
 
 
-@cfunc(SIGNATURE, **COMPILE)
-def _lstm_forward_float32_peepholes(data: Any) -> None:
-    _lstm_forward(data, np.float32(0), 1)
-
-
-@cfunc(SIGNATURE, **COMPILE)
-def _lstm_forward_bfloat16(data: Any) -> None:
-    _lstm_forward(data, np.uint16(0), None)
-
-
-@cfunc(SIGNATURE, **COMPILE)
-def _lstm_forward_bfloat16_peepholes(data: Any) -> None:
-    _lstm_forward(data, np.uint16(0), 1)
+_FORWARD_KERNELS = {
+    (dtype, flag is not None): _compile_forward(kind, flag)
+    for dtype, kind in KINDS.items()
+    for flag in (None, 1)
+}
 
 
 def lstm_forward(
@@ -108,12 +102,8 @@ def lstm_forward(
 ) -> None:
     """See `plain_lstm.lstm_forward`."""
     N, C = c.shape
-    if gates.dtype == torch.float32:
-        kernel = _lstm_forward_float32 if weight_ch is None else _lstm_forward_float32_peepholes
-    else:
-        kernel = _lstm_forward_bfloat16 if weight_ch is None else _lstm_forward_bfloat16_peepholes
     launch(
-        kernel,
+        _FORWARD_KERNELS[gates.dtype, weight_ch is not None],
         N,
         C,
         C * gates.element_size(),
@@ -166,24 +156,19 @@ def _lstm_backward(data: Any, kind: Any, peepholes: Any) -> None:
                 store(dc_in, k, d_c, f32(0), 2)
 
 
-@cfunc(SIGNATURE, **COMPILE)
-def _lstm_backward_float32(data: Any) -> None:
-    _lstm_backward(data, np.float32(0), None)
+def _compile_backward(kind: Any, peepholes: Any) -> Any:
+    @cfunc(SIGNATURE, **COMPILE)
+    def kernel(data: Any) -> None:
+        _lstm_backward(data, kind, peepholes)
+
+    return kernel
 
 
-@cfunc(SIGNATURE, **COMPILE)
-def _lstm_backward_float32_peepholes(data: Any) -> None:
-    _lstm_backward(data, np.float32(0), 1)
-
-
-@cfunc(SIGNATURE, **COMPILE)
-def _lstm_backward_bfloat16(data: Any) -> None:
-    _lstm_backward(data, np.uint16(0), None)
-
-
-@cfunc(SIGNATURE, **COMPILE)
-def _lstm_backward_bfloat16_peepholes(data: Any) -> None:
-    _lstm_backward(data, np.uint16(0), 1)
+_BACKWARD_KERNELS = {
+    (dtype, flag is not None): _compile_backward(kind, flag)
+    for dtype, kind in KINDS.items()
+    for flag in (None, 1)
+}
 
 
 def lstm_backward(
@@ -197,13 +182,9 @@ def lstm_backward(
 ) -> None:
     """See `plain_lstm.lstm_backward`."""
     N, C = c.shape
-    if gates.dtype == torch.float32:
-        kernel = _lstm_backward_float32 if weight_ch is None else _lstm_backward_float32_peepholes
-    else:
-        kernel = _lstm_backward_bfloat16 if weight_ch is None else _lstm_backward_bfloat16_peepholes
     parts = sources(dh, gates, C)
     launch(
-        kernel,
+        _BACKWARD_KERNELS[gates.dtype, weight_ch is not None],
         N,
         C,
         C * gates.element_size(),

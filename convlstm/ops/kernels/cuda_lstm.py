@@ -1,7 +1,7 @@
-"""The pointwise parts of the LSTM on CUDA, float32, bfloat16 and float16: one pass over memory each.
+"""The pointwise part of the LSTM's step on CUDA, float32, bfloat16 and float16, by Triton.
 
-The functions and their arguments are those of `convlstm.ops.kernels.plain`, but that the channels of a row
-lie side by side in memory, and that there are at most four places of h and three gradients of it. Nothing
+The functions and their arguments are those of `convlstm.ops.kernels.plain_lstm`, but that the channels of a
+row lie side by side in memory, and that there are at most four places of h and three gradients of it. Nothing
 is allocated or waited for, so that a CUDA graph can capture it. The arithmetic is in float32.
 """
 
@@ -140,7 +140,7 @@ def lstm_forward(
     short_c: Tensor | None,
     h: list[Tensor],
 ) -> None:
-    """See `plain.lstm_forward`."""
+    """See `plain_lstm.lstm_forward`."""
     arrays = [gates, c, weight_ch, c_new, short_c, *h, *[None] * (4 - len(h))]
     launch(_lstm_forward, c, arrays, P=_repeat(weight_ch), KEEP=keep)
 
@@ -154,7 +154,7 @@ def lstm_backward(
     dc: Tensor,
     d_gates: Tensor,
 ) -> None:
-    """See `plain.lstm_backward`."""
+    """See `plain_lstm.lstm_backward`."""
     arrays = [gates, c, c_new, weight_ch, dc, d_gates, *dh, *[None] * (3 - len(dh))]
     launch(_lstm_backward, c, arrays, P=_repeat(weight_ch))
 

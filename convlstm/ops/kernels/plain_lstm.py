@@ -1,4 +1,4 @@
-"""The pointwise parts of the LSTM in torch's own operations: for any device and type.
+"""The pointwise part of the LSTM's step in torch's operations: the definition, for any device and type.
 
 Letters: N rows (a row is a pixel of a frame), C hidden channels. All arguments are rows of channels.
 """
@@ -16,13 +16,13 @@ def lstm_forward(
     short_c: Tensor | None,
     h: list[Tensor],
 ) -> None:
-    """The LSTM's step after the convolutions.
+    """Compute a step from what its convolutions gave.
 
     Args:
         gates: (N, 4C), what the convolutions gave, in the order i, f, g, o; overwritten.
         c: (N, C), the cell state before the step.
         weight_ch: peepholes (1 or P, 3C), or None.
-        keep: whether the activated gates are to be found in `gates` afterwards.
+        keep: whether `gates` holds the activated gates afterwards.
         c_new: (N, C), where the new cell state goes; may be `c`.
         short_c: (N, C), where it goes too, in the type of the gates; or None.
         h: (N, C) each, where the new hidden state goes.
@@ -53,7 +53,7 @@ def lstm_backward(
     dc: Tensor,
     d_gates: Tensor,
 ) -> None:
-    """The gradients of the LSTM's step, to what the convolutions gave and to the cell state before.
+    """Compute the gradients of `lstm_forward`, of what the convolutions gave and of the cell state before.
 
     Args:
         gates: (N, 4C), activated, as saved.
@@ -81,6 +81,6 @@ def lstm_backward(
 
 
 def _peepholes(weight_ch: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The peepholes of the gates i, f and o, as rows that fit those of c."""
+    """Return the peepholes of the gates i, f and o, as rows that fit those of c."""
     w_ci, w_cf, w_co = weight_ch.repeat(len(c) // len(weight_ch), 1).chunk(3, dim=-1)
     return w_ci, w_cf, w_co

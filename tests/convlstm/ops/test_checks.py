@@ -1,4 +1,4 @@
-"""What the ops refuse, in words: parameters, states and numbers that do not go together."""
+"""Arguments that the ops refuse: parameters and lengths that do not fit."""
 
 from typing import Any
 
@@ -22,7 +22,6 @@ def parameters() -> dict[str, Tensor]:
     }
 
 
-@pytest.mark.parametrize("implementation", ["reference", "fused"])
 @pytest.mark.parametrize(
     ("name", "shape"),
     [
@@ -33,56 +32,34 @@ def parameters() -> dict[str, Tensor]:
         ("weight_ch", (12, 1)),
     ],
 )
-def test_parameters_that_do_not_go_together_are_refused(name: str, shape: tuple, implementation: str) -> None:
+def test_parameters_that_do_not_go_together_are_refused(name: str, shape: tuple) -> None:
     arguments: dict[str, Any] = {**parameters(), name: torch.zeros(shape)}
     with pytest.raises(ValueError, match=rf"{name} has shape \({shape[0]}.*; it needs \("):
-        ops.lstm(**arguments, implementation=implementation)
+        ops.lstm(**arguments)
 
 
-@pytest.mark.parametrize("implementation", ["reference", "fused"])
 @pytest.mark.parametrize("name", ["weight_ih", "bias", "weight_ch"])
-def test_parameters_elsewhere_or_of_another_type_are_refused(name: str, implementation: str) -> None:
+def test_parameters_elsewhere_or_of_another_type_are_refused(name: str) -> None:
     arguments: dict[str, Any] = parameters()
     with pytest.raises(ValueError, match=f"{name} is on meta; it needs cpu"):
-        ops.lstm(**arguments | {name: arguments[name].to("meta")}, implementation=implementation)
+        ops.lstm(**arguments | {name: arguments[name].to("meta")})
     with pytest.raises(ValueError, match=f"{name} has type torch.int64; it needs torch.float32"):
-        ops.lstm(**arguments | {name: arguments[name].long()}, implementation=implementation)
+        ops.lstm(**arguments | {name: arguments[name].long()})
 
 
-def test_stacks_and_forecasts_check_their_arguments() -> None:
+def test_layers_of_a_stack_that_do_not_fit_each_other_are_refused() -> None:
     layer = (torch.rand(12, 2, 3, 3), torch.rand(12, 3, 3, 3), torch.rand(12), None)
     upper = (torch.rand(12, 3, 3, 3), *layer[1:])
-    x, none = torch.rand(3, 2, 2, 5, 5), (None, None)
-    for states, layers, message in (
-        ([none], [layer, upper], "states has 1 pairs; it needs 2"),
-        ([none, none], [layer, layer], "layer 1 has 2 input channels .* it needs 3"),
-        ([none, none], [layer, tuple(None if t is None else t.double() for t in upper)], "layer 1 has 3"),
-        ([(torch.rand(1, 3, 1, 1), None)], [layer], "h has shape"),
-        ([], [], "layers is empty"),
-    ):
+    x, states = torch.rand(3, 2, 2, 5, 5), [(None, None)] * 2
+    assert ops.stack("lstm", x, states, [layer, upper])[0].shape == (3, 2, 3, 5, 5)
+    wide = (upper[0].double(), upper[1].double(), upper[2].double(), None)
+    for second, message in ((layer, "layer 1 has 2 input channels .* it needs 3"), (wide, "layer 1 has 3")):
         with pytest.raises(ValueError, match=message):
-            ops.stack("lstm", x, states, layers)
-    with pytest.raises(ValueError, match="kind is 'foo'; it needs one of lstm, gru, gru_before"):
-        ops.stack("foo", x, [none], [layer])
-    head = (torch.rand(2, 3, 1, 1), torch.rand(2))
-    good: dict[str, Any] = {"given": 3, "steps": 5}
-    assert ops.forecast("lstm", x, [layer], head, **good).shape == (5, 2, 2, 5, 5)
-    for changed, message in (
-        ({"first": 3}, "first, given and steps are 3, 3 and 5"),
-        ({"read_given": torch.ones(2, 2, dtype=torch.bool)}, "of 3 inputs"),
-        ({"head": (torch.rand(3, 3, 1, 1), torch.rand(3))}, "head has shapes"),
-        ({"head": (head[0].double(), head[1])}, "head needs tensors of torch.float32 on cpu"),
-    ):
-        options: dict[str, Any] = {"head": head, **good, **changed}
-        with pytest.raises(ValueError, match=message):
-            ops.forecast("lstm", x, [layer], **options)
-    true, flags = torch.rand(5, 2, 2, 5, 5), torch.ones(1, 2, dtype=torch.bool)
-    with pytest.raises(ValueError, match="read_given has shape"):
-        ops.forecast("lstm", true, [layer], head, flags, **good)
+            ops.stack("lstm", x, states, [layer, second])
 
 
-def test_an_unknown_nonlinearity_is_refused() -> None:
-    with pytest.raises(ValueError, match="nonlinearity is 'sigmoid'; it needs tanh or relu"):
-        ops.rnn(
-            torch.rand(2, 1, 1, 3, 3), None, torch.rand(2, 1, 1, 1), torch.rand(2, 2, 1, 1), None, "sigmoid"
-        )
+@pytest.mark.parametrize("lengths", [[0, 3], [4, 6], [2], [1.0, 2.0], "ab", [True, True]])
+def test_lengths_that_do_not_fit_are_refused(lengths: Any) -> None:
+    arguments: dict[str, Any] = parameters()
+    with pytest.raises(ValueError, match=r"lengths .* 2 whole numbers from 1 to 5"):
+        ops.lstm(**arguments, lengths=lengths)

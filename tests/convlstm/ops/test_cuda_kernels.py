@@ -1,4 +1,4 @@
-"""The CUDA kernels against `plain`: on a GPU, or in triton's interpreter, in a process of its own.
+"""The CUDA kernels against the plain ones: on a GPU, or in triton's interpreter, in a process of its own.
 
 The interpreter replaces parts of triton, for good, when TRITON_INTERPRET=1 is set before its first import.
 """
@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from convlstm.ops import kernels
-from convlstm.ops.kernels import plain
+from convlstm.ops.kernels import plain_lstm
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 # The interpreter cuts bfloat16 off where a GPU rounds.
@@ -26,9 +26,10 @@ if INTERPRETED:
 else:
     on_devices = pytest.mark.parametrize("device", [pytest.param("cuda", marks=pytest.mark.gpu)])
 
+    @pytest.mark.slow
     def test_in_the_interpreter() -> None:
         pytest.importorskip("triton")
-        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__]
+        command = [sys.executable, "-m", "pytest", "-q", "-n0", "-p", "no:cacheprovider", __file__]
         done = subprocess.run(
             command,
             cwd=Path(__file__).parents[3],
@@ -39,21 +40,27 @@ else:
         assert done.returncode == 0, done.stdout + done.stderr
 
     def test_without_triton_there_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
-        for name in ("cuda", "cuda_lstm", "cuda_language"):
+        for name in ("cuda_lstm", "cuda_language"):
             monkeypatch.delitem(sys.modules, f"convlstm.ops.kernels.{name}", raising=False)
         monkeypatch.setitem(sys.modules, "triton", None)
-        assert kernels._load.__wrapped__("cuda") is None
+        assert kernels._load.__wrapped__("cuda_lstm") is None
 
-    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-    def test_which_types_they_are_for(dtype: torch.dtype) -> None:
+    def test_which_types_they_are_for() -> None:
         pytest.importorskip("triton")
-        found = kernels.kernels_for(torch.device("cuda"), dtype)
-        assert found is not None
-        assert found.__name__ == "convlstm.ops.kernels.cuda"
-        assert kernels.kernels_for(torch.device("cuda"), torch.float64) is None
+        for dtype in (torch.float32, torch.bfloat16, torch.float16):
+            found = kernels.kernels_for("lstm", torch.device("cuda"), dtype)
+            assert found.__name__ == "convlstm.ops.kernels.cuda_lstm"
+        for cell, dtype in (("lstm", torch.float64), ("gru", torch.float32)):
+            assert kernels.compiled_kernels(cell, torch.device("cuda"), dtype) is None
 
-    @pytest.mark.parametrize("dtype", ["fp32", "bf16", "fp16"])
-    @pytest.mark.parametrize("missing", [(), ("weight_ch", "short_c", "h1", "h2", "h3", "dh0", "dh1", "dh2")])
+    @pytest.mark.parametrize(
+        ("dtype", "missing"),
+        [
+            ("fp32", ("weight_ch", "short_c", "h1", "h2", "h3", "dh0", "dh1", "dh2")),
+            ("bf16", ()),
+            ("fp16", ()),
+        ],
+    )
     @pytest.mark.parametrize("name", ["_lstm_forward", "_lstm_backward"])
     def test_they_compile(
         name: str, missing: tuple[str, ...], dtype: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -98,12 +105,12 @@ def twin(*arrays: Tensor) -> list[Tensor]:
 
 
 def forward_agrees(gates: Tensor, c: Tensor, weight_ch: Tensor | None, keep: bool, pads: list[int]) -> None:
-    """Compare with `plain`; without `keep` the gates are lost and c is written over."""
-    from convlstm.ops.kernels import cuda
+    """Compare with the plain kernel; without `keep` the gates are lost and c is written over."""
+    from convlstm.ops.kernels import cuda_lstm
 
     N, C = c.shape
     results = []
-    for module in (plain, cuda):
+    for module in (plain_lstm, cuda_lstm):
         own_gates, own_c = twin(gates, c)
         c_new = torch.zeros_like(c) if keep else own_c
         short = torch.zeros_like(c, dtype=gates.dtype) if keep and gates.dtype != c.dtype else None
@@ -118,7 +125,7 @@ def forward_agrees(gates: Tensor, c: Tensor, weight_ch: Tensor | None, keep: boo
 
 
 def backward_agrees(gates: Tensor, c: Tensor, weight_ch: Tensor | None, sources: list[Tensor]) -> None:
-    from convlstm.ops.kernels import cuda
+    from convlstm.ops.kernels import cuda_lstm
 
     dc = twin(c)[0]
     c = c.to(gates.dtype)
@@ -126,7 +133,7 @@ def backward_agrees(gates: Tensor, c: Tensor, weight_ch: Tensor | None, sources:
     c_new.normal_()
     dc.normal_()
     results = []
-    for module in (plain, cuda):
+    for module in (plain_lstm, cuda_lstm):
         own_dc, d_gates = twin(dc, gates)
         module.lstm_backward(gates, c, c_new, weight_ch, sources, own_dc, d_gates)
         results.append([own_dc, d_gates])
@@ -163,13 +170,13 @@ def test_backward(N: int, C: int, dtype: torch.dtype, device: str) -> None:
 
 @on_devices
 def test_no_gradient_of_h_is_one_of_zeros(device: str) -> None:
-    from convlstm.ops.kernels import cuda
+    from convlstm.ops.kernels import cuda_lstm
 
     gates, c, dc = (random_rows(7, width, torch.float32, device) for width in (20, 5, 5))
     results = []
     for sources in ([], [torch.zeros_like(c)]):
         own_dc, d_gates = twin(dc, gates)
-        cuda.lstm_backward(gates, c, c, None, sources, own_dc, d_gates)
+        cuda_lstm.lstm_backward(gates, c, c, None, sources, own_dc, d_gates)
         results.append((own_dc, d_gates))
     assert_close(*results, rtol=0, atol=0)
 
@@ -183,7 +190,7 @@ def test_large_numbers_and_nans(device: str) -> None:
         [-torch.inf, -1e4, -100, -20, -1e-3, 0, 1e-6, 1e-3, 20, 100, 1e4, torch.inf, torch.nan]
     )
     N, numbers = len(numbers), numbers.to(device)
-    # Without peepholes `plain` multiplies by zeros, which makes NaNs of what is not finite.
+    # Without peepholes the plain kernel multiplies by zeros, which makes NaNs of what is not finite.
     zeros = torch.zeros(1, 3, device=device)
     for gate in range(4):
         gates = torch.full((N, 4), 0.5, device=device)

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from convlstm import StackedForecaster, StackedForecasterConfig, rollout, stream
-from convlstm.ops import choice, gru_tape, lstm_tape
+from convlstm.ops import choice, fused_gru, fused_lstm
 from convlstm.ops.convolution import weight_gradient
 
 
@@ -39,6 +39,7 @@ def compare(monkeypatch, model: StackedForecaster, tolerance: float, *arguments:
     [
         {"output": "sigmoid", "kernel_size": 3, "peephole": "channel"},
         {"kernel_size": 4, "channels": 3},
+        {"output": "sigmoid", "kernel_size": 3, "cell": "gru"},
     ],
 )
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
@@ -67,8 +68,8 @@ def test_frozen_layers_cost_no_convolutions_of_weights(cell, monkeypatch) -> Non
         model(context, 2).square().sum().backward()
         return {name: parameter.grad for name, parameter in model.named_parameters()}
 
-    for tape in (lstm_tape, gru_tape):
-        monkeypatch.setattr(tape, "weight_gradient", lambda *a: counts.append(1) or weight_gradient(*a))
+    for module in (fused_lstm, fused_gru):
+        monkeypatch.setattr(module, "weight_gradient", lambda *a: counts.append(1) or weight_gradient(*a))
     gradients("fused")
     all_three = len(counts)
     model.cells[:2].requires_grad_(False)

@@ -9,7 +9,7 @@ from torch.testing import assert_close
 
 from convlstm.evaluation.metrics import ssim
 
-similarities = pytest.importorskip("convlstm.ops.kernels.cpu_windows").similarities
+similarities = pytest.importorskip("convlstm.ops.kernels.cpu_ssim").similarities
 
 SHAPES = [(2, 3, 1, 64, 64), (1, 1, 1, 7, 7), (3, 2, 3, 9, 13), (1, 4, 2, 31, 8), (1, 2, 1, 7, 150)]
 
