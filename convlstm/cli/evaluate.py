@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from convlstm import report, training
+from convlstm.cli import CHECKPOINT
 from convlstm.cli.clips import add_clips, source_from
 from convlstm.clips.sources import ClipSource
 from convlstm.core.files import write_json
@@ -32,10 +33,7 @@ def add_command(commands: Any) -> None:
         description="Score a network on clips, beside copying the last frame, the mean frame, and moving the "
         "whole picture on as it moved last.",
     )
-    command.add_argument(
-        "checkpoint",
-        help="a run of train.py or another checkpoint directory, a name with shipped weights, hf://OWNER/NAME",
-    )
+    command.add_argument("checkpoint", help=CHECKPOINT)
     add_clips(command)
     command.add_argument("--context", type=int, default=10, help="frames given (default: %(default)s)")
     command.add_argument("--horizon", type=int, default=10, help="frames forecast (default: %(default)s)")

@@ -23,7 +23,14 @@ def onnx_file(graph: Graph) -> tuple[bytes, Traced, Run]:
         ImportError: a package that ONNX export needs is not installed.
         ValueError: weights that are not float32, or a network that cannot be traced.
     """
-    onnx, onnxruntime = _packages()
+    try:
+        import onnx
+        import onnxruntime
+        import onnxscript  # noqa: F401 (what torch translates with)
+    except ImportError as error:
+        raise ImportError(
+            f'ONNX export needs {error.name}, which is not installed: pip install "convlstm[export]"'
+        ) from error
     types = {str(weight.dtype) for weight in graph.network.parameters()}
     if types != {"torch.float32"}:
         raise ValueError(
@@ -51,7 +58,6 @@ def onnx_file(graph: Graph) -> tuple[bytes, Traced, Run]:
         proto.metadata_props.add(key=f"convlstm.{key}", value=text)
     onnx.checker.check_model(proto, full_check=True)
     data = proto.SerializeToString()
-
     settings = onnxruntime.SessionOptions()
     settings.log_severity_level = 3  # errors alone: its warnings are about its own choices
     session = onnxruntime.InferenceSession(data, settings, providers=["CPUExecutionProvider"])
@@ -61,19 +67,6 @@ def onnx_file(graph: Graph) -> tuple[bytes, Traced, Run]:
         return [torch.from_numpy(output) for output in session.run(None, arrays)]
 
     return data, traced, run
-
-
-def _packages() -> tuple[Any, Any]:
-    """Return onnx and onnxruntime; raise ImportError where a package that ONNX export needs is missing."""
-    try:
-        import onnx
-        import onnxruntime
-        import onnxscript  # noqa: F401 (what torch translates with)
-    except ImportError as error:
-        raise ImportError(
-            f'ONNX export needs {error.name}, which is not installed: pip install "convlstm[export]"'
-        ) from error
-    return onnx, onnxruntime
 
 
 @contextmanager
