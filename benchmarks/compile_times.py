@@ -1,8 +1,15 @@
-"""What torch.compile takes of a ConvLSTM layer, forward and backward, at two lengths of sequence."""
+"""How long torch.compile takes for a ConvLSTM layer, forward and backward, at two lengths of sequence.
+
+    python benchmarks/compile_times.py
+
+The textbook's loop over time is unrolled; the library's layer is one op. No cache of compiled code is used.
+"""
 
 import os
+import sys
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,6 +17,7 @@ from torch import Tensor
 from torch._dynamo.utils import counters
 from torch._inductor import config
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the checkout's folders are used, uninstalled
 from benchmarks import timing
 from benchmarks.contenders import textbook_layer
 from convlstm import ConvLSTM
@@ -33,32 +41,30 @@ class TextbookLayer(torch.nn.Module):
         return (textbook_layer(input, self.weight, self.bias),)
 
 
-def compile_times(device: torch.device) -> tuple[list[dict[str, Any]], str]:
-    """Return the records and a Markdown table; no cache of compiled code is used."""
+def main(lengths: tuple[int, ...] = LENGTHS) -> None:
+    """Measure and print a Markdown table."""
     os.environ[VARIABLE] = "fused"
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     layer = ConvLSTM(CHANNELS, CHANNELS, 3).to(device)
     modules: dict[str, Callable[[], torch.nn.Module]] = {
         "textbook": lambda: TextbookLayer(layer).to(device),
         "ours": lambda: layer,
     }
+    rows = []
     with config.patch(force_disable_caches=True), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="dynamo_pgo force disabled")  # as is asked for here
-        for make in modules.values():  # what the compiler sets up once is not counted
+        warnings.filterwarnings("ignore", message="dynamo_pgo force disabled")
+        for make in modules.values():  # the compiler's own start is not counted
             _compile(make(), 1, device)
-        records = [
-            {"layer": name, "T": T} | _compile(make(), T, device)
-            for name, make in modules.items()
-            for T in LENGTHS
-        ]
-    rows = [
-        [r["layer"], str(r["T"]), f"{r['seconds']:.1f}", str(r["graphs"]), str(r["graph_breaks"])]
-        for r in records
-    ]
+        for name, make in modules.items():
+            for T in lengths:
+                seconds, graphs, breaks = _compile(make(), T, device)
+                rows.append([name, str(T), f"{seconds:.1f}", str(graphs), str(breaks)])
     columns = ["layer", "T", "compile time, forward and backward, s", "graphs", "graph breaks"]
-    return records, f"## torch.compile\n\n{timing.markdown(columns, rows)}"
+    print(f"{timing.machine_name(device)}, torch {torch.__version__}\n\n{timing.markdown(columns, rows)}")
 
 
-def _compile(module: torch.nn.Module, T: int, device: torch.device) -> dict[str, Any]:
+def _compile(module: torch.nn.Module, T: int, device: torch.device) -> tuple[float, int, int]:
+    """Return the seconds, the number of graphs and of graph breaks."""
     torch._dynamo.reset()
     counters.clear()
     compiled: Any = torch.compile(module, dynamic=False)
@@ -69,9 +75,9 @@ def _compile(module: torch.nn.Module, T: int, device: torch.device) -> dict[str,
         compiled(input)[0].sum().backward()
         return timing.now(device) - start
 
-    first = run()
-    return {
-        "seconds": first - run(),
-        "graphs": counters["stats"]["unique_graphs"],
-        "graph_breaks": sum(counters["graph_break"].values()),
-    }
+    seconds = run() - run()
+    return seconds, counters["stats"]["unique_graphs"], sum(counters["graph_break"].values())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,8 +1,9 @@
-"""Who computes a stack of ConvLSTM layers in the speed benchmark, all from the same numbers.
+"""The contenders of the speed benchmark: ways to compute a stack of ConvLSTM layers from the same numbers.
 
 Letters: T time, B batch, I input channels, C hidden channels, S frame height and width, K kernel taps.
 """
 
+import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ LAYERS = 2
 
 
 class Row(NamedTuple):
-    """The sizes of a problem, of two layers."""
+    """The sizes of a problem of two layers."""
 
     T: int
     B: int
@@ -31,11 +32,11 @@ class Row(NamedTuple):
 
 
 class Problem:
-    """The numbers of a row: all are bfloat16's, so that every type begins from the same.
+    """The input and parameters of a row. bfloat16 holds them exactly, so that all types begin from the same.
 
     Args:
-        row: the sizes.
-        device: where they lie.
+        row: The sizes.
+        device: Device of the tensors.
     """
 
     def __init__(self, row: Row, device: torch.device):
@@ -62,7 +63,7 @@ class Problem:
 
 @dataclass
 class Contender:
-    """A way to compute it, in one type."""
+    """A way to compute a problem in one type."""
 
     run: Callable[[], Tensor]
     """Return the outputs."""
@@ -70,6 +71,8 @@ class Contender:
     cotangent: Tensor
     to_common: Callable[[Tensor, Sequence[Tensor]], list[Tensor]]
     """(outputs, gradients) -> (T, B, C, S, S), then the gradients of `Problem.layers` in their order."""
+    error: float = math.nan
+    """Largest relative error of its results."""
 
     def forward(self) -> Tensor:
         """Return the outputs, for inference."""
@@ -81,11 +84,11 @@ class Contender:
         return torch.autograd.grad(self.run(), self.parameters, self.cotangent)
 
     def job(self, mode: str) -> Job:
-        """Return what is timed in "inference" or "training"."""
+        """Return the call that is timed in "inference" or "training"."""
         return self.forward if mode == "inference" else self.backward
 
     def results(self) -> list[Tensor]:
-        """Return what all contenders must agree on: inference's outputs, training's, and the gradients."""
+        """Return what all contenders must agree on: outputs in inference and in training, gradients."""
         output = self.run()
         gradients = torch.autograd.grad(output, self.parameters, self.cotangent)
         inferred = self.to_common(self.forward(), gradients)[0]
@@ -93,7 +96,7 @@ class Contender:
 
 
 def textbook_layer(input: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Run a ConvLSTM as tutorials do: concatenate, convolve, split, gates, leave the rest to autograd."""
+    """Run a ConvLSTM as tutorials do: concatenate, convolve, split, and leave the rest to autograd."""
     C, padding = len(weight) // 4, weight.shape[-1] // 2
     h = c = input.new_zeros(input.shape[1], C, *input.shape[3:])
     outputs = []
@@ -114,7 +117,7 @@ def textbook_stack(input: Tensor, parameters: Sequence[Tensor]) -> Tensor:
 
 
 def textbook(problem: Problem, dtype: torch.dtype, compiled: bool = False) -> Contender:
-    """Everything in the named type, the cell state too; under torch.compile or not."""
+    """Return the textbook, all of it in the named type, under torch.compile or not."""
     input = problem.input.to(dtype)
     parameters = [
         tensor.to(dtype).requires_grad_()
@@ -133,7 +136,7 @@ def textbook(problem: Problem, dtype: torch.dtype, compiled: bool = False) -> Co
 
 
 def ours(problem: Problem, dtype: torch.dtype, fused: bool, recompute: bool = False) -> Contender:
-    """One `ops.stack`, or a reference layer after the other; parameters, input and h in the named type."""
+    """Return one `ops.stack`, or reference layers one after the other; the cell state stays float32."""
     input = problem.input.to(dtype)
     layers = [tuple(tensor.to(dtype).requires_grad_() for tensor in layer) for layer in problem.layers]
 
@@ -153,7 +156,7 @@ def ours(problem: Problem, dtype: torch.dtype, fused: bool, recompute: bool = Fa
 
 
 def keras(problem: Problem, dtype: torch.dtype) -> Contender:
-    """Keras's ConvLSTM2D on its torch backend in its default layout, everything in the named type."""
+    """Return Keras's ConvLSTM2D on its torch backend in its default layout, all of it in the named type."""
     os.environ["KERAS_BACKEND"] = "torch"  # read when keras is imported
     os.environ["KERAS_TORCH_DEVICE"] = problem.device.type
     from keras.layers import ConvLSTM2D
@@ -194,7 +197,7 @@ def _kernel(weight: Tensor) -> Tensor:
 def memory_of(
     name: str, row: Row, types: Sequence[torch.dtype], modes: Sequence[str], threads: int
 ) -> dict[str, int | None]:
-    """Return a contender's peak memory on the CPU by "NAME MODE TYPE"; to be called in a fresh process."""
+    """Return a contender's peak memory on the CPU by "NAME MODE TYPE"; call it in a fresh process."""
     torch.set_num_threads(threads)
     problem = Problem(row, torch.device("cpu"))
     found = {}
@@ -211,7 +214,7 @@ def name_of(dtype: torch.dtype) -> str:
 
 
 class Kind(NamedTuple):
-    """How a contender is made and timed."""
+    """How to make and time a contender."""
 
     make: Callable[[Problem, torch.dtype], Contender]
     graph: bool = False

@@ -1,17 +1,17 @@
-"""The floor: what a ConvLSTM cannot do without, its bare convolutions and one pass of its gates.
+"""The floor of a ConvLSTM's time: its bare convolutions and one pass of its gates.
 
 Letters: T time, B batch, I input channels, C hidden channels, S frame height and width, K kernel taps.
 
-Convolutions, per layer and with h_0 convolved like every other state:
+Convolutions of each layer, h_0 convolved like every other state:
 
     forward             at each step, input and hidden state, 4C outputs
-    input gradients     at each step those of the hidden state, and those of the input where they are wanted
+    input gradients     at each step those of the hidden state, and those of the input where they are needed
     weight gradients    one convolution for all steps
 
-Each is measured in several arrangements, and the cheapest counts: in memory channels last or channels first;
-input and hidden state convolved together, or apart, then the inputs of all steps at once (and what it takes
-to add the two is not counted); input gradients by torch's own function or, "turned", as a convolution with
-the kernel turned around. Not counted are biases' gradients and what it takes to bring x and h together.
+Each is measured in several arrangements, and the fastest counts: memory channels last or channels first;
+input and hidden state convolved together, or apart with the inputs of all steps at once (adding the two is
+not counted); input gradients by torch's own function or, "turned", as a convolution with the kernel turned
+around. The gradients of biases and bringing x and h together are not counted.
 
 Gates, at each step and in place, on views of a convolution's output: torch's sigmoid and tanh once forward,
 their derivatives once back; channels last or first. The cell state's arithmetic is not counted.
@@ -43,12 +43,12 @@ class Layer:
     S: int
     K: int
     input_gradients: int
-    """Steps at which the gradient of the input is wanted."""
+    """Number of steps that need the gradient of the input."""
 
 
 @dataclass
 class Floor:
-    """The cheapest arrangement of each part, as two jobs."""
+    """The fastest arrangement of each part, as two jobs."""
 
     convolutions: Job
     gates: Job
@@ -61,25 +61,25 @@ def make_floor(
     dtype: torch.dtype,
     device: torch.device,
     training: bool,
-    more: Sequence[Job] = (),
+    others: Sequence[Job] = (),
 ) -> Floor:
-    """Find the cheapest arrangement of each part of each layer, and join them.
+    """Find the fastest arrangement of each part of each layer, and join them.
 
     Args:
-        layers: of the stack.
-        dtype: that it computes in.
-        device: that it runs on; on CUDA each job is a CUDA graph.
-        training: whether the backward pass belongs to it.
-        more: other products that belong to the convolutions.
+        layers: Layers of the stack.
+        dtype: Type of all tensors.
+        device: Device of all tensors. On CUDA each job is a CUDA graph.
+        training: Whether to count the backward pass.
+        others: Other products to count with the convolutions. Default: none.
     """
     of_convolutions = FORWARD + (BACKWARD if training else ())
     of_gates = FORWARD_GATES + (BACKWARD_GATES if training else ())
-    convolutions, gates, chosen = list(more), [], []
+    convolutions, gates, chosen = list(others), [], []
     for layer in layers:
         names = {}
         for part, arrangements in _arrangements(layer, dtype, device).items():
             if part in of_convolutions + of_gates:
-                names[part] = _cheapest(arrangements, device)
+                names[part] = _fastest(arrangements, device)
                 (gates if part in of_gates else convolutions).append(arrangements[names[part]])
         chosen.append(names)
     return Floor(graphed(_all(convolutions), device), graphed(_all(gates), device), chosen)
@@ -94,14 +94,14 @@ def _all(jobs: Sequence[Job]) -> Job:
     return run
 
 
-def _cheapest(arrangements: dict[str, Job], device: torch.device) -> str:
+def _fastest(arrangements: dict[str, Job], device: torch.device) -> str:
     jobs = {name: graphed(_all([job]), device) for name, job in arrangements.items()}
     seconds = interleave(jobs, PILOT_ROUNDS, device)
     return min(jobs, key=lambda name: statistics.median(seconds[name]))
 
 
 def _arrangements(layer: Layer, dtype: torch.dtype, device: torch.device) -> dict[str, dict[str, Job]]:
-    """By part and arrangement, what runs all its steps."""
+    """Return the job that runs all steps, by part and arrangement."""
     parts: dict[str, dict[str, Job]] = {
         part: {} for part in FORWARD + BACKWARD + FORWARD_GATES + BACKWARD_GATES
     }
@@ -123,7 +123,7 @@ def _arrangements(layer: Layer, dtype: torch.dtype, device: torch.device) -> dic
 def _convolutions(
     layer: Layer, frames: Callable[[int, int], Tensor], memory_format: torch.memory_format
 ) -> dict[str, dict[str, Job]]:
-    """By arrangement and part."""
+    """Return the jobs of the convolutions by arrangement and part."""
     T, B, I, C, K, some = layer.T, layer.B, layer.I, layer.C, layer.K, layer.input_gradients
     x, h, both = frames(T * B, I), frames(B, C), frames(B, I + C)
     all_h, all_both, some_x = frames(T * B, C), frames(T * B, I + C), frames(max(some, 1) * B, I)

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What there is to check and to measure on a CUDA machine, in stages that each end within nine minutes:
+# The checks and measurements for a machine with CUDA, in stages that each end within nine minutes:
 #
 #     benchmarks/gpu.sh test                     the tests that need a GPU
 #     benchmarks/gpu.sh speed [ROWS [FOLDER]]    the speed tables of the ops: ROWS is small or large (default)

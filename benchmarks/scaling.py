@@ -1,11 +1,11 @@
-"""What saving costs a run of train.py, and how far sharing its steps among machines can go.
+"""How long saving a state takes, and how much faster several machines can train.
 
     python benchmarks/scaling.py                     the default preset
     python benchmarks/scaling.py --device cuda
 
-Measured: a step, a saved state, and the bytes of the gradients. Computed from them: the time of a step on N
-machines, t(N) = t(1) / N + 2 (N - 1) / N * bytes / bandwidth, the second term being a ring all-reduce of
-which nothing is hidden behind the backward pass: a bound from above. Prints Markdown.
+A step, a saved state and the size of the gradients are measured. The time of a step on N machines follows
+from them: t(N) = t(1) / N + 2 (N - 1) / N * bytes / bandwidth. The second term is a ring all-reduce of which
+the backward pass hides nothing, an upper bound. The script prints Markdown.
 """
 
 import argparse
@@ -25,7 +25,7 @@ MACHINES = (2, 4, 8, 16)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure what the command line asks for and print it."""
+    """Measure and print."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

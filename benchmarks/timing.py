@@ -1,4 +1,4 @@
-"""What the speed benchmarks share: interleaved timing, agreement, peak memory, Markdown and JSON."""
+"""What the benchmarks share: interleaved timing, agreement of results, peak memory, Markdown."""
 
 import contextlib
 import ctypes
@@ -20,7 +20,7 @@ WARM_UP = 2  # rounds that are not counted: compilers, caches and allocators set
 
 
 def now(device: torch.device) -> float:
-    """Return the time in seconds, when all that was asked of the device is done."""
+    """Return the time in seconds, after the device has finished all its work."""
     if device.type != "cpu":
         torch.accelerator.synchronize(device)
     return time.perf_counter()
@@ -29,12 +29,12 @@ def now(device: torch.device) -> float:
 def interleave(jobs: Mapping[str, Job], rounds: int, device: torch.device) -> dict[str, list[float]]:
     """Return the seconds of each job in each round; a round runs every job once.
 
-    So whatever disturbs the machine for a while disturbs all jobs, and ratios stand.
+    Whatever disturbs the machine for a while then disturbs all jobs, and ratios stand.
 
     Args:
-        jobs: by name.
-        rounds: that are counted.
-        device: that they run on.
+        jobs: Jobs by name.
+        rounds: Number of rounds that are counted.
+        device: Device that the jobs run on.
     """
     seconds: dict[str, list[float]] = {name: [] for name in jobs}
     for number in range(WARM_UP + rounds):
@@ -52,17 +52,17 @@ def medians(seconds: Mapping[str, Sequence[float]]) -> dict[str, float]:
 
 
 def graph_pool(device: torch.device) -> Any:
-    """Return memory that CUDA graphs share whose results nobody reads; None on other devices."""
+    """Return a memory pool for CUDA graphs whose results are not read; None on other devices."""
     return torch.cuda.graph_pool_handle() if device.type == "cuda" else None
 
 
 def graphed(job: Job, device: torch.device, pool: Any = None) -> Job:
-    """Return a replay of the job as a CUDA graph: without the time to launch its kernels from Python.
+    """Return a replay of the job as a CUDA graph, which takes no time to launch kernels from Python.
 
     Args:
-        job: what to replay; what it returns is lost.
-        device: that it runs on; on others than CUDA the job itself is returned.
-        pool: of `graph_pool`, or None for memory of its own.
+        job: Job to replay. Its result is lost.
+        device: Device that it runs on. On devices other than CUDA the job itself is returned.
+        pool: Memory of `graph_pool`. Default: None, a pool of its own.
     """
     if device.type != "cuda":
         return job
@@ -79,10 +79,10 @@ def graphed(job: Job, device: torch.device, pool: Any = None) -> Job:
 
 
 def relative_errors(tensors: Iterable[Tensor], truth: Iterable[Tensor]) -> list[float]:
-    """Return |a - b| / |b| of each tensor, root mean squares, NaN where a number is not finite.
+    """Return the relative root mean square error |a - b| / |b| of each tensor, NaN if a value is not finite.
 
     Raises:
-        ValueError: the tensors differ in number or shape.
+        ValueError: if the tensors differ in number or shape.
     """
     errors = []
     for n, (a, b) in enumerate(zip(tensors, truth, strict=True)):
@@ -94,7 +94,7 @@ def relative_errors(tensors: Iterable[Tensor], truth: Iterable[Tensor]) -> list[
 
 
 def disagreement(tensors: Iterable[Tensor], truth: Iterable[Tensor], tolerance: float) -> str | None:
-    """Return what is wrong with a contender's results, or None where all are within the tolerance."""
+    """Return what is wrong with a contender's results, or None if all are within the tolerance."""
     try:
         errors = relative_errors(tensors, truth)
     except ValueError as error:
@@ -106,7 +106,7 @@ def disagreement(tensors: Iterable[Tensor], truth: Iterable[Tensor], tolerance: 
 
 @contextlib.contextmanager
 def exact_convolutions():
-    """Compute float32 convolutions in float32 on GPUs, where torch's default is TF32."""
+    """Compute float32 convolutions in float32 on GPUs too, where torch's default is TF32."""
     before = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = False
     try:
@@ -116,10 +116,10 @@ def exact_convolutions():
 
 
 def peak_memory(job: Job, device: torch.device) -> int | None:
-    """Return the most bytes that a job holds at a time, above what is held before it.
+    """Return the peak memory of a job in bytes, above what was held before it.
 
-    On CUDA what torch allocates; elsewhere the process's resident memory, where Linux tells it, else None.
-    The job runs twice, the first time to compile and to set libraries up.
+    On CUDA it is what torch allocates; elsewhere the process's resident memory, or None without Linux. The
+    job runs twice, first to compile and to set libraries up.
     """
     job()
     gc.collect()
@@ -131,9 +131,9 @@ def peak_memory(job: Job, device: torch.device) -> int | None:
         torch.cuda.synchronize(device)
         return torch.cuda.max_memory_allocated(device) - before
     try:
-        # Give back what the first run freed: it would count as held before, and be used again unseen.
+        # Give back what the first run freed, which would count as held before.
         ctypes.CDLL(None).malloc_trim(0)
-        Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+        Path("/proc/self/clear_refs").write_text("5")  # resets the peak
         before = _status("VmRSS")
         job()
         return _status("VmHWM") - before
@@ -149,7 +149,7 @@ def _status(field: str) -> int:
 
 
 def header(device: torch.device, rounds: int) -> dict[str, Any]:
-    """Return what a table was measured on and how, for its first lines and for JSON."""
+    """Return the conditions of a measurement, for a table's first lines and for JSON."""
     return {
         "command": " ".join(["python", *sys.argv]),
         "machine": machine_name(device),
@@ -176,26 +176,19 @@ def markdown(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
-def milliseconds(seconds: float | None) -> str:
-    """Return seconds as milliseconds with three digits, or a dash."""
-    if seconds is None:
-        return "-"
+def milliseconds(seconds: float) -> str:
+    """Return seconds as milliseconds with three digits."""
     value = 1e3 * seconds
     return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 
-def ratio(above: float | None, below: float | None) -> str:
-    """Return a ratio with two decimals, or a dash where a side is missing."""
-    return f"{above / below:.2f}" if above is not None and below else "-"
-
-
 def machine_name(device: torch.device) -> str:
-    """Return the name of what a device computes with."""
+    """Return the name of the GPU or of the processor."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
 
 
 def cpu_name() -> str:
-    """Return the name of the processor, where Linux tells it, else what Python knows."""
+    """Return the name of the processor."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))

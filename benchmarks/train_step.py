@@ -3,9 +3,9 @@
     python benchmarks/train_step.py                     the default preset, the step as train.py does it
     python benchmarks/train_step.py --quick --json FILE
 
-Stages: data, forward (with the loss), backward, optimizer (clipping, step, averaged weights). The fused op
-and the reference start from the same weights and must agree on the gradients before they are timed. Prints
-Markdown; --json writes all that was measured.
+The stages are data, forward (with the loss), backward and optimizer (clipping, step, averaged weights). The
+fused op and the reference start from the same weights and must agree on the gradients before they are timed.
+The script prints Markdown; --json writes all measurements.
 """
 
 import argparse
@@ -36,7 +36,7 @@ TEACHER_FORCING = (0.5, 0.0)
 STAGES = ("data", "forward", "backward", "optimizer")
 TYPES: dict[Literal["off", "on"], torch.dtype] = {"off": torch.float32, "on": torch.bfloat16}
 TOLERANCES = {torch.float32: {"cpu": 1e-3, "cuda": 2e-2}, torch.bfloat16: {"cpu": 0.1, "cuda": 0.1}}
-MOST_FLOORS, MOST_DATA = 1.3, 0.03  # the targets: of the floor, and the data's share of a step
+MAX_FLOORS, MAX_DATA = 1.3, 0.03  # targets: a step's time in floors, and the data's share of it
 NOTES = """\
 The floor is the bare convolutions of the forward and the backward pass with the products of the head, and one
 pass of the gates forward and back (benchmarks/floor.py), with the network's sizes, each in its cheapest
@@ -46,14 +46,14 @@ default. bfloat16 is autocast. Stages are timed in runs of their own, which wait
 
 
 class Step:
-    """A network that is trained step by step, as train.py's loop does it.
+    """A network that trains step by step as in train.py's loop.
 
     Args:
-        config: of a run.
-        implementation: of the ops.
-        bfloat16: whether to compute in it, "on" or "off".
-        teacher_forcing: the probability of reading true frames.
-        device: that it runs on.
+        config: Settings of a run.
+        implementation: Implementation of the ops.
+        bfloat16: Whether to compute in bfloat16, "on" or "off".
+        teacher_forcing: Probability of reading true frames.
+        device: Device of the network.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class Step:
         self.stages: dict[str, list[float]] = {name: [] for name in STAGES}
 
     def __call__(self, end: Callable[[str], object] = lambda stage: None) -> None:
-        """Do one step; `end` is called at the end of each stage, with its name."""
+        """Do one step; call `end` with the name of each stage when it ends."""
         os.environ[VARIABLE] = self._implementation
         config, model, device = self._config, self.model, self._device
         indices = torch.arange(self._step * config.batch_size, (self._step + 1) * config.batch_size)
@@ -104,7 +104,7 @@ class Step:
         self._step += 1
 
     def gradients(self) -> list[Tensor]:
-        """Do one step; return the gradients it made."""
+        """Do one step and return its gradients."""
         made: list[Tensor] = []
 
         def keep(stage: str) -> None:
@@ -115,7 +115,7 @@ class Step:
         return made
 
     def staged(self) -> None:
-        """Do one step and add to `stages` what each took."""
+        """Do one step and add the seconds of each stage to `stages`."""
         start = timing.now(self._device)
 
         def lap(stage: str) -> None:
@@ -148,14 +148,14 @@ def floor_of(config: train.Config, dtype: torch.dtype, device: torch.device) -> 
             torch.mm(d_row, weight)
         torch.mm(d_rows.t(), rows)
 
-    return make_floor(layers, dtype, device, training=True, more=[head])
+    return make_floor(layers, dtype, device, training=True, others=[head])
 
 
 def measure(config: train.Config, device: torch.device, rounds: int) -> list[dict[str, Any]]:
-    """Return one record per type, teacher forcing and implementation.
+    """Return a record for each type, teacher forcing and implementation.
 
     Raises:
-        ArithmeticError: the implementations disagree.
+        ArithmeticError: if the implementations disagree.
     """
     check(config, device)
     steps: dict[tuple[str, str, float], Step] = {
@@ -196,7 +196,7 @@ def measure(config: train.Config, device: torch.device, rounds: int) -> list[dic
 
 
 def check(config: train.Config, device: torch.device) -> None:
-    """Raise ArithmeticError unless all gradients of a first step agree with the reference's in float32."""
+    """Raise ArithmeticError unless the first step's gradients agree with the reference's in float32."""
     for teacher in TEACHER_FORCING:
         with timing.exact_convolutions():
             truth = Step(config, "reference", "off", teacher, device).gradients()
@@ -226,49 +226,40 @@ def table(records: Sequence[Mapping[str, Any]]) -> str:
 
 
 def targets(records: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return a line per fused step, beside the targets."""
+    """Return a line for each fused step: its time and its data's share beside the targets."""
     lines = []
     for r in (r for r in records if r["implementation"] == "fused"):
         floors, data = r["step/floor"], r["shares"]["data"]
+        met = ["met" if ok else "missed" for ok in (floors <= MAX_FLOORS, data <= MAX_DATA)]
         lines.append(
             f"{r['type']}, teacher forcing {r['teacher_forcing']}: step {floors:.2f} times the floor "
-            f"(at most {MOST_FLOORS}: {verdict(floors <= MOST_FLOORS)}), data {100 * data:.1f}% of the step "
-            f"(at most {100 * MOST_DATA:.0f}%: {verdict(data <= MOST_DATA)})"
+            f"(at most {MAX_FLOORS}: {met[0]}), data {100 * data:.1f}% of the step "
+            f"(at most {100 * MAX_DATA:.0f}%: {met[1]})"
         )
     return lines
 
 
-def verdict(met: bool) -> str:
-    """Return whether a target is met, in a word."""
-    return "met" if met else "missed"
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure and print; return 0, or 1 where the implementations disagree."""
+    """Measure and print; return 0, or 1 if the implementations disagree."""
     cuda = torch.cuda.is_available()
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if cuda else "cpu")
     parser.add_argument("--preset", choices=PRESETS, default="default")
-    parser.add_argument("--quick", action="store_true", help="3 rounds in place of 21")
-    parser.add_argument("--json", type=Path, help="where to write all that was measured")
+    parser.add_argument("--quick", action="store_true", help="3 rounds instead of 21")
+    parser.add_argument("--json", type=Path, help="file for all measurements")
     options = parser.parse_args(arguments)
     if options.device == "cuda" and not cuda:
         parser.error("--device is cuda, which this machine does not have; choose cpu")
     device, rounds = torch.device(options.device), 3 if options.quick else 21
     header = timing.header(device, rounds)
     print(f"{timing.format_header(header)}\n{NOTES}\n", flush=True)
-    before = os.environ.get(VARIABLE)
     try:
         records = measure(train.PRESETS[options.preset], device, rounds)
     except ArithmeticError as error:
         print(f"NOT TIMED: {error}")
         return 1
-    finally:
-        os.environ.pop(VARIABLE, None)
-        if before is not None:
-            os.environ[VARIABLE] = before
     print(table(records))
     print("\n".join(f"- {line}" for line in targets(records)))
     if options.json:
