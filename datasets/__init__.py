@@ -1,24 +1,21 @@
 """The data: sources of numbered sequences for training and scoring, all behind one contract (`Source`)."""
 
-from datasets.arrays import ArrayClips
-from datasets.canonical import CanonicalMovingMNIST
+from datasets.clips import Clips
 from datasets.digits import load_digits, require_unseen
-from datasets.moving_mnist import ENDLESS, FIXED_SEQUENCES, MovingMNIST, moving_mnist
+from datasets.moving_mnist import FIXED_SEQUENCES, MovingMNIST, moving_mnist
+from datasets.npy import CanonicalMovingMNIST
 from datasets.settings import DataConfig
-from datasets.shuffled import Shuffled
-from datasets.source import Source
-from datasets.videos import VideoFolder
+from datasets.source import ENDLESS, Shuffled, Source
 
 __all__ = [
     "ENDLESS",
     "FIXED_SEQUENCES",
-    "ArrayClips",
     "CanonicalMovingMNIST",
+    "Clips",
     "DataConfig",
     "MovingMNIST",
     "Shuffled",
     "Source",
-    "VideoFolder",
     "load_digits",
     "moving_mnist",
     "require_unseen",

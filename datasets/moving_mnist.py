@@ -8,18 +8,17 @@ import math
 from collections.abc import Sequence
 from functools import reduce
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 
+from convlstm.core.checks import choice, finite, positive
 from convlstm.core.hashing import integers, uniform
 from datasets.changing import DRAWS, changed
 from datasets.digits import load_digits
-from datasets.source import check_indices, unit_range
-
-ENDLESS = 2**53
-"""The number of sequences of a training stream: more than any run can use."""
+from datasets.source import ENDLESS, check_indices, unit_range
 
 FIXED_SEQUENCES = 10_000
 """The number of sequences of a validation or a test set."""
@@ -112,28 +111,14 @@ class MovingMNIST:
                 "(N, h, w), one image or more"
             )
         for name, value in (("sequences", sequences), ("num_digits", num_digits), ("length", length)):
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} is {value}; it needs an integer of 1 or more")
-        if not isinstance(image_size, int) or image_size < max(digits.shape[1:]):
-            raise ValueError(
-                f"image_size is {image_size}; digits of {digits.shape[1]} x {digits.shape[2]} pixels need "
-                f"an integer of {max(digits.shape[1:])} or more"
-            )
-        if not (speed >= 0 and math.isfinite(speed)):
-            raise ValueError(f"speed is {speed}; it needs 0 or more travels per frame (0.1, say)")
-        for name, value, known in (
-            ("overlay", overlay, ("max", "add")),
-            ("bounce", bounce, ("clamp", "reflect")),
-        ):
-            if value not in known:
-                raise ValueError(f"{name} is {value!r}; it needs {' or '.join(map(repr, known))}")
-        for name, value, low, high in (
-            ("rotation", rotation, 0, 180),
-            ("scale", scale, 1, 4),
-            ("illumination", illumination, 0, 1),
-        ):
-            if not low <= value <= high:
-                raise ValueError(f"{name} is {value}; it needs {low} to {high}")
+            positive(name, value)
+        positive("image_size", image_size, max(digits.shape[1:]))
+        choice("overlay", overlay, ("max", "add"))
+        choice("bounce", bounce, ("clamp", "reflect"))
+        finite("speed", speed, least=0)
+        finite("rotation", rotation, least=0, most=180)
+        finite("scale", scale, least=1, most=4)
+        finite("illumination", illumination, least=0, most=1)
         self.digits = digits.cpu()
         self.sequences = sequences
         self.seed = seed
@@ -148,7 +133,7 @@ class MovingMNIST:
         self.illumination = illumination
 
     def __len__(self) -> int:
-        """The number of sequences."""
+        """Return the number of sequences."""
         return self.sequences
 
     def batch(
@@ -252,15 +237,7 @@ def moving_mnist(
     seed: int = 0,
     root: str | Path = "data",
     sequences: int | None = None,
-    num_digits: int = 2,
-    image_size: int = 64,
-    speed: float = 0.1,
-    length: int = 20,
-    overlay: str = "max",
-    bounce: str = "clamp",
-    rotation: float = 0.0,
-    scale: float = 1.0,
-    illumination: float = 1.0,
+    **options: Any,
 ) -> MovingMNIST:
     """Return Moving MNIST of the digits of one split: a stream to train on, or a fixed set to score on.
 
@@ -271,15 +248,7 @@ def moving_mnist(
             that every run is scored on the same sequences. Default: 0.
         root: the folder in which torchvision keeps MNIST. Default: "data".
         sequences: the number of sequences. Default: endless to train, 10,000 to validate and to test.
-        num_digits: see `MovingMNIST`, as for the following ones. Default: 2.
-        image_size: pixels. Default: 64.
-        speed: travels per frame. Default: 0.1.
-        length: frames per sequence. Default: 20.
-        overlay: "max" or "add". Default: "max".
-        bounce: "clamp" or "reflect". Default: "clamp".
-        rotation: degrees per frame. Default: 0.
-        scale: times the size. Default: 1.
-        illumination: share of the brightness. Default: 1.
+        options: further arguments of `MovingMNIST`, such as num_digits=3.
 
     Raises:
         ValueError: an unknown source or split, or an argument that `MovingMNIST` refuses.
@@ -289,13 +258,5 @@ def moving_mnist(
         load_digits(source, split, root),
         sequences=sequences if sequences is not None else (ENDLESS if split == "train" else FIXED_SEQUENCES),
         seed=_FIXED_SEEDS.get(split, seed),
-        num_digits=num_digits,
-        image_size=image_size,
-        speed=speed,
-        length=length,
-        overlay=overlay,
-        bounce=bounce,
-        rotation=rotation,
-        scale=scale,
-        illumination=illumination,
+        **options,
     )

@@ -1,28 +1,103 @@
-"""How files of sequences are written: .npy, never whole in memory.
+"""Moving MNIST in .npy files: the canonical test set, read, and sets of one's own, written.
 
-Letters: T time, N sequences, H W pixels.
+Letters: B batch, T time, N sequences, H W pixels.
 """
 
 import hashlib
 import math
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from einops import rearrange
 
-from convlstm.core.files import write_atomically
+from convlstm.core.files import open_npy, write_atomically
 from datasets.moving_mnist import MovingMNIST
+from datasets.source import check_indices, unit_range
 
-_CHUNK = 64
+CANONICAL_MD5 = "be083ec986bfe91a449d63653c411eb2"
+CANONICAL_URL = "http://www.cs.toronto.edu/~nitish/unsupervised_video/mnist_test_seq.npy"
+CHUNK = 64  # sequences that are written at a time
 
 
 def md5_of(path: str | Path) -> str:
     """Return the md5 of a file's bytes, as 32 hexadecimal digits."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
+class CanonicalMovingMNIST:
+    """The 10,000 Moving MNIST test sequences that published results are about, in file order.
+
+    Of the 20 frames of a sequence, the first 10 are the context and the last 10 the target. The digits are
+    those of MNIST's test set. Srivastava, Mansimov and Salakhutdinov, "Unsupervised Learning of Video
+    Representations using LSTMs", ICML 2015.
+
+    Args:
+        path: where ``mnist_test_seq.npy`` lies: uint8 of shape (20, 10000, 64, 64), time first. It is
+            memory-mapped: a batch reads what it needs.
+        md5: what the file's md5 must be. Default: that of the published file. With another one, any file of
+            shape (T, N, H, W) and type uint8 is read as a source.
+
+    Attributes:
+        value_range: (0.0, 255.0), the pixel values that 0 and 1 stand for.
+        unit: "", pixel values have none.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is empty, truncated or not the right one.
+    """
+
+    value_range = (0.0, 255.0)
+    unit = ""
+
+    def __init__(self, path: str | Path, md5: str = CANONICAL_MD5) -> None:
+        path = Path(path)
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"{path} is no file; it needs mnist_test_seq.npy, which is published at {CANONICAL_URL}"
+            )
+        found = md5_of(path)
+        if found != md5:
+            raise ValueError(
+                f"{path} has md5 {found} ({path.stat().st_size:,} bytes); it needs {md5}, so it is damaged, "
+                f"incomplete or another file: fetch it again from {CANONICAL_URL}"
+            )
+        self._frames = open_npy(path)  # (T, N, H, W)
+        if self._frames.ndim != 4 or self._frames.dtype != np.uint8:
+            raise ValueError(
+                f"{path} is {self._frames.dtype} of shape {self._frames.shape}; it needs uint8 of shape "
+                "(T, N, H, W)"
+            )
+
+    def __len__(self) -> int:
+        """Return the number of sequences."""
+        return self._frames.shape[1]
+
+    def batch(
+        self, indices: torch.Tensor | Sequence[int], device: torch.device | str = "cpu"
+    ) -> torch.Tensor:
+        """Return the sequences with these numbers: float32 of shape (B, T, 1, H, W) in [0, 1].
+
+        Args:
+            indices: the numbers of the sequences, integers of shape (B,), each from 0 to len - 1.
+            device: where the result is to be. Default: the CPU.
+
+        Raises:
+            ValueError: `indices` is empty, or not integers of shape (B,).
+            IndexError: a number out of range.
+        """
+        return unit_range(self.frames(indices, device))  # (B, T, 1, H, W)
+
+    def frames(
+        self, indices: torch.Tensor | Sequence[int], device: torch.device | str = "cpu"
+    ) -> torch.Tensor:
+        """Return what `batch` returns as bytes: uint8 of shape (B, T, H, W)."""
+        numbers = check_indices(indices, len(self)).numpy()
+        frames = torch.from_numpy(np.asarray(self._frames[:, numbers]))  # (T, B, H, W)
+        return rearrange(frames, "t b h w -> b t h w").to(device)
 
 
 def write_npy(
@@ -34,8 +109,7 @@ def write_npy(
 ) -> None:
     """Write all sequences of a source in the layout of the canonical file: uint8 of shape (T, N, H, W).
 
-    The bytes go to a temporary name beside `path`, which is renamed when all is written and removed when
-    anything goes wrong.
+    They are never in memory together. A file that is not whole is removed when anything goes wrong.
 
     Args:
         path: the file to write; its name ends in .npy and its folder exists.
@@ -50,33 +124,6 @@ def write_npy(
         OSError: the disk has too little space or may not be written.
     """
     path = Path(path)
-    check_writable(path, overwrite)
-    check_space(path, source)
-
-    def write(unfinished: Path) -> None:
-        # Not through a memory map, which kills the process when the disk is full.
-        with open(unfinished, "wb") as file:
-            header = {"descr": "|u1", "fortran_order": False, "shape": _shape(source)}
-            np.lib.format.write_array_header_1_0(file, header)
-            start = file.tell()
-            for first in range(0, len(source), _CHUNK):
-                numbers = torch.arange(first, min(first + _CHUNK, len(source)))
-                frames = rearrange(source.frames(numbers), "n t h w -> t n (h w)").contiguous()
-                for time, chunk in enumerate(frames):
-                    file.seek(start + (time * len(source) + first) * chunk.shape[1])
-                    file.write(chunk.numpy().data)
-                progress(len(numbers))
-
-    write_atomically(path, write)
-
-
-def _shape(source: MovingMNIST) -> tuple[int, ...]:
-    # Not len(), which has no word for numbers beyond all disks.
-    return source.length, source.sequences, source.image_size, source.image_size  # (T, N, H, W)
-
-
-def check_writable(path: Path, overwrite: bool) -> None:
-    """Raise what `write_npy` raises for a path, before anything is made that should be written there."""
     if path.suffix != ".npy":
         raise ValueError(f"{path} does not end in .npy, the kind of file that is written")
     if not path.parent.is_dir():
@@ -87,13 +134,26 @@ def check_writable(path: Path, overwrite: bool) -> None:
         raise FileExistsError(
             f"{path} exists; take another name, or have it replaced (overwrite=True, --force)"
         )
-
-
-def check_space(path: Path, source: MovingMNIST) -> None:
-    """Raise OSError if the file that `write_npy` would write takes more than the disk has free."""
-    needed, free = math.prod(_shape(source)), shutil.disk_usage(path.parent).free
+    shape = source.length, source.sequences, source.image_size, source.image_size  # (T, N, H, W)
+    needed, free = math.prod(shape), shutil.disk_usage(path.parent).free
     if needed > free:
         raise OSError(
             f"{path} needs {needed:,} bytes for {source.sequences:,} sequences, but its disk has {free:,} "
             "free; write fewer or elsewhere"
         )
+
+    def write(unfinished: Path) -> None:
+        # Not through a memory map, which kills the process when the disk is full.
+        with open(unfinished, "wb") as file:
+            header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(file, header)
+            start = file.tell()
+            for first in range(0, len(source), CHUNK):
+                numbers = torch.arange(first, min(first + CHUNK, len(source)))
+                frames = rearrange(source.frames(numbers), "n t h w -> t n (h w)").contiguous()
+                for time, chunk in enumerate(frames):
+                    file.seek(start + (time * len(source) + first) * chunk.shape[1])
+                    file.write(chunk.numpy().data)
+                progress(len(numbers))
+
+    write_atomically(path, write)

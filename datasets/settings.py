@@ -6,12 +6,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from datasets.arrays import ArrayClips
+from datasets.clips import Clips
 from datasets.digits import require_unseen
 from datasets.moving_mnist import MovingMNIST, moving_mnist
-from datasets.shuffled import Shuffled
-from datasets.source import Source
-from datasets.videos import VideoFolder
+from datasets.source import Shuffled, Source
 
 DIGIT_SIZE = 28  # pixels
 SPEED = 0.1  # travels per frame, Moving MNIST's
@@ -131,15 +129,15 @@ class DataConfig:
 
         Raises:
             FileNotFoundError: no such clips, or no MNIST.
-            ValueError: see `VideoFolder`, `ArrayClips` and `moving_mnist`.
+            ValueError: see `Clips` and `moving_mnist`.
         """
         if self.clips is None:
             return self._moving_mnist(split, seed, length, SPEED)
         train = split == "train"
         source = self._open_clips(self.clips, split, length, channels)
-        if train and isinstance(source, VideoFolder) and source.report:
+        if train and source.report:
             print(f"{self.clips}: {source.report}")
-        if train and isinstance(source, ArrayClips) and self.layout is None:
+        if train and source.layout and self.layout is None:
             print(f"{self.clips}: read as {source.layout}; if its axes are others, give --data.layout")
         # The sets to score on are shuffled, too, so that their first sequences are of many clips.
         return Shuffled(source, seed if train else 0, epochs=None if train else 1)
@@ -181,7 +179,7 @@ class DataConfig:
             channels: of the network, 1 or 3.
 
         Returns:
-            {"test_clips": {"of": the folder or file, "names": as in `VideoFolder`}}; {} for Moving MNIST.
+            {"test_clips": {"of": the folder or file, "names": as in `Clips`}}; {} for Moving MNIST.
 
         Raises:
             ValueError: others than those noted.
@@ -198,17 +196,16 @@ class DataConfig:
             )
         return {"test_clips": {"of": str(self.clips.resolve()), "names": names}}
 
-    def _open_clips(self, clips: Path, split: str, length: int, channels: int) -> VideoFolder | ArrayClips:
+    def _open_clips(self, clips: Path, split: str, length: int, channels: int) -> Clips:
         options: dict[str, Any] = {"size": self.frame_size, "stride": self.stride, "channels": channels}
         options |= {"value_range": self.value_range, "stored": self.stored, "unit": self.unit}
         options |= {"layout": self.layout, "variable": self.variable, "length": length}
+        options |= {"cache": self.cache, "strict": self.strict}
         if split == "train":
             options["step"] = self.step
-        if clips.is_file():
-            return ArrayClips(clips, split, **options)
         with warnings.catch_warnings():  # said once in a run, not for each of its sets
             warnings.simplefilter("ignore", UserWarning)
-            return VideoFolder(clips, split, cache=self.cache, strict=self.strict, **options)
+            return Clips(clips, split, **options)
 
 
 def _some(names: list[str]) -> str:

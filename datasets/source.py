@@ -1,17 +1,23 @@
-"""What train.py and the evaluation ask of data: the contract of a source, and what every source does alike.
+"""What a source of sequences is, what every source does alike, and a source in another order.
 
 Letters: B batch, T time, H W pixels.
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Protocol
 
 import torch
 from einops import rearrange
 
+from convlstm.core.hashing import random_bits
+
+ENDLESS = 2**53
+"""The number of sequences of a training stream: more than any run can use."""
+
 
 class Source(Protocol):
-    """A numbered set of sequences, generated or read.
+    """A numbered set of sequences, generated or read: what train.py and the evaluation ask of data.
 
     Sequence n is always the same, bit for bit, whatever the batch it is asked for in. What has this fits
     `convlstm.evaluation.Source`, too: the part of it that scoring needs.
@@ -24,14 +30,49 @@ class Source(Protocol):
     """Of the physical values, such as "mm/h"; "" where they have none."""
 
     def __len__(self) -> int:
-        """The number of sequences."""
+        """Return the number of sequences."""
         ...
 
     def batch(
         self, indices: torch.Tensor | Sequence[int], device: torch.device | str = "cpu"
     ) -> torch.Tensor:
-        """The sequences with these numbers: float32 of shape (B, T, C, H, W) in [0, 1], on `device`."""
+        """Return the sequences with these numbers: float32 (B, T, C, H, W) in [0, 1], on `device`."""
         ...
+
+
+class Shuffled:
+    """The sequences of a source in an order that is a pure function of (seed, epoch), epoch after epoch.
+
+    Args:
+        source: the sequences.
+        seed: any integer.
+        epochs: how often each sequence comes. Default: None, practically endlessly.
+
+    Attributes:
+        value_range: the source's.
+        unit: the source's.
+    """
+
+    def __init__(self, source: Source, seed: int, epochs: int | None = None) -> None:
+        self._source, self._seed = source, seed
+        self._sequences = ENDLESS if epochs is None else epochs * len(source)
+        self.value_range, self.unit = source.value_range, source.unit
+        self._order = lru_cache(2)(self._order_of)  # a batch may lie on the border of two
+
+    def __len__(self) -> int:
+        """Return the number of sequences, each counted as often as it comes."""
+        return self._sequences
+
+    def batch(
+        self, indices: torch.Tensor | Sequence[int], device: torch.device | str = "cpu"
+    ) -> torch.Tensor:
+        """Return sequences by their place in the order; see `Source`."""
+        numbers = check_indices(indices, len(self)).tolist()
+        places = (divmod(n, len(self._source)) for n in numbers)
+        return self._source.batch([int(self._order(epoch)[place]) for epoch, place in places], device)
+
+    def _order_of(self, epoch: int) -> torch.Tensor:
+        return random_bits(self._seed, epoch, draws=len(self._source)).argsort()
 
 
 def check_indices(indices: torch.Tensor | Sequence[int], sequences: int) -> torch.Tensor:

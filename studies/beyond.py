@@ -35,7 +35,7 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the checkout's folders are used, uninstalled
 from benchmarks.timing import markdown
 from convlstm import from_pretrained, rollout
-from convlstm.clips import write_gif
+from convlstm.clips import write_clip
 from convlstm.clips.pictures import BACKGROUND, FORECAST, OBSERVED, Text, write_text
 from convlstm.core.checks import positive
 from convlstm.core.files import jsonable, write_json
@@ -164,12 +164,12 @@ def main(arguments: list[str] | None = None) -> None:
             title = case.title if label == "forecast" else f"{case.title}, {label}"
             results[title] = {**case._asdict(), **measures.per_frame()}
         first = range(min(SHOWN, options.sequences))
-        write_gif(options.gifs / f"{name}-{case.file}.gif", film(predictors, source, first, device), FPS)
+        write_clip(options.gifs / f"{name}-{case.file}.gif", film(predictors, source, first, device), FPS)
         distances = measured[judged].distances()
         if distances.max() > largest:
             largest, number = distances.max().item(), int(distances.argmax())
             worst = {"case": case.title, "sequence": number, "of": judged}
-            write_gif(options.gifs / f"{name}-worst.gif", film(predictors, source, [number], device), FPS)
+            write_clip(options.gifs / f"{name}-worst.gif", film(predictors, source, [number], device), FPS)
         print(f"{case.title}: {options.sequences} sequences done", file=sys.stderr)
     print(table(results))
     notes = {name: str(value) for name, value in vars(options).items()}

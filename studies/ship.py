@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # the checkout's folders are
 import train
 from benchmarks.timing import exact_convolutions, machine_name
 from convlstm import evaluate, from_pretrained, rollout, training
-from convlstm.clips import write_gif
+from convlstm.clips import write_clip
 from convlstm.clips.pictures import comparison
 from convlstm.evaluation import OPENSTL, STRICT, Evaluation, Source, format_evaluation
 from convlstm.hub.checkpoint import load_checkpoint, read_config
@@ -209,7 +209,7 @@ def draw(model: Forecaster, config: train.Config, device: torch.device, path: Pa
     clips = source.batch(range(SHOWN), device)
     given, truth = clips[:, : config.context], clips[:, config.context :]
     pictures = (x.float().cpu().clamp(0, 1).numpy() for x in (given, rollout(model, given, horizon), truth))
-    write_gif(path, comparison(*(np.rint(x * (SHADES - 1)) / (SHADES - 1) for x in pictures)), GIF_FPS)
+    write_clip(path, comparison(*(np.rint(x * (SHADES - 1)) / (SHADES - 1) for x in pictures)), GIF_FPS)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from torch.testing import assert_close
 
 import train
 from convlstm.__main__ import main
-from convlstm.clips import read_clips, write_gif
+from convlstm.clips import read_clips, write_clip
 from convlstm.hub.checkpoint import read_config
 
 RANDOM = np.random.default_rng(0)
@@ -39,7 +39,7 @@ def gifs() -> Path:
         frames = np.full((20 + n, 20, 24, 3), (30, 40, 90), np.uint8)
         for t, frame in enumerate(frames):
             frame[5 + n : 11 + n, (2 * t) % 18 : (2 * t) % 18 + 6] = (240, 200, 40)
-        write_gif(Path("gifs") / f"clip{n}.gif", frames, 10)
+        write_clip(Path("gifs") / f"clip{n}.gif", frames, 10)
     return Path("gifs")
 
 
@@ -168,8 +168,8 @@ def test_a_rollout_of_clips_of_different_lengths_is_cut_to_the_shortest(
 ) -> None:
     run("--data.clips gifs --data.image-size 16")
     frames = np.full((12, 20, 24), 80, np.uint8) + np.arange(12, dtype=np.uint8)[:, None, None]
-    write_gif(gifs / "a.gif", frames, 10)
-    write_gif(gifs / "b.gif", frames[:9], 10)
+    write_clip(gifs / "a.gif", frames, 10)
+    write_clip(gifs / "b.gif", frames[:9], 10)
     assert main(["rollout", "runs/NAME", "gifs", "--size", "16", "16", "-o", "out.gif"]) == 0
     out = capsys.readouterr().out
     assert "gifs: 1 of 4 files cannot be used and are left out: gifs/b.gif has 9 frames a clip" in out

@@ -13,7 +13,7 @@ import torch
 
 import train
 from convlstm.__main__ import main as convlstm_main
-from convlstm.clips import write_gif
+from convlstm.clips import write_clip
 from datasets import CanonicalMovingMNIST
 from datasets.__main__ import main as datasets_main
 from tests.convlstm.importers.foreign_models import OpenSTL
@@ -29,7 +29,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with contextlib.chdir(path):
         sizes = {"steps": 1, "validation_sequences": 2, "test_sequences": 2, "validations": 1}
         train.main(dataclasses.replace(train.PRESETS["tiny"], name="NAME", **sizes))
-        write_gif(Path("clip.gif"), np.zeros((12, 64, 64), np.uint8), 5)
+        write_clip(Path("clip.gif"), np.zeros((12, 64, 64), np.uint8), 5)
         openstl = OpenSTL(1, [3], 4, None, old=False)
         frames = torch.rand(1, 3, 1, 16, 16)
         np.save("input.npy", frames.numpy())

@@ -15,17 +15,17 @@ from numpy.typing import NDArray
 
 from convlstm.core.files import open_npy
 
-__all__ = ["ArrangedArray", "guess_axes", "open_array"]
+__all__ = ["ArrangedArray", "open_array"]
 
 
 def open_array(path: Path, kind: str, variable: str | None = None) -> Any:
-    """Return the array in a file: a memory-mapped one, an HDF5 dataset, or one of an .npz, which is read.
+    """Open the array in a file: a .npy is memory-mapped, an HDF5 dataset opened, an .npz read.
 
     Args:
         path: of the file.
         kind: "npy", "npz" or "hdf5".
-        variable: which array, by its name, such as "rain" or "group/rain"; None (default) for the only one
-            that has three axes or more.
+        variable: the array's name, such as "rain" or "group/rain". Default: None, the only array of three
+            axes or more.
 
     Raises:
         ValueError: a damaged file, no such variable or more than one to choose from, or Python objects.
@@ -50,13 +50,11 @@ def open_array(path: Path, kind: str, variable: str | None = None) -> Any:
     if variable not in arrays:
         known = ", ".join(list(arrays)[:8]) or "none"
         raise ValueError(f"variable is {variable!r}, which {path} does not have; it has {known}")
-    if arrays[variable].dtype.hasobject:
-        raise ValueError(f"{path} holds Python objects (a pickle) as {variable!r}, which are never loaded")
     return arrays[variable]
 
 
 def _arrays_of_npz(path: Path) -> dict[str, Any]:
-    # Of a path that is no zip archive numpy would leave the file open.
+    # Given the path of a file that is no zip archive, numpy would leave it open.
     with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
         return {name: arrays[name] for name in arrays.files}
 
@@ -69,36 +67,28 @@ def _arrays_of_hdf5(path: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
 
     def keep(name: str, item: object) -> None:
-        if isinstance(item, h5py.Dataset) and item.shape is not None:  # None: of an empty one
+        if isinstance(item, h5py.Dataset) and item.shape is not None:  # an empty one has None
             found[name] = item
 
-    h5py.File(path, "r").visititems(keep)  # the datasets keep it open
+    h5py.File(path, "r").visititems(keep)  # the datasets keep the file open
     return found
-
-
-def guess_axes(path: object, shape: tuple[int, ...]) -> str:
-    """Return the layout that an array of this shape is taken to have; see `guess_layout`."""
-    if len(shape) == 3:
-        return "THW"
-    if len(shape) == 4:
-        return "THWC" if shape[3] in (1, 3, 4) else "TNHW"
-    if len(shape) == 5:
-        return "NTHWC" if shape[4] in (1, 3, 4) and shape[2] not in (1, 3) else "NTCHW"
-    raise ValueError(f"{path} has {len(shape)} axes, shape {shape}; it needs 3 to 5, such as (T, H, W)")
 
 
 class ArrangedArray:
     """An array of clips whose axes have names, read a part at a time.
 
+    Without a layout, 3 axes are THW. 4 are THWC if the last is 1, 3 or 4 long, else TNHW (time first, as in
+    the canonical Moving MNIST file). 5 are NTHWC if the last is so long and the third is not 1 or 3, else
+    NTCHW. Four channels (RGBA) are recognized in order to be refused as such.
+
     Args:
         name: of the file, for errors.
         array: a numpy array or an HDF5 dataset.
-        layout: the axes, a letter each, such as "TNHW"; None for what `guess_axes` says.
+        layout: the axes, a letter each, such as "TNHW". Default: None, guessed from the shape.
 
     Attributes:
         layout: the axes in capitals.
         shape: (N, T, C, H, W).
-        dtype: as stored.
 
     Raises:
         ValueError: an empty array, a layout that does not fit, or channels other than 1 or 3.
@@ -110,7 +100,7 @@ class ArrangedArray:
             raise ValueError(
                 f"{name} has shape {shape}: there is nothing in it; it needs 1 or more along each axis"
             )
-        layout = guess_axes(name, shape) if layout is None else layout.upper()
+        layout = _guessed_layout(name, shape) if layout is None else layout.upper()
         if len(set(layout)) < len(layout) or not set("THW") <= set(layout) <= set("NTCHW"):
             raise ValueError(
                 f"layout is {layout!r}; it needs each of T, H and W once, and N and C where there are such "
@@ -129,7 +119,7 @@ class ArrangedArray:
                 f"{name} has {channels} channels{alpha}, its shape {shape} read as {layout}; it needs 1 or "
                 "3, or another layout"
             )
-        self.layout, self.dtype = layout, np.dtype(array.dtype)
+        self.layout = layout
         self.shape = (sizes.get("N", 1), sizes["T"], channels, sizes["H"], sizes["W"])
         self._array = array
 
@@ -140,8 +130,12 @@ class ArrangedArray:
         axes = self.layout.replace("N", "")
         return rearrange(part, f"{' '.join(axes)} -> T {'C' if 'C' in axes else '1'} H W")
 
-    def first(self, clips: int | None) -> NDArray:
-        """Return the first clips (N, T, C, H, W), None for all, as stored and as a view where it can be."""
-        axes = " ".join(axis if axis in self.layout else "1" for axis in "NTCHW")
-        where = tuple(slice(clips) if axis == "N" else slice(None) for axis in self.layout)
-        return rearrange(np.asarray(self._array[where]), f"{' '.join(self.layout)} -> {axes}")
+
+def _guessed_layout(name: object, shape: tuple[int, ...]) -> str:
+    if len(shape) == 3:
+        return "THW"
+    if len(shape) == 4:
+        return "THWC" if shape[3] in (1, 3, 4) else "TNHW"
+    if len(shape) == 5:
+        return "NTHWC" if shape[4] in (1, 3, 4) and shape[2] not in (1, 3) else "NTCHW"
+    raise ValueError(f"{name} has {len(shape)} axes, shape {shape}; it needs 3 to 5, such as (T, H, W)")

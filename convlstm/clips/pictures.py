@@ -1,7 +1,7 @@
 """The picture of a rollout: truth, prediction and error, one under the other, frame by frame.
 
 Letters: N clips (a column each), T time, C channels (1 or 3), H W pixels of a clip; Y X pixels of the
-picture. The picture of gray clips has at most 256 colours, the number that a GIF holds exactly.
+picture. The picture of gray clips has at most 256 colors, the number that a GIF holds exactly.
 """
 
 import math
@@ -20,10 +20,10 @@ BORDER, GAP, MARGIN, BAR = 3, 12, 16, 4
 CAPTION, LABEL, NOTE, LINE = 18, 15, 13, 20  # sizes of type, height of a line
 
 BACKGROUND, INK, MUTED, FAINT = (24, 26, 31), (230, 232, 236), (148, 152, 162), (66, 70, 80)
-# Blue for what was observed, orange for what was forecast: they differ for every kind of colour vision.
+# Blue for what was observed, orange for what was forecast: they differ for every kind of color vision.
 OBSERVED, FORECAST = (78, 161, 228), (242, 150, 34)
 
-# Shades of gray frames, of either sign of the error, and of the rims of letters (in four colours).
+# Shades of gray frames, of either sign of the error, and of the rims of letters (in four colors).
 GRAYS, ERRORS, RIMS = 96, 48, 16
 
 
@@ -46,7 +46,7 @@ def comparison(
         truth: (N, 1 to horizon, C, H, W), what really followed, or None (default) where that is not known.
 
     Returns:
-        uint8 (T + horizon, Y, X, 3), for `convlstm.clips.write_gif`.
+        uint8 (T + horizon, Y, X, 3), for `convlstm.clips.write_clip`.
 
     Raises:
         ValueError: shapes that do not go together, or values that are no numbers.
@@ -69,8 +69,8 @@ def comparison(
     picture = np.empty((given + horizon, bottom + MARGIN, right + MARGIN, 3), np.uint8)
     picture[:] = BACKGROUND
     for t, caption in enumerate(captions):
-        colour = OBSERVED if t < given else FORECAST
-        write_text(picture[t : t + 1], Text(caption, CAPTION, colour), left, MARGIN + CAPTION // 2)
+        color = OBSERVED if t < given else FORECAST
+        write_text(picture[t : t + 1], Text(caption, CAPTION, color), left, MARGIN + CAPTION // 2)
     draw_bar(picture[:, top - GAP - BAR : top - GAP, left:right], given)
     for row, row_top in zip(rows, range(top, bottom, row_height + GAP), strict=True):
         middle = row_top + row_height // 2
@@ -93,7 +93,7 @@ def comparison(
 class Text(NamedTuple):
     words: str
     size: int
-    colour: tuple[int, int, int] = INK
+    color: tuple[int, int, int] = INK
 
     @property
     def font(self) -> ImageFont.FreeTypeFont:
@@ -147,7 +147,7 @@ def _rows(context: NDArray, prediction: NDArray, truth: NDArray | None) -> list[
 
 
 def shades(clips: NDArray) -> NDArray[np.uint8]:
-    """Return clips (N, T, C, H, W) as colours (T, N, H, W, 3)."""
+    """Return clips (N, T, C, H, W) as colors (T, N, H, W, 3)."""
     levels = 256 if clips.shape[2] == 3 else GRAYS
     shades = np.rint(np.rint(clips.clip(0, 1) * (levels - 1)) * (255 / (levels - 1))).astype(np.uint8)
     shades = rearrange(shades, "n t c h w -> t n h w c")
@@ -155,11 +155,11 @@ def shades(clips: NDArray) -> NDArray[np.uint8]:
 
 
 def errors(prediction: NDArray, truth: NDArray) -> NDArray[np.uint8]:
-    """Return differences of clips (N, T, C, H, W) as colours (T, N, H, W, 3)."""
+    """Return differences of clips (N, T, C, H, W) as colors (T, N, H, W, 3)."""
     difference = prediction.clip(0, 1) - truth.clip(0, 1)
     strength = np.rint(np.abs(difference).mean(axis=2) * (ERRORS - 1)) / (ERRORS - 1)  # (N, T, H, W)
-    colour = np.where(difference.sum(axis=2)[..., None] < 0, OBSERVED, FORECAST)  # (N, T, H, W, 3)
-    return rearrange(np.rint(strength[..., None] * colour).astype(np.uint8), "n t h w rgb -> t n h w rgb")
+    color = np.where(difference.sum(axis=2)[..., None] < 0, OBSERVED, FORECAST)  # (N, T, H, W, 3)
+    return rearrange(np.rint(strength[..., None] * color).astype(np.uint8), "n t h w rgb -> t n h w rgb")
 
 
 def draw_bar(bar: NDArray[np.uint8], given: int) -> None:
@@ -176,9 +176,9 @@ def write_text(picture: NDArray[np.uint8], text: Text, left: int, middle: int) -
     mask = Image.new("L", (text.width, LINE))
     ImageDraw.Draw(mask).text((0, LINE // 2), text.words, 255, text.font, anchor="lm")
     cover = np.rint(np.asarray(mask) * ((RIMS - 1) / 255)) / (RIMS - 1)  # (LINE, width)
-    background, colour = np.array(BACKGROUND), np.array(text.colour)
+    background, color = np.array(BACKGROUND), np.array(text.color)
     line = picture[:, middle - LINE // 2 : middle + LINE - LINE // 2, left : left + text.width]
-    line[:] = np.rint(background + cover[..., None] * (colour - background))
+    line[:] = np.rint(background + cover[..., None] * (color - background))
 
 
 def check_rollout(context: NDArray, prediction: NDArray, truth: NDArray | None) -> None:

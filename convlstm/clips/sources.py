@@ -1,8 +1,9 @@
-"""The clips of a file or folder as a numbered source, read as they are asked for.
+"""The clips of a file or folder, as a source that reads them when they are asked for, or read at once.
 
 Letters: B batch, N clips, T time, C channels, H W pixels.
 """
 
+import sys
 from collections.abc import Collection, Sequence
 from copy import copy
 from pathlib import Path
@@ -13,11 +14,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from convlstm.clips.arrays import ArrangedArray
-from convlstm.clips.fitting import fit
-from convlstm.clips.reading import ARRAYS, find_clips, is_array, kind_of, open_clips, read_clips, stream_clips
-from convlstm.clips.values import stored_values, unit_range
+from convlstm.clips.pixels import fit, unit_range
+from convlstm.clips.reading import ARRAYS, find_clips, is_array, kind_of, open_clips, stream_clips
+from convlstm.core.checks import positive
 
-__all__ = ["ClipSource"]
+__all__ = ["ClipSource", "read_clips"]
 
 NAMED = 5  # files that a report names; the others are counted
 
@@ -35,19 +36,18 @@ class ClipSource:
         stored: two stored values or None.
         value_range: the physical values that 0 and 1 stand for; floats are taken for such. Default: (0, 1).
         unit: of the physical values, such as "mm/h". Default: "".
-        strict: whether a file in a folder that cannot be read, or is too short, is an error (default); else
-            it is left out. All are tried at once.
-        first: at most so many clips, from the first on; files beyond are not looked at. None (default) for
-            all.
+        strict: whether a file in a folder that cannot be read or is too short is an error. Default: True;
+            else it is left out. All are tried at once.
+        first: at most so many clips, from the first on; files beyond are not looked at. Default: None, all.
         held_out: a folder or file, and the names of the clips in it that may be scored on (files by their
-            path in the folder, clips of an array by their number): others in it are left out. None (default)
-            for all.
+            path in the folder, clips of an array by their number): others in it are left out. Default: None,
+            all may.
 
     Attributes:
         layout: the axes that an array was read as; None for other files and for folders.
         value_range: as given.
         unit: as given.
-        report: what was left out, in words; "" if nothing was.
+        report: says what was left out; "" if nothing was.
 
     Raises:
         FileNotFoundError: no such file.
@@ -105,7 +105,9 @@ class ClipSource:
             self._clips = [clip for clip in self._clips if _may_be_scored(clip[0], clip[2], *held_out)]
         parts = []
         if unfit:
-            parts.append(f"{len(unfit)} of {tried} files cannot be used and are left out: {_some(unfit)}")
+            more = f"; and {len(unfit) - NAMED} more" if len(unfit) > NAMED else ""
+            named = "; ".join(unfit[:NAMED]) + more
+            parts.append(f"{len(unfit)} of {tried} files cannot be used and are left out: {named}")
         if seen := found - len(self._clips):
             parts.append(f"{seen} of {found} clips were trained or validated on and are left out")
         self.report = "; ".join(parts)
@@ -120,7 +122,7 @@ class ClipSource:
         return source
 
     def __len__(self) -> int:
-        """The number of clips."""
+        """Return the number of clips."""
         return len(self._clips)
 
     def batch(self, indices: Sequence[int], device: torch.device | str = "cpu", /) -> Tensor:
@@ -134,24 +136,27 @@ class ClipSource:
                 first, other = self._clips[indices[0]][0], self._clips[n][0]
                 raise ValueError(
                     f"{other} has frames of (C, H, W) = {clip.shape[1:]}, {first} of {clips[0].shape[1:]}; "
-                    "clips that go together need one size and number of channels"
+                    "clips that go together need one size and number of channels: give a size"
                 )
         shortest = min(map(len, clips))
         return torch.from_numpy(np.stack([clip[:shortest] for clip in clips])).to(device)
 
     def _read(self, path: Path, array: ArrangedArray | None, number: int) -> NDArray[np.float32]:
-        if array is None:
-            stored = self._stored
-            if path.is_dir():  # of images, which may hold floats
-                _, stretches = stream_clips(path)
-                stored = stored_values(next(stretches).dtype, stored, self.value_range)
-            fitting = {"channels": self._channels, "size": self._size, "stored": stored}
-            clip = read_clips(path, frames=self._most, **fitting)[0, : self._most]
+        """Read one clip, (T, C, H, W)."""
+        if array is not None:
+            clip = fit(array.frames(number, slice(self._most)), self._size, self._channels)
         else:
-            frames = fit(array.frames(number, slice(self._most)), self._size, self._channels)
-            clip = unit_range(path, frames, stored_values(frames.dtype, self._stored, self.value_range))
+            stretches, left = [], self._most
+            for stretch in stream_clips(path)[1]:
+                stretches.append(fit(stretch[:left], self._size, self._channels))
+                left -= len(stretches[-1])
+                if left <= 0:
+                    break
+            clip = np.concatenate(stretches)
+            if self._channels is None and clip.shape[1] == 3 and (clip == clip[:, :1]).all():
+                clip = clip[:, :1]
         self._check_length(path, len(clip))
-        return clip
+        return unit_range(path, clip, self._stored, self.value_range)
 
     def _check_length(self, path: Path, frames: int, read_as: str = "") -> None:
         if frames < self._length:
@@ -162,13 +167,59 @@ class ClipSource:
 
 
 def _may_be_scored(file: Path, number: int, root: Path, names: Collection[str]) -> bool:
-    """Whether a clip is none of those at `root`, or one of the names."""
+    """Return whether a clip is none of those at `root`, or one of the names."""
     file, root = file.resolve(), root.resolve()
     if not file.is_relative_to(root):
         return True
     return (str(number) if file == root else file.relative_to(root).as_posix()) in names
 
 
-def _some(items: list[str]) -> str:
-    more = f" and {len(items) - NAMED} more" if len(items) > NAMED else ""
-    return "; ".join(items[:NAMED]) + more
+def read_clips(
+    path: str | Path,
+    layout: str | None = None,
+    first: int | None = None,
+    *,
+    frames: int | None = None,
+    variable: str | None = None,
+    channels: int | None = None,
+    size: tuple[int, int] | None = None,
+    stored: tuple[float, float] | None = None,
+) -> NDArray[np.float32]:
+    """Read clips: from an array, a film, a GIF, a folder of frames, or a folder of any of these.
+
+    The frames of a clip are evenly spaced in time. A GIF holds equal ones as one that lasts longer, and from
+    what `write_clip` wrote all of them come back. In other GIFs a frame counts as often as the shortest fits
+    into its time, if all times are whole multiples of the shortest; else each counts once, since times such
+    as 3, 3 and 4 hundredths of a second are one time, rounded. The last always counts once, and its time is
+    left aside: it is commonly held for a while before the GIF starts again.
+
+    Args:
+        path: of the file or folder; what lies in a folder is told by its suffix (see `find_clips`).
+        layout: the axes of an array (in a folder: of all), a letter each, such as "TNHW": T, H and W, and N
+            and C where there are such axes. Default: None, guessed from the shape (see `ArrangedArray`).
+        first: at most so many clips, from the first on. Of an array no more is read than is asked for.
+            Default: None, all.
+        frames: at most so many frames of each clip, from the first on. Default: None, all.
+        variable: the array's name in a .npz or HDF5 file. Default: None, the only one of 3 to 5 axes.
+        channels: 1 for gray, 3 for color. Default: None, as they are.
+        size: (H, W), to which frames are scaled and center-cropped, see `fit`. Default: None, as they are.
+        stored: the stored values that become 0 and 1; what is beyond them is clipped. Default: None, those
+            of the type: 0 and 255 of uint8, 65535 of uint16, 0 and 1 of booleans and floats.
+
+    Returns:
+        float32 (N, T, C, H, W) in [0, 1]. A GIF or film whose pixels are all gray has one channel, else
+        three. Clips of a folder are cut to the length of the shortest.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a file that is empty, damaged or of another kind; an array of Python objects (a pickle,
+            which is never loaded), with other axes or nothing in it, with other numbers or out of [0, 1]; a
+            layout that does not fit; frames or clips of different sizes; a GIF whose frames take more than
+            1 GiB; or a `first` or `frames` below 1.
+        ImportError: films need PyAV, HDF5 h5py, a size torchvision, and it is not installed.
+    """
+    first = None if first is None else positive("first", first)
+    frames = sys.maxsize if frames is None else positive("frames", frames)
+    options = {"channels": channels, "size": size, "stored": stored, "first": first}
+    source = ClipSource(path, 1, layout=layout, variable=variable, **options).longer(frames)
+    return source.batch(range(len(source))).numpy()

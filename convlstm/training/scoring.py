@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from convlstm.clips import write_gif
+from convlstm.clips import write_clip
 from convlstm.clips.pictures import comparison
 from convlstm.core.files import write_json
 from convlstm.evaluation import Predict, Source, copy_last, format_evaluation
@@ -179,4 +179,4 @@ def _write_rollout(path: Path, predict: Predict, clips: Tensor, context: int, ho
     """
     given, truth = clips[:, :context], clips[:, context:]
     forecast = predict(given, horizon)
-    write_gif(path, comparison(*(x.float().cpu().numpy() for x in (given, forecast, truth))), GIF_FPS)
+    write_clip(path, comparison(*(x.float().cpu().numpy() for x in (given, forecast, truth))), GIF_FPS)

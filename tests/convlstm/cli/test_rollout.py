@@ -9,7 +9,7 @@ import pytest
 
 from convlstm import ConvLSTM, StackedForecaster, StackedForecasterConfig, save_checkpoint
 from convlstm.__main__ import main
-from convlstm.clips import write_gif
+from convlstm.clips import write_clip
 
 
 @pytest.fixture(autouse=True)
@@ -47,7 +47,7 @@ def test_a_frame_rate_that_a_gif_cannot_have_is_said(capsys: pytest.CaptureFixtu
 
 def test_how_the_clips_were_read_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     np.save("more.npy", np.load("clips.npy").swapaxes(0, 1))  # (N, T, H, W)
-    write_gif("a.gif", np.load("clips.npy")[:, 0], 5)
+    write_clip("a.gif", np.load("clips.npy")[:, 0], 5)
     for clips, said in (
         (["clips.npy"], "clips.npy read as TNHW: 3 clips of 12 frames\n"),
         (["more.npy", "--layout", "nthw", "--count", "9"], "more.npy read as NTHW: 4 clips of 12 frames\n"),

@@ -1,0 +1,302 @@
+"""Media files: GIFs, films and folders of images, read as frames; GIFs and MP4s, written.
+
+All but the reading of films goes through imageio. Its PyAV plugin does not say how long a WebM or Matroska
+film should be, so that one cut short would pass for whole, and it takes 0.5 s to close a film, where PyAV
+itself reads a short one in 0.03 s.
+
+Letters: T time, C channels (1 or 3), H W pixels.
+"""
+
+import math
+import re
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import imageio.v3 as iio
+import numpy as np
+from einops import rearrange
+from numpy.typing import NDArray
+
+from convlstm.core.files import write_atomically
+
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "LONGEST",
+    "SHORTEST",
+    "check_clip",
+    "frames_of_film",
+    "frames_of_folder",
+    "image_files",
+    "natural_order",
+    "read_gif",
+    "write_clip",
+]
+
+SHORTEST, LONGEST = 2, 2**16 - 1  # how long a frame of a GIF may last, in hundredths of a second
+LARGEST = 2**30  # bytes that the frames of a GIF may take, three for a pixel
+SOUND = 0.1  # seconds by which sound may outlast the frames of a film
+MISSING = 0.1  # part of its length that a film may lack if it does not say how many frames it has
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".pgm", ".tif", ".tiff")
+_GAP = rb"(?:\s|#[^\n]*\n)+"
+_PGM = re.compile(rb"(P[25]%b\d+%b\d+%b)(\d+)(?=\s)" % (_GAP, _GAP, _GAP))  # the last: the highest value
+
+
+def read_gif(path: Path) -> NDArray[np.uint8]:
+    """Read the clip in a GIF, (T, C, H, W); `read_clips` says how often a frame counts.
+
+    Raises:
+        ValueError: a damaged file, or frames that take more than 1 GiB.
+    """
+    data = path.read_bytes()
+    # Pillow takes a file that ends between two frames for a shorter one; a whole one ends with this mark.
+    if not data.rstrip(b"\0").endswith(b";"):
+        raise ValueError(f"{path} is a damaged GIF: it is cut short; write or copy it again")
+    frames, durations, comment = [], [], b""
+    with _damage(path, "GIF"), _opened(data) as file:
+        for number, frame in enumerate(file.iter(mode="RGB", writeable_output=False)):
+            info = file.metadata(index=number)
+            comment = comment or info.get("comment", b"")
+            durations.append(info.get("duration", 0) // 10)  # from milliseconds
+            frames.append(frame)
+        clip = np.stack(frames)  # (T, H, W, 3)
+    times = _times(durations, comment)
+    if sum(times) * clip[0].size > LARGEST:
+        raise ValueError(
+            f"{path} is too large: its frames, each repeated for as long as it lasts, take more than "
+            f"{LARGEST:,} bytes; cut it, or make its frames smaller or last equally long"
+        )
+    clip = np.repeat(clip, times, axis=0)
+    gray = (clip == clip[..., :1]).all()
+    return rearrange(clip[..., :1] if gray else clip, "t h w c -> t c h w")
+
+
+def _opened(data: bytes) -> Any:
+    """Open a file's bytes, so that no damage leaves a file open, with imageio's Pillow plugin."""
+    return iio.imopen(data, "r", plugin="pillow")
+
+
+def _times(durations: list[int], comment: bytes) -> list[int]:
+    """Return how often each frame of a GIF counts; durations are in hundredths of a second."""
+    written = re.fullmatch(rb"(\d{1,5})/100 s a frame", comment)
+    unit = int(written[1]) if written else 0
+    if unit and all(duration and duration % unit == 0 for duration in durations):
+        return [duration // unit for duration in durations]
+    timed = durations[:-1]
+    unit = min(timed, default=0)
+    if unit == 0 or any(duration % unit for duration in timed):
+        return [1] * len(durations)
+    return [*(duration // unit for duration in timed), 1]
+
+
+@contextmanager
+def _damage(path: Path, kind: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # Pillow and PyAV raise whatever the damage makes them run into
+        reason = error.__cause__ or error  # of imageio's errors
+        raise ValueError(f"{path} is a damaged {kind} ({reason}); write or copy it again") from error
+
+
+def frames_of_film(path: Path) -> Iterator[NDArray[np.uint8]]:
+    """Iterate over the frames of a film's first video stream: (3, H, W), or (1, H, W) where it is gray.
+
+    Raises:
+        ValueError: as it is met: a damaged file, no video in it, no frames, or fewer than it says it has.
+        ImportError: PyAV is not installed.
+    """
+    av = _import_av(path)
+    times: list[float] = []
+    with path.open("rb") as file, _damage(path, "film"), av.open(file) as film:
+        if not film.streams.video:
+            raise ValueError("it has no video stream")
+        stream = film.streams.video[0]
+        gray = stream.format is not None and stream.format.name.startswith("gray")
+        for frame in film.decode(stream):
+            times.append(float(frame.time or 0))
+            picture = frame.to_ndarray(format="gray" if gray else "rgb24")
+            yield picture[None] if gray else rearrange(picture, "h w c -> c h w")
+        announced, length = stream.frames, (film.duration or 0) / av.time_base
+    if not times:
+        raise ValueError(f"{path} has no frames; it needs one or more")
+    if _cut_short(times, announced, length):
+        raise ValueError(
+            f"{path} is cut short: {len(times)} frames can be read, {times[-1] - times[0]:.2f} s of "
+            f"{length:.2f} s; write or copy it again"
+        )
+
+
+def _import_av(path: Path) -> Any:
+    try:
+        import av
+    except ImportError as error:
+        raise ImportError(f'{path} is a film, which needs PyAV: pip install "convlstm[video]"') from error
+    return av
+
+
+def _cut_short(times: list[float], announced: int, length: float) -> bool:
+    """Return whether the frames of a film end before they should.
+
+    Args:
+        times: when each frame that could be read is shown, in seconds.
+        announced: the number of frames that the file says it has, 0 if it says none, as in WebM. A film that
+            was cut without being encoded anew holds more than it shows; its length is that shown.
+        length: in seconds, as the file says, that of its sound if it is longer.
+    """
+    frame = (times[-1] - times[0]) / max(len(times) - 1, 1)
+    missing = length - (times[-1] - times[0] + frame)
+    if announced:
+        return len(times) < announced and missing > 2 * frame + SOUND
+    return len(times) > 1 and missing > MISSING * length
+
+
+def natural_order(name: str) -> tuple:
+    """Return a sorting key that puts frame2 before frame10."""
+    parts = re.split(r"(\d+)", name)  # text and digits in turn
+    return [(int(part) if n % 2 else 0, part.casefold()) for n, part in enumerate(parts)], name
+
+
+def image_files(folder: Path) -> list[Path]:
+    """Return the images in a folder in their natural order, without hidden files.
+
+    A link to nowhere is among them: it stands for a frame that would be missing.
+    """
+    files = (p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith("."))
+    return sorted((p for p in files if not p.is_dir()), key=lambda p: natural_order(p.name))
+
+
+def frames_of_folder(folder: Path) -> Iterator[NDArray]:
+    """Iterate over a folder's images in their natural order, (C, H, W): uint8, uint16 or float32 (TIFF).
+
+    Color of 16 bits comes as 8. A PGM gives the values in the file, whatever it says its highest is.
+
+    Raises:
+        ValueError: as it is met: an image that is damaged or has transparent pixels, other values or several
+            pages.
+    """
+    for path in image_files(folder):
+        yield _read_image(path)
+
+
+def _read_image(path: Path) -> NDArray:
+    """Read one image, (C, H, W)."""
+    with _damage(path, "image"):
+        data = path.read_bytes()
+        if path.suffix.lower() == ".pgm":
+            # Pillow stretches the values to 255 or 65,535 where the highest is another, a pixel at a time.
+            data = _PGM.sub(lambda head: head[1] + _full_range(head[2]), data, count=1)
+        with _opened(data) as file:
+            info, pages = file.metadata(index=0), file.properties(index=...).n_images
+            mode = info["mode"]
+            alpha = mode in ("LA", "PA", "RGBA") or "transparency" in info
+            if mode.startswith(("I", "F")):
+                alpha, target = False, None
+            elif mode in ("1", "L", "LA"):
+                target = "LA" if alpha else "L"
+            else:
+                target = "RGBA" if alpha else "RGB"
+            pixels = file.read(index=0, mode=target)
+    if pages != 1:
+        raise ValueError(
+            f"{path} has {pages} pages; it needs one: write each as a file, in a folder of the clip"
+        )
+    if alpha and (pixels[..., -1] != 255).any():
+        raise ValueError(
+            f"{path} has an alpha channel ({mode}) with transparent pixels; it needs 1 or 3 channels: write "
+            "it without"
+        )
+    if mode.startswith("I") and pixels.dtype != np.uint16:  # 16 bits of a PGM, or 32 of a TIFF
+        if pixels.min() < 0 or pixels.max() >= 2**16:
+            raise ValueError(f"{path} has values from {pixels.min()} to {pixels.max()}; it needs 0 to 65,535")
+        pixels = pixels.astype(np.uint16)
+    if pixels.ndim == 2:
+        return pixels[None]
+    return rearrange(pixels[..., :-1] if alpha else pixels, "h w c -> c h w")
+
+
+def _full_range(highest: bytes) -> bytes:
+    """Return the highest value of the type that holds a PGM's values; one that is out of range as it is."""
+    return b"255" if 0 < int(highest) < 2**8 else b"65535" if 2**8 <= int(highest) < 2**16 else highest
+
+
+def check_clip(path: str | Path, fps: float) -> None:
+    """Check that a clip can be written, before the work that goes into it.
+
+    Args:
+        path: the file to write, .gif or .mp4.
+        fps: frames per second, above 0.
+
+    Raises:
+        ValueError: a path that ends otherwise, is a directory or lies in none; an fps that is not above 0.
+        ImportError: an MP4, and PyAV is not installed.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in (".gif", ".mp4"):
+        raise ValueError(f"{path} does not end in .gif or .mp4, the kinds of file that are written")
+    if not path.parent.is_dir():
+        raise ValueError(f"{path.parent} is no directory, but {path} should go there; make it first")
+    if path.is_dir():
+        raise ValueError(f"{path} is a directory; give the name of a file")
+    if not 0 < fps < math.inf:
+        raise ValueError(f"fps is {fps}; it needs a number of frames per second above 0")
+    if path.suffix.lower() == ".mp4":
+        _import_av(path)
+
+
+def write_clip(path: str | Path, frames: NDArray[np.uint8], fps: float) -> float:
+    """Write frames as an animated GIF or an MP4, as the suffix says.
+
+    A GIF loops for ever. It keeps a frame of at most 256 colors exactly, so any gray one; of a frame with
+    more it keeps the 256 that fit it best, without dithering. A frame that equals the one before makes that
+    one last longer, and a comment in the file says how long a single one lasts, so that `read_clips` gives
+    back as many.
+
+    An MP4 (H.264, 4:2:0, which every browser plays) keeps frames nearly as they are; an odd side gains a
+    pixel.
+
+    Args:
+        path: ends in .gif or .mp4. A file that is there is replaced once the new one is whole.
+        frames: uint8 (T, H, W), or (T, H, W, 3) for color.
+        fps: frames per second, above 0.
+
+    Returns:
+        The frame rate written. A frame of a GIF lasts a whole number of hundredths of a second: `SHORTEST` at
+        least, since viewers slow down shorter ones, and `LONGEST` at most. The rate of an MP4 is 0.001 to
+        1,000 frames per second.
+
+    Raises:
+        ValueError: frames of another type or shape, or none; frames that a GIF cannot hold: too large, or
+            equal for too long; or the errors of `check_clip`.
+        ImportError: an MP4, and PyAV is not installed.
+    """
+    path = Path(path)
+    check_clip(path, fps)
+    color = frames.ndim == 4 and frames.shape[3] == 3
+    if frames.dtype != np.uint8 or not (color or frames.ndim == 3) or frames.size == 0:
+        raise ValueError(
+            f"frames are {frames.dtype} {frames.shape}; they need uint8 (T, H, W) or (T, H, W, 3), none of "
+            "them 0"
+        )
+    options: dict[str, Any]
+    if path.suffix.lower() == ".gif":
+        hundredths = round(min(max(100 / fps, SHORTEST), LONGEST))
+        rate = 100 / hundredths
+        options = {"plugin": "pillow", "is_batch": True, "duration": 10 * hundredths, "loop": 0}
+        options["comment"] = f"{hundredths}/100 s a frame"
+    else:
+        rate = min(max(fps, 1e-3), 1e3)
+        odd = [(0, 0), (0, frames.shape[1] % 2), (0, frames.shape[2] % 2), (0, 0)][: frames.ndim]
+        frames = np.pad(frames, odd, mode="edge")
+        options = {"plugin": "pyav", "codec": "libx264", "fps": rate, "out_pixel_format": "yuv420p"}
+        options["in_pixel_format"] = "rgb24" if color else "gray"
+    try:
+        data: Any = iio.imwrite("<bytes>", frames, extension=path.suffix.lower(), **options)
+    except (OverflowError, struct.error) as error:  # numbers that do not fit into a GIF's 16 bits
+        raise ValueError(
+            f"frames are {frames.shape} at {fps:g} fps; a GIF has sides of at most 65,535 pixels, and equal "
+            f"frames last at most {LONGEST / 100} s"
+        ) from error
+    write_atomically(path, lambda temporary: temporary.write_bytes(data))
+    return rate
