@@ -32,11 +32,11 @@ from tqdm import tqdm
 
 from convlstm import training
 from convlstm.hub.checkpoint import read_config
-from convlstm.hub.registry import build
 from convlstm.hub.transfer import freeze, start_from
-from convlstm.models.forecaster import Forecaster
+from convlstm.models.encoder_forecaster import EncoderForecasterConfig
+from convlstm.models.forecaster import Forecaster, build
 from convlstm.models.fully_connected import FullyConnectedForecasterConfig
-from convlstm.models.networks import EncoderForecasterConfig, StackedForecasterConfig
+from convlstm.models.stacked import StackedForecasterConfig
 from convlstm.training.sampling import draw_use_target, linear_decay
 from convlstm.training.settings import (
     check_range,
@@ -168,11 +168,11 @@ class Config:
                 f"loss is cross-entropy, but model.output is {self.model.output}, which gives no "
                 "probabilities; pass --model.output sigmoid"
             )
-        self.data.check(self.model.channels, self.model.misfit)
+        self.data.check(self.model.channels, self.model.frame_size_error)
         if self.small_frames:
             try:
                 smaller = self.data.smaller(*training.SMALL_SHARE)
-                smaller.check(self.model.channels, self.model.misfit)
+                smaller.check(self.model.channels, self.model.frame_size_error)
             except ValueError as error:
                 raise ValueError(
                     f"small_frames is {self.small_frames}, but there are no smaller frames that would do "

@@ -23,7 +23,7 @@ import train
 from benchmarks import timing
 from convlstm import evaluate, rollout
 from convlstm.evaluation import BASELINES
-from convlstm.hub.registry import build
+from convlstm.models.forecaster import build
 from convlstm.training import choose_device
 
 

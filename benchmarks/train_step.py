@@ -26,7 +26,7 @@ from benchmarks import timing
 from benchmarks.floor import Floor, Layer, make_floor
 from convlstm import StackedForecasterConfig, training
 from convlstm.core.files import write_json
-from convlstm.hub.registry import build
+from convlstm.models.forecaster import build
 from convlstm.ops.choice import VARIABLE
 from convlstm.training.sampling import draw_use_target
 

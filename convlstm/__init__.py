@@ -1,25 +1,23 @@
 """Convolutional recurrent networks for PyTorch, and the video forecasters built from them.
 
 Cells and layers with the interface of torch.nn.RNN, LSTM and GRU (`ConvLSTM(1, 64, kernel_size=3)`), the
-networks that forecast video with them, their rollouts, checkpoints, and the scores of the field.
+networks that forecast video with them, their rollouts, their files, and the scores of the field.
 """
 
+from importlib.metadata import PackageNotFoundError, version
+
+from convlstm.core.saving import register_model
 from convlstm.evaluation import evaluate, metrics
 from convlstm.exporters import export
-from convlstm.hub.checkpoint import load_checkpoint, save_checkpoint
 from convlstm.hub.pretrained import create_model, from_pretrained, list_models
 from convlstm.hub.transfer import load_weights
 from convlstm.importers import from_torch, import_checkpoint
-from convlstm.models.forecaster import Forecaster, ForecasterState
+from convlstm.models.encoder_forecaster import EncoderForecaster, EncoderForecasterConfig
+from convlstm.models.forecaster import Forecaster, ForecasterConfig, ForecasterState
 from convlstm.models.fully_connected import FullyConnectedForecaster, FullyConnectedForecasterConfig
 from convlstm.models.imported import ImportedNetwork
-from convlstm.models.networks import (
-    EncoderForecaster,
-    EncoderForecasterConfig,
-    StackedForecaster,
-    StackedForecasterConfig,
-)
 from convlstm.models.rollouts import rollout, stream
+from convlstm.models.stacked import StackedForecaster, StackedForecasterConfig
 from convlstm.nn.cells import ConvGRUCell, ConvLSTMCell, ConvRNNCell
 from convlstm.nn.layers import ConvGRU, ConvLSTM, ConvRNN
 
@@ -33,12 +31,14 @@ __all__ = [
     "EncoderForecaster",
     "EncoderForecasterConfig",
     "Forecaster",
+    "ForecasterConfig",
     "ForecasterState",
     "FullyConnectedForecaster",
     "FullyConnectedForecasterConfig",
     "ImportedNetwork",
     "StackedForecaster",
     "StackedForecasterConfig",
+    "__version__",
     "create_model",
     "evaluate",
     "export",
@@ -46,10 +46,14 @@ __all__ = [
     "from_torch",
     "import_checkpoint",
     "list_models",
-    "load_checkpoint",
     "load_weights",
     "metrics",
+    "register_model",
     "rollout",
-    "save_checkpoint",
     "stream",
 ]
+
+try:
+    __version__ = version("convlstm")
+except PackageNotFoundError:  # a checkout that is not installed
+    __version__ = "unknown"

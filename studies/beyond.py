@@ -181,8 +181,8 @@ def check_frames(model: Forecaster, checkpoint: str) -> None:
     if model.config.channels != 1:
         raise ValueError(f"{checkpoint} has {model.config.channels} image channels; it needs 1")
     for case in CASES:
-        if misfit := model.config.misfit(case.image_size, case.image_size):
-            raise ValueError(f"{checkpoint} is to forecast frames of {case.image_size} pixels, {misfit}")
+        if error := model.config.frame_size_error(case.image_size, case.image_size):
+            raise ValueError(f"{checkpoint} is to forecast frames of {case.image_size} pixels, {error}")
 
 
 def digits_of(checkpoint: str) -> str | None:

@@ -12,10 +12,9 @@ from torch import Tensor, nn
 
 import train
 from convlstm.hub.checkpoint import load_checkpoint
-from convlstm.hub.registry import build
-from convlstm.models.forecaster import Forecaster, as_forecaster
+from convlstm.models.forecaster import Forecaster, as_forecaster, build
 from convlstm.models.fully_connected import FullyConnectedForecaster, FullyConnectedForecasterConfig
-from convlstm.models.networks import StackedForecaster, StackedForecasterConfig
+from convlstm.models.stacked import StackedForecaster, StackedForecasterConfig
 from convlstm.report import read_run
 from convlstm.training.settings import settings_of
 from studies.study import Study, run_of

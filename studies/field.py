@@ -9,7 +9,6 @@ evaluation.json, which `python -m convlstm evaluate RUN CLIPS --json RUN/evaluat
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -20,11 +19,10 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the checkout's folders are used, uninstalled
 import train
 from benchmarks.timing import exact_convolutions, interleave, markdown, medians
-from convlstm import from_pretrained, rollout
+from convlstm import Forecaster, rollout
 from convlstm.evaluation import Evaluation, Score
-from convlstm.hub.checkpoint import read_config
+from convlstm.hub.checkpoint import read_config, read_evaluations
 from convlstm.hub.pretrained import ARCHITECTURES
-from convlstm.models.forecaster import Forecaster, as_forecaster
 from convlstm.training import choose_device
 from convlstm.training.settings import settings_of
 from studies.ship import LENGTHS, WEIGHTS, hardware
@@ -96,7 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(errors_table(options.folder, configs, device))
     except (OSError, ValueError) as error:
         parser.error(str(error))
-    print(cross_entropy_table({name: cross_entropy_of(config) for name, config in configs.items()} | runs))
+    print(cross_entropy_table({name: cross_entropy_of(options.folder / name) for name in configs} | runs))
 
 
 def shipped(folder: Path) -> dict[str, Mapping[str, Any]]:
@@ -105,14 +103,13 @@ def shipped(folder: Path) -> dict[str, Mapping[str, Any]]:
     return {
         name: config
         for name, config in there.items()
-        if {"evaluations", "trained", "training"} <= config.keys()
-        and config["training"]["data"]["digits"] == "mnist"
+        if {"trained", "training"} <= config.keys() and config["training"]["data"]["digits"] == "mnist"
     }
 
 
-def evaluation_of(config: Mapping[str, Any], protocol: str) -> Evaluation:
+def evaluation_of(folder: Path, protocol: str) -> Evaluation:
     """Return what was noted of shipped weights in a protocol."""
-    found = (Evaluation.from_dict(values) for values in config["evaluations"])
+    found = (Evaluation.from_dict(values) for values in read_evaluations(folder))
     return next(evaluation for evaluation in found if evaluation.protocol.name == protocol)
 
 
@@ -122,8 +119,8 @@ def errors_table(folder: Path, configs: Mapping[str, Mapping[str, Any]], device:
     head += ["MSE, 2000 epochs", "training sequences", "training time"]
     rows = [[*row, SEQUENCES, ""] for row in PUBLISHED]
     for name, config in configs.items():
-        model = as_forecaster(from_pretrained(folder / name), name)
-        found, trained = evaluation_of(config, "openstl"), config["trained"]
+        model = Forecaster.from_pretrained(folder / name)
+        found, trained = evaluation_of(folder / name, "openstl"), config["trained"]
         products = macs(model, *found.frame[1:], found.context, found.horizon)
         metrics = found.model.metrics
         scores = [with_interval(metrics["mse"], 2), f"{metrics['mae'].mean:.2f}"]
@@ -162,9 +159,9 @@ def frames_per_second(model: Forecaster, evaluation: Evaluation, device: torch.d
         return evaluation.horizon / medians(interleave(jobs, ROUNDS, device))["rollout"]
 
 
-def cross_entropy_of(config: Mapping[str, Any]) -> tuple[str, float] | None:
+def cross_entropy_of(folder: Path) -> tuple[str, float] | None:
     """Return what shipped weights have, as text and number; None where their output is no probability."""
-    score = evaluation_of(config, "strict").model.metrics.get("cross_entropy")
+    score = evaluation_of(folder, "strict").model.metrics.get("cross_entropy")
     return score and (with_interval(score, 1), score.mean)
 
 
@@ -183,8 +180,8 @@ def cross_entropy_of_run(run: Path) -> tuple[str, float]:
             f"{file} is not there; it needs python -m convlstm evaluate {run} CLIPS --json {file}"
         )
     try:
-        found = Evaluation.from_dict(json.loads(file.read_text(encoding="utf-8")))
-    except (AttributeError, ValueError) as error:
+        (found,) = map(Evaluation.from_dict, read_evaluations(run))
+    except ValueError as error:
         raise ValueError(f"{file} is damaged, or no evaluation: {error}") from error
     if (found.context, found.horizon) != LENGTHS:
         raise ValueError(f"{file} is of {found.horizon} frames from {found.context}; it needs 10 from 10")

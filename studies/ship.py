@@ -2,10 +2,10 @@
 
     python studies/ship.py runs/NAME moving_mnist_small
 
-Written is convlstm/weights/NAME: model.safetensors, config.json, the card README.md and rollout.gif. The
-scores are those of the very file, loaded by `convlstm.from_pretrained` as its users do and computed in
-float32 (no TF32), on the fixed test sequences of the run's digits. They are measured once and noted in both
-protocols: the metrics of "openstl" are some of those of "strict".
+Written is convlstm/weights/NAME: model.safetensors, config.json, evaluation.json, the card README.md and
+rollout.gif. The scores are those of the very file, loaded by `convlstm.from_pretrained` as its users do and
+computed in float32 (no TF32), on the fixed test sequences of the run's digits. They are measured once and
+noted in both protocols: the metrics of "openstl" are some of those of "strict".
 """
 
 import argparse
@@ -25,14 +25,13 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the checkout's folders are used, uninstalled
 import train
 from benchmarks.timing import exact_convolutions, machine_name
-from convlstm import evaluate, from_pretrained, rollout, training
+from convlstm import Forecaster, evaluate, rollout, training
 from convlstm.clips import write_clip
 from convlstm.clips.pictures import comparison
 from convlstm.evaluation import OPENSTL, STRICT, Evaluation, Source, format_evaluation
-from convlstm.hub.checkpoint import load_checkpoint, read_config
+from convlstm.hub.checkpoint import read_config
 from convlstm.hub.pretrained import ARCHITECTURES
-from convlstm.hub.registry import config_from_dict
-from convlstm.models.forecaster import Forecaster, as_forecaster
+from convlstm.models.forecaster import config_from_dict
 from convlstm.training.settings import settings_of, versions
 from datasets import FIXED_SEQUENCES, DataConfig
 from studies.study import is_finished
@@ -78,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with exact_convolutions(), temporary:
         made, target = Path(temporary.name) / options.name, options.folder / options.name
         model.bfloat16().save_pretrained(made)
-        shipped = as_forecaster(from_pretrained(made, device=device), options.name)
+        shipped = Forecaster.from_pretrained(made, device=device)
         scores = score(shipped, source, config, options.sequences, device)
         scores = dataclasses.replace(
             scores,
@@ -86,8 +85,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             command=command + again(config.data.digits, options.name, options.sequences),
         )
         draw(shipped, config, device, made / GIF)
-        notes |= {"evaluations": [evaluation.to_dict() for evaluation in (scores, in_openstl(scores))]}
-        model.save_pretrained(made, notes | {"rollout": GIF})  # the same weights, the whole card
+        evaluations = [evaluation.to_dict() for evaluation in (scores, in_openstl(scores))]
+        model.save_pretrained(made, notes | {"rollout": GIF}, evaluations)  # the same weights, the whole card
         if target.exists():
             target.rename(Path(temporary.name) / "before")
         made.rename(target)
@@ -121,13 +120,15 @@ def read_run(run: Path, name: str, root: Path | None) -> tuple[train.Config, For
         raise ValueError(f"{run} is not finished; it needs python train.py --resume {run}")
     minutes = round(seconds_of(run) / 60, 1)
     notes["trained"] = {"sequences": config.steps * config.batch_size, "minutes": minutes}
-    if told := train.make_curriculum(config).told(config.batch_size):
-        notes["trained"]["stages"] = told
+    if scores := notes.get("validation"):  # without its curves: evaluation.json has those of the test
+        notes["validation"] = {name: value for name, value in scores.items() if not isinstance(value, list)}
+    if stops := notes.get("resumed"):
+        notes["resumed"] = [{"step": stop["step"], "command": stop["command"]} for stop in stops]
     if config.data.root.is_absolute():  # a place that is nobody's but this machine's
         notes = replaced(notes, str(config.data.root), "data")
     if root:
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, root=root))
-    return config, as_forecaster(load_checkpoint(run), str(run)), notes | {"license": "mit"}
+    return config, Forecaster.from_pretrained(run), notes | {"license": "mit"}
 
 
 def replaced(value: Any, old: str, new: str) -> Any:

@@ -25,8 +25,7 @@ from benchmarks.timing import machine_name
 from convlstm.core.checks import positive
 from convlstm.core.files import write_json
 from convlstm.hub.checkpoint import read_config
-from convlstm.hub.registry import build
-from convlstm.models.forecaster import Forecaster
+from convlstm.models.forecaster import Forecaster, build
 from convlstm.report import read_run
 from convlstm.training import choose_bfloat16, choose_device, states_of
 

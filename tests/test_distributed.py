@@ -14,8 +14,9 @@ import torch.distributed as dist
 from torch.testing import assert_close
 
 import train
-from convlstm import load_checkpoint, training
+from convlstm import training
 from convlstm.core.files import METRICS
+from convlstm.hub.checkpoint import load_checkpoint
 
 CONFIG = dataclasses.replace(
     train.PRESETS["tiny"],

@@ -11,9 +11,10 @@ import torch
 from torch.testing import assert_close
 
 import train
-from convlstm import load_checkpoint, save_checkpoint, training
-from convlstm.hub.checkpoint import read_config
-from convlstm.hub.registry import build
+from convlstm import training
+from convlstm.core.saving import save_checkpoint
+from convlstm.hub.checkpoint import load_checkpoint, read_config
+from convlstm.models.forecaster import build
 from convlstm.training.settings import provenance
 
 FEW = dataclasses.replace(

@@ -19,7 +19,7 @@ from convlstm import (
     ops,
     rollout,
 )
-from convlstm.hub.registry import build
+from convlstm.models.forecaster import build
 from convlstm.ops.kernels import kernels_for
 
 pytestmark = pytest.mark.gpu

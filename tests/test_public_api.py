@@ -1,10 +1,13 @@
 """The names that the library offers, pinned: a name that goes or comes is a decision, not an accident."""
 
+from importlib.metadata import version
+
 import convlstm
 
 
 def test_the_public_names() -> None:
-    assert sorted(convlstm.__all__) == [
+    assert convlstm.__all__ == sorted(convlstm.__all__)
+    assert set(convlstm.__all__) == {
         "ConvGRU",
         "ConvGRUCell",
         "ConvLSTM",
@@ -14,12 +17,14 @@ def test_the_public_names() -> None:
         "EncoderForecaster",
         "EncoderForecasterConfig",
         "Forecaster",
+        "ForecasterConfig",
         "ForecasterState",
         "FullyConnectedForecaster",
         "FullyConnectedForecasterConfig",
         "ImportedNetwork",
         "StackedForecaster",
         "StackedForecasterConfig",
+        "__version__",
         "create_model",
         "evaluate",
         "export",
@@ -27,12 +32,11 @@ def test_the_public_names() -> None:
         "from_torch",
         "import_checkpoint",
         "list_models",
-        "load_checkpoint",
         "load_weights",
         "metrics",
+        "register_model",
         "rollout",
-        "save_checkpoint",
         "stream",
-    ]
-    for name in convlstm.__all__:
-        assert getattr(convlstm, name).__doc__
+    }
+    assert all(getattr(convlstm, name).__doc__ for name in convlstm.__all__)
+    assert convlstm.__version__ == version("convlstm")

@@ -17,11 +17,11 @@ from torch.nn.functional import binary_cross_entropy
 from torch.testing import assert_close
 
 import train
-from convlstm import EncoderForecasterConfig, StackedForecasterConfig, load_checkpoint, training
+from convlstm import EncoderForecasterConfig, StackedForecasterConfig, training
 from convlstm.core.files import METRICS
 from convlstm.evaluation import Evaluation
-from convlstm.hub.checkpoint import read_config
-from convlstm.hub.registry import build
+from convlstm.hub.checkpoint import load_checkpoint, read_config
+from convlstm.models.forecaster import build
 from convlstm.training import hardware, minutes
 from datasets import DataConfig, load_digits, moving_mnist
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from convlstm.core.files import open_npy
-from convlstm.hub.checkpoint import save_checkpoint
+from convlstm.core.saving import save_checkpoint
 from convlstm.importers.checking import check
 from convlstm.importers.foreign import Imported
 from convlstm.importers.sources import SOURCES, import_foreign

@@ -4,10 +4,12 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 __all__ = ["is_as_written", "model_card"]
+
+T = TypeVar("T")
 
 LICENSE = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]*")
 # The last line of a card: what the lines before it were when it was written.
@@ -25,7 +27,6 @@ SCORES = {
 # What is shown of "trained", in words.
 TRAINED = {
     "sequences": "training sequences seen",
-    "stages": "of these",
     "minutes": "minutes by the clock, validations included",
     "hardware": "hardware",
 }
@@ -38,7 +39,13 @@ CONVENTIONS = (
 
 
 def model_card(
-    network: Mapping[str, Any], *, summary: str, parameters: int, example: str, notes: Mapping[str, Any]
+    network: Mapping[str, Any],
+    *,
+    summary: str,
+    parameters: int,
+    example: str,
+    notes: Mapping[str, Any],
+    evaluations: Sequence[Mapping[str, Any]] = (),
 ) -> str:
     """Return the card as Markdown, with the front matter that the Hub reads.
 
@@ -48,13 +55,13 @@ def model_card(
         parameters: how many it has.
         example: how the network named `model` is called.
         notes: what config.json holds beside the network. A license, and training, command, versions, step,
-            validation and test as train.py writes them, have places of their own. So have "trained"
-            ("sequences", "stages", "minutes", "hardware"), "evaluations" (a list of `Evaluation.to_dict`, the
-            frames of the first shown one by one) and "rollout" (a picture beside the card). Of "resumed", as
-            train.py writes it, the steps are shown. The rest is shown as it is.
+            resumed, validation and test as train.py writes them, have places of their own. So have "trained"
+            ("sequences", "minutes", "hardware") and "rollout" (a picture beside the card). The rest
+            is shown as it is.
+        evaluations: of `Evaluation.to_dict`; the frames of the first are shown one by one.
 
     Raises:
-        ValueError: a license that is no identifier.
+        ValueError: a license that is no identifier, or evaluations of another form.
     """
     name, kept = network["network"], dict(notes)  # what has found its place is taken out of the notes
     front = ["library_name: convlstm", "tags:", "- convlstm", "- video-prediction"]
@@ -73,35 +80,22 @@ def model_card(
         "## Use",
         _fence("python", f"import convlstm\n\n{LOAD}\n{example}"),
     ]
-    settings = kept.pop("training") if isinstance(kept.get("training"), dict) else {}
-    if isinstance(settings.get("data"), dict):
-        data = {key: value for key, value in settings["data"].items() if value not in (None, "")}
-        items = (f"- {_words(key)}: {_words(value)}" for key, value in data.items())
+    settings = dict(_take(kept, "training", dict) or {})
+    if data := _take(settings, "data", dict):
+        items = (f"- {_words(key)}: {_words(v)}" for key, v in data.items() if v not in (None, ""))
         parts += ["## Data", "\n".join(items)]
-    rows = _take_scores(kept)
-    if rows:
-        heads = ["", "sequences", *SCORES]
-        if not any(row[-1] for row in rows):  # cross-entropy is of probabilities alone
-            heads, *rows = (row[:-1] for row in (heads, *rows))
-        parts += ["## Metrics", _table(heads, rows), CONVENTIONS]
-    parts += _take_evaluations(kept)
-    if isinstance(kept.get("rollout"), str):
-        parts += ["## Rollout", f"![a forecast beside what came to be]({quote(kept.pop('rollout'))})"]
-    effort = kept.pop("trained") if isinstance(kept.get("trained"), dict) else {}
-    facts = [f"{kept.pop('step')} optimizer steps"] if isinstance(kept.get("step"), int) else []
-    facts += _take_resumed(kept)
-    if isinstance(kept.get("versions"), dict):
-        facts += [f"{_words(package)} {_words(version)}" for package, version in kept.pop("versions").items()]
-    if settings or facts or effort or "command" in kept:
-        parts.append("## Training")
-        parts += [_fence("", str(kept.pop("command")))] if "command" in kept else []
-        parts += [f"{', '.join(facts)}."] if facts else []
-        items = [f"- {label}: {_amount(effort[key])}" for key, label in TRAINED.items() if key in effort]
-        parts += ["\n".join(items)] if items else []
-        options = {k: v for k, v in settings.items() if k not in ("data", "model")}
-        parts += ["All settings:", _json(options)] if options else []
-    if kept:
-        parts += ["## Notes", _json(kept)]
+    parts += _metrics(_take(kept, "validation", dict), _take(kept, "test", dict))
+    try:
+        parts += _evaluations(evaluations)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"evaluations has something else than Evaluation.to_dict gives: {error!r}"
+        ) from error
+    if picture := _take(kept, "rollout", str):
+        parts += ["## Rollout", f"![a forecast beside what came to be]({quote(picture)})"]
+    training = _training(kept, settings)
+    parts += ["## Training", *training] if training else []
+    parts += ["## Notes", _json(kept)] if kept else []
     text = "\n\n".join(parts) + "\n\n"
     return text + SEAL.format(hashlib.sha256(text.encode()).hexdigest())
 
@@ -113,15 +107,17 @@ def is_as_written(card: bytes) -> bool:
     return seal + b"\n" == SEAL.format(hashlib.sha256(text).hexdigest()).encode()
 
 
-def _take_scores(notes: dict[str, Any]) -> list[list[str]]:
-    """Take the scores out of the notes, as rows of the table: of validation, and of all that was tested."""
-    scores = {}
-    if isinstance(notes.get("validation"), dict):
-        scores["validation"] = notes.pop("validation")
-    if isinstance(notes.get("test"), dict):
-        test = notes.pop("test")
-        title = test.pop("set", "test")
-        scores |= {f"{name} ({title})": found for name, found in test.items() if isinstance(found, dict)}
+def _take(notes: dict[str, Any], key: str, kind: type[T]) -> T | None:
+    """Take a note of this kind out of the notes; leave there what is of another kind."""
+    return notes.pop(key) if isinstance(notes.get(key), kind) else None
+
+
+def _metrics(validation: Mapping[str, Any] | None, test: Mapping[str, Any] | None) -> list[str]:
+    """Return the table of the scores that train.py notes, of validation and of all that was tested."""
+    test = dict(test or {})
+    title = test.pop("set", "test")
+    scores = {} if validation is None else {"validation": validation}
+    scores |= {f"{name} ({title})": found for name, found in test.items() if isinstance(found, dict)}
     rows = []
     for name, found in scores.items():
         numbers = [
@@ -129,61 +125,67 @@ def _take_scores(notes: dict[str, Any]) -> list[list[str]]:
             for key, digits in SCORES.values()
         ]
         rows.append([_words(name), _words(found.get("sequences", "")), *numbers])
-    return rows
-
-
-def _take_evaluations(notes: dict[str, Any]) -> list[str]:
-    """Take the evaluations out of the notes, as paragraphs; leave there what is none."""
-    try:
-        evaluations = list(notes["evaluations"])
-        parts = [part for evaluation in evaluations for part in _evaluation(evaluation)]
-        commands = dict.fromkeys(str(evaluation["command"]) for evaluation in evaluations)
-        scored = evaluations[0]["model"]["metrics"]
-        labels = {column["name"]: column for column in evaluations[0]["protocol"]["columns"]}
-        curves = [
-            [_words(labels[name]["label"]), *(_number(v, labels[name]) for v in scored[name]["per_frame"])]
-            for name in CURVES
-            if name in scored
-        ]
-        if curves:
-            heads = ["frame", *map(str, range(1, len(curves[0])))]
-            parts += ["Frame by frame, nearest first:", _table(heads, curves)]
-        parts += ["Measured by", *(_fence("", command) for command in commands)]
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError):
+    if not rows:
         return []
-    del notes["evaluations"]
-    return parts
+    heads = ["", "sequences", *SCORES]
+    if not any(row[-1] for row in rows):  # cross-entropy is of probabilities alone
+        heads, *rows = (row[:-1] for row in (heads, *rows))
+    return ["## Metrics", _table(heads, rows), CONVENTIONS]
+
+
+def _training(kept: dict[str, Any], settings: Mapping[str, Any]) -> list[str]:
+    """Return the paragraphs on how the network was trained, taken out of the notes."""
+    parts = [_fence("", str(kept.pop("command")))] if "command" in kept else []
+    step, stops = _take(kept, "step", int), _take(kept, "resumed", list) or []
+    facts = [] if step is None else [f"{step} optimizer steps"]
+    if stops:
+        facts.append(f"stopped and resumed after step {' and '.join(str(stop['step']) for stop in stops)}")
+    versions = _take(kept, "versions", dict) or {}
+    facts += [f"{_words(package)} {_words(version)}" for package, version in versions.items()]
+    parts += [f"{', '.join(facts)}."] if facts else []
+    effort = _take(kept, "trained", dict) or {}
+    items = [f"- {label}: {_amount(effort[key])}" for key, label in TRAINED.items() if key in effort]
+    parts += ["\n".join(items)] if items else []
+    options = {name: value for name, value in settings.items() if name != "model"}
+    return parts + (["All settings:", _json(options)] if options else [])
+
+
+def _evaluations(evaluations: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return a table of each evaluation, the first one's curves, and the commands."""
+    if not evaluations:
+        return []
+    parts = [part for evaluation in evaluations for part in _evaluation(evaluation)]
+    scored = evaluations[0]["model"]["metrics"]
+    columns = {column["name"]: column for column in evaluations[0]["protocol"]["columns"]}
+    curves = [
+        [_words(columns[name]["label"]), *(_number(v, columns[name]) for v in scored[name]["per_frame"])]
+        for name in CURVES
+        if name in scored
+    ]
+    if curves:
+        heads = ["frame", *map(str, range(1, len(curves[0])))]
+        parts += ["Frame by frame, nearest first:", _table(heads, curves)]
+    commands = dict.fromkeys(str(evaluation["command"]) for evaluation in evaluations)
+    return [*parts, "Measured by", *(_fence("", command) for command in commands)]
 
 
 def _evaluation(evaluation: Mapping[str, Any]) -> list[str]:
     protocol, model, baselines = (evaluation[key] for key in ("protocol", "model", "baselines"))
-    count, lengths = evaluation["sequences"], (evaluation["context"], evaluation["horizon"])
-    told = f"{_words(evaluation['clips'])}: {count:,} sequences, {lengths[1]} frames from {lengths[0]}"
-    heads = ["", model["name"], "95% interval", *(baseline["name"] for baseline in baselines)]
+    count, context, horizon = (evaluation[key] for key in ("sequences", "context", "horizon"))
     rows = []
     for column in protocol["columns"]:
-        if column["name"] in model["metrics"]:
-            score = model["metrics"][column["name"]]
+        if score := model["metrics"].get(column["name"]):
             mean, low, high = (_number(score[key], column) for key in ("mean", "low", "high"))
             others = (baseline["metrics"].get(column["name"]) for baseline in baselines)
             beside = ["" if other is None else _number(other["mean"], column) for other in others]
             rows.append([_words(column["label"]), mean, f"{low} to {high}", *beside])
+    heads = ["", model["name"], "95% interval", *(baseline["name"] for baseline in baselines)]
     return [
         f"## Scores of this file, protocol {_words(protocol['name'])}",
-        f"{told}.",
+        f"{_words(evaluation['clips'])}: {count:,} sequences, {horizon} frames from {context}.",
         _table([_words(head) for head in heads], rows),
         _words(f"Means {protocol['average']}; bootstrap intervals over sequences. {protocol['note']}"),
     ]
-
-
-def _take_resumed(notes: dict[str, Any]) -> list[str]:
-    """Take out of the notes where the run was stopped and went on, as words; leave there what is no such."""
-    try:
-        steps = [int(stop["step"]) for stop in notes["resumed"]]
-    except (KeyError, TypeError, ValueError):
-        return []
-    del notes["resumed"]
-    return [f"stopped and resumed after step {' and '.join(map(str, steps))}"] if steps else []
 
 
 def _number(value: float | None, column: Mapping[str, Any]) -> str:

@@ -11,11 +11,21 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-__all__ = ["METRICS", "PARTIAL", "jsonable", "open_npy", "read_metrics", "write_atomically", "write_json"]
+__all__ = [
+    "METRICS",
+    "PARTIAL",
+    "jsonable",
+    "open_npy",
+    "read_metrics",
+    "to_json",
+    "write_atomically",
+    "write_json",
+]
 
 METRICS = "metrics.jsonl"  # of a run
 PARTIAL = ".*.partial"  # what a killed process may leave of a file
 MAGIC = b"\x93NUMPY"  # what every .npy file begins with
+LINE = 180  # characters of JSON
 MOST_AXES = 32  # of an array, in every version of numpy
 
 
@@ -65,9 +75,28 @@ def jsonable(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+def to_json(values: Any, *, allow_nan: bool = True) -> str:
+    """Return values as JSON: what fits into a line, and each list of numbers, on one; all else indented."""
+
+    def lines(value: Any, indent: str) -> str:
+        line = json.dumps(value)
+        is_flat = isinstance(value, list) and not any(isinstance(item, str | list | dict) for item in value)
+        if not isinstance(value, list | dict) or is_flat or len(indent) + len(line) <= LINE:
+            return line
+        inner = indent + "  "
+        if isinstance(value, dict):
+            items = [f"{json.dumps(name)}: {lines(item, inner)}" for name, item in value.items()]
+        else:
+            items = [lines(item, inner) for item in value]
+        start, end = "{}" if isinstance(value, dict) else "[]"
+        return f"{start}\n{inner}" + f",\n{inner}".join(items) + f"\n{indent}{end}"
+
+    return lines(json.loads(json.dumps(values, allow_nan=allow_nan)), "") + "\n"
+
+
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
-    """Write values as indented JSON, whole or not at all; see `write_atomically`."""
-    text = json.dumps(values, indent=2) + "\n"
+    """Write values as `to_json` gives them, whole or not at all; see `write_atomically`."""
+    text = to_json(values)
     write_atomically(path, lambda file: file.write_text(text))
 
 

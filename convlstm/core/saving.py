@@ -1,8 +1,8 @@
-"""What can be saved: networks that say what they are built from, and the files they are written to.
+"""What can be saved: networks that say what they are built from, their names, and the files they go to.
 
-A saved network is a directory with model.safetensors (the tensors), config.json (what to build them into,
-under "network", and notes) and, from `save_pretrained`, README.md (the model card). `convlstm.hub.checkpoint`
-reads it back.
+A saved network is a directory with model.safetensors (the tensors) and config.json (what to build them into,
+under "network", and notes on how it was trained). `save_pretrained` adds README.md (the model card) and, of
+a network that was evaluated, evaluation.json. `convlstm.from_pretrained` reads the directory back.
 """
 
 import contextlib
@@ -11,37 +11,40 @@ import inspect
 import json
 import os
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeVar
 
 import torch
 from safetensors.torch import save
 from torch import nn
 
 from convlstm.core.card import is_as_written, model_card
-from convlstm.core.files import write_atomically
+from convlstm.core.files import to_json, write_atomically
 
-__all__ = ["CARD", "CONFIG", "WEIGHTS", "Configured", "Savable", "unwrap", "without_memory", "write_network"]
+__all__ = ["Configured", "Savable", "construct", "network_named", "register_model", "save_checkpoint"]
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
 CARD = "README.md"
+EVALUATION = "evaluation.json"
 
 # The types of tensors that are saved, as a safetensors header names them.
 FLOATING = {torch.float16: "F16", torch.bfloat16: "BF16", torch.float32: "F32", torch.float64: "F64"}
-PLACES = ("device", "dtype")  # arguments of a constructor that say nothing about what it builds
 
-
-LIBRARY = __name__.partition(".")[0]
+NETWORKS: dict[str, type["Savable"]] = {}
+"""Every class that a checkpoint may name; `register_model` adds to it."""
+_FORMER_NAMES = {"StagedNetwork": "ImportedNetwork"}  # in checkpoints that were written before
 
 
 class Savable(nn.Module):
     """A network that goes to files and back: built from `arguments`, its tensors all in its state_dict.
 
-    `convlstm.hub.registry` lists the classes that can be built from files. Tensors are
-    floating-point numbers.
+    Tensors are floating-point numbers. Decorate a subclass with `convlstm.register_model`.
     """
+
+    loader: ClassVar[Callable[..., "Savable"]]
+    """Loads any saved network; `convlstm.hub`, which knows where networks are, sets it."""
 
     def arguments(self) -> dict[str, Any]:
         """Return what the network is built from: every argument of its constructor but device and dtype."""
@@ -65,20 +68,21 @@ class Savable(nn.Module):
     @classmethod
     def constructor(cls) -> dict[str, inspect.Parameter]:
         """Return the constructor's parameters, without device and dtype."""
-        return {k: v for k, v in inspect.signature(cls).parameters.items() if k not in PLACES}
+        parameters = inspect.signature(cls).parameters
+        return {name: p for name, p in parameters.items() if name not in ("device", "dtype")}
 
     def description(self) -> dict[str, Any]:
         """Return {"network": the class's name, ...arguments}, as JSON values.
 
         Raises:
-            TypeError: a class that is not the library's, which nothing could build when it is loaded.
-            ValueError: tensors that the network would not have when it is built from its arguments.
+            TypeError: the class is not registered.
+            ValueError: the network has other tensors than one that is built from its arguments.
         """
         kind = type(self)
-        if kind.__module__.partition(".")[0] != LIBRARY:
-            base = next(c.__name__ for c in kind.__mro__ if c.__module__.partition(".")[0] == LIBRARY)
+        if NETWORKS.get(kind.__name__) is not kind:
             raise TypeError(
-                f"model is a {kind.__name__}, a class that loading could not build; it needs a {base} itself"
+                f"model is a {kind.__name__}, a class that loading could not build; decorate it with "
+                "@convlstm.register_model, where it is saved and where it is loaded"
             )
         text = json.dumps(self.arguments(), default=lambda number: number.item())  # numpy's numbers
         with without_memory():
@@ -92,27 +96,61 @@ class Savable(nn.Module):
             )
         return {"network": kind.__name__, **json.loads(text)}
 
-    def save_pretrained(self, directory: str | Path, notes: Mapping[str, Any] | None = None) -> None:
-        """Write model.safetensors, config.json and the model card README.md: what the Hugging Face Hub shows.
-
-        The network comes back with `convlstm.from_pretrained`. The tensors keep their type (`bfloat16()`
-        halves the file; loading gives float32). Parameters that are tied are written one by one.
-
-        A card that was edited is kept, with a warning; one that is as this method wrote it is replaced.
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_directory: str | Path,
+        *,
+        device: torch.device | str = "cpu",
+        revision: str | None = None,
+    ) -> Self:
+        """Load a saved network of this class, in evaluation mode, its weights as float32.
 
         Args:
-            directory: made if it is missing; a checkpoint that stands there is replaced.
+            name_or_directory: a directory, a name or an hf:// address; see `convlstm.from_pretrained`, which
+                loads networks of any class.
+            device: where the network goes (default: the CPU).
+            revision: of an hf:// address, a branch, tag or commit (default: the main branch).
+
+        Raises:
+            ValueError: a network of another class is saved there; or as `convlstm.from_pretrained` raises.
+        """
+        model = Savable.loader(name_or_directory, device=device, revision=revision)
+        if not isinstance(model, cls):
+            raise ValueError(
+                f"{name_or_directory} has a {type(model).__name__}; {cls.__name__}.from_pretrained needs a "
+                f"{cls.__name__}: use {type(model).__name__}.from_pretrained or convlstm.from_pretrained"
+            )
+        return model
+
+    def save_pretrained(
+        self,
+        directory: str | Path,
+        notes: Mapping[str, Any] | None = None,
+        evaluations: Sequence[Mapping[str, Any]] = (),
+    ) -> None:
+        """Write model.safetensors, config.json and the model card README.md: what the Hugging Face Hub shows.
+
+        `convlstm.from_pretrained` loads the network again. The tensors keep their type (`bfloat16()` halves
+        the file; loading gives float32). Tied parameters are written one by one. A card that you edited is
+        kept, with a warning.
+
+        Args:
+            directory: created if it is missing; a network that is saved there is replaced.
             notes: anything else to keep in config.json (JSON values). The card shows what train.py notes
                 (training, command, versions, step, validation: all of config.json of a run will do), a
                 license ("mit", an identifier of the Hub), the scores in a test-*.json of a run as "test", and
-                what studies/ship.py notes of weights that are shipped (trained, evaluations, rollout).
+                what studies/ship.py notes of shipped weights (trained, rollout).
+            evaluations: results of `convlstm.evaluate`, as `to_dict` gives them, to show on the card and to
+                keep in evaluation.json (default: none).
 
         Raises:
-            TypeError: a class that is not the library's, or notes that are no mapping.
-            ValueError: notes that JSON has no values for or whose "network" is another; a license that is no
-                identifier; tensors without values, or that are not the network's; a directory that is a file.
+            TypeError: the class is not registered, or notes is not a mapping.
+            ValueError: notes has a value that JSON cannot hold, another "network" or a license that is no
+                identifier; the network has tensors without values, or other tensors than its class builds;
+                directory is a file.
         """
-        write_network(directory, self, notes, card=True)
+        save_checkpoint(directory, self, notes, evaluations=evaluations, card=True)
 
     def example(self) -> str:
         """Return how the network named `model` is called, for the card."""
@@ -120,11 +158,36 @@ class Savable(nn.Module):
 
 
 class Configured(Savable):
-    """A network that is built from one frozen dataclass, its config."""
+    """A network that is built from the fields of a frozen dataclass, its config.
+
+    Args:
+        config: an instance of `config_type`.
+        fields: the fields of the config, in place of it.
+
+    Raises:
+        TypeError: config is of another type, or comes with fields.
+        ValueError: a field that the config does not have, or a value that does not fit.
+    """
 
     config_type: ClassVar[type[Any]]
     """What the network is built from."""
     config: Any
+
+    def __init__(self, config: Any = None, **fields: Any):
+        super().__init__()
+        kind = type(self)
+        if config is None:
+            config = kind.make_config(fields)
+        elif fields:
+            raise TypeError(
+                f"{kind.__name__} got a config and {', '.join(fields)}; give a config or its fields, not both"
+            )
+        elif type(config) is not kind.config_type:
+            raise TypeError(
+                f"config is a {type(config).__name__}; {kind.__name__} needs a {kind.config_type.__name__}, "
+                "or its fields as keyword arguments"
+            )
+        self.config = config
 
     def arguments(self) -> dict[str, Any]:
         """Return the fields of the config."""
@@ -133,24 +196,89 @@ class Configured(Savable):
     @classmethod
     def from_arguments(cls, arguments: Mapping[str, Any]) -> Self:
         """Build the network whose config has these fields; see `Savable.from_arguments`."""
-        return cls(cls.make_config(arguments))  # pyright: ignore[reportCallIssue] (each class's own config)
+        return cls(**arguments)
 
     @classmethod
     def make_config(cls, fields: Mapping[str, Any]) -> Any:
         """Return the config with these fields, which may come from JSON; raises as `from_arguments`."""
-        _check_known(cls, fields, {field.name for field in dataclasses.fields(cls.config_type)})
+        _check_known(cls, fields, [field.name for field in dataclasses.fields(cls.config_type)])
         return cls.config_type(**fields)
 
 
-def write_network(
-    directory: str | Path, model: Savable, notes: Mapping[str, Any] | None = None, *, card: bool = False
+Network = TypeVar("Network", bound=type[Savable])
+
+
+def register_model(network: Network) -> Network:
+    """Register a class of networks, so that they can be saved, and loaded and built by the class's name.
+
+    Use it as a decorator. The class is a `convlstm.Forecaster` (its docstring has an example) or a
+    subclass of one of the library's layers and networks. A process that loads such a network must import the
+    module that registers it; nothing is imported or executed from the saved files.
+
+    Args:
+        network: the class. A class that was defined again, as in a notebook, replaces the one before.
+
+    Returns:
+        The same class.
+
+    Raises:
+        TypeError: network is not a class that can be saved.
+        ValueError: another class of this name is registered.
+    """
+    if not (isinstance(network, type) and issubclass(network, Savable)):
+        raise TypeError(
+            f"network is {network!r}; it needs a class, such as a subclass of convlstm.Forecaster"
+        )
+    before = NETWORKS.get(network.__name__, network)
+    if (before.__module__, before.__qualname__) != (network.__module__, network.__qualname__):
+        raise ValueError(
+            f"network is {network.__module__}.{network.__name__}, but {before.__module__} has registered a "
+            f"{network.__name__}; give it another name"
+        )
+    NETWORKS[network.__name__] = network
+    return network
+
+
+def network_named(name: object) -> type[Savable]:
+    """Return the registered class of this name; else raise ValueError."""
+    name = _FORMER_NAMES.get(str(name), name)
+    if not isinstance(name, str) or name not in NETWORKS:
+        raise ValueError(
+            f"network is {name!r}; it needs one of {', '.join(NETWORKS)}, or a class of yours that was "
+            "registered with convlstm.register_model before"
+        )
+    return NETWORKS[name]
+
+
+def construct(description: Mapping[str, Any]) -> Savable:
+    """Build, with fresh weights, the layer or network whose `description()` this is.
+
+    Raises:
+        ValueError: an unknown network or argument, or a value that does not fit.
+        TypeError: a missing argument.
+    """
+    arguments = {name: value for name, value in description.items() if name != "network"}
+    return network_named(description.get("network")).from_arguments(arguments)
+
+
+def save_checkpoint(
+    directory: str | Path,
+    model: Savable,
+    notes: Mapping[str, Any] | None = None,
+    *,
+    evaluations: Sequence[Mapping[str, Any]] = (),
+    card: bool = False,
 ) -> None:
-    """Write model.safetensors and config.json; with `card` README.md, too. See `Savable.save_pretrained`."""
+    """Write model.safetensors and config.json; with `card` all of what `Savable.save_pretrained` writes.
+
+    The weights come first, so that notes never speak of weights that are not there yet.
+    """
     folder, notes, network = _check_folder(directory), _check_notes(notes), model.description()
     if notes.get("network", network) != network:
         raise ValueError("notes has a key 'network', which holds the network's config; choose another name")
     try:
-        text = json.dumps({"network": network, **notes}, indent=2, allow_nan=False) + "\n"
+        config = to_json({"network": network, **notes}, allow_nan=False)
+        scores = to_json(list(evaluations), allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"notes has a value that JSON cannot hold: {error}") from error
     tensors = {}
@@ -161,19 +289,20 @@ def write_network(
             )
         # A copy each: tensors that share memory, as tied weights do, have no place in safetensors.
         tensors[name] = tensor.detach().to("cpu", copy=True).contiguous()
-    files = {WEIGHTS: save(tensors, metadata={"format": "pt"}), CONFIG: text.encode()}
-    edited = False
+    files = {WEIGHTS: save(tensors, metadata={"format": "pt"}), CONFIG: config.encode()}
+    edited = card and (folder / CARD).exists() and not is_as_written((folder / CARD).read_bytes())
     if card:
-        files[CARD] = _card(model, json.loads(text)).encode()
-        edited = (folder / CARD).exists() and not is_as_written((folder / CARD).read_bytes())
-    if edited:
-        del files[CARD]
+        files |= {EVALUATION: scores.encode()} if evaluations else {}
+        text = _card(model, json.loads(config), evaluations)  # whose errors come before anything is written
+        files |= {} if edited else {CARD: text.encode()}
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
         raise ValueError(f"directory is {str(folder)!r}, where a file is in the way; give another") from error
     for name, data in files.items():
         write_atomically(folder / name, lambda path, data=data: path.write_bytes(data))
+    if card and not evaluations:
+        (folder / EVALUATION).unlink(missing_ok=True)  # of the weights that were there before
     if edited:
         warnings.warn(
             f"{folder / CARD} was not written by save_pretrained, or was edited since, and is kept; move it "
@@ -182,13 +311,14 @@ def write_network(
         )
 
 
-def _card(model: Savable, config: dict[str, Any]) -> str:
+def _card(model: Savable, config: dict[str, Any], evaluations: Sequence[Mapping[str, Any]]) -> str:
     return model_card(
         config.pop("network"),
         summary=inspect.cleandoc(type(model).__doc__ or "").partition("\n")[0],
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         example=model.example(),
         notes=config,
+        evaluations=evaluations,
     )
 
 
@@ -204,7 +334,7 @@ def unwrap(model: nn.Module) -> nn.Module:
 
 @contextlib.contextmanager
 def without_memory() -> Iterator[None]:
-    """Build networks on the meta device, and say nothing that was said when they were first built."""
+    """Build networks on the meta device, without the warnings that came when they were first built."""
     with torch.device("meta"), warnings.catch_warnings(action="ignore"):
         yield
 
@@ -217,10 +347,12 @@ def _kinds(model: nn.Module) -> dict[str, tuple[Any, ...]]:
     }
 
 
-def _check_known(cls: type[Savable], given: Mapping[str, Any], known: Any) -> None:
+def _check_known(cls: type[Savable], given: Mapping[str, Any], known: Collection[str]) -> None:
     unknown = sorted(str(name) for name in given if name not in known)
     if unknown:
-        raise ValueError(f"{cls.__name__} has no config field {', '.join(unknown)}")
+        raise ValueError(
+            f"{cls.__name__} has no config field {', '.join(unknown)}; it has {', '.join(known)}"
+        )
 
 
 def _check_notes(notes: object) -> Mapping[str, Any]:

@@ -1,8 +1,6 @@
-"""Checkpoints: a directory with model.safetensors (the tensors) and config.json (what to build them into).
+"""Read what `save_pretrained` and train.py write: a directory with model.safetensors and config.json.
 
-Each file is written under a temporary name and renamed, so that a reader finds the old one or the new one,
-whole; the weights come first, so that notes never speak of weights that are not there yet. Loading executes
-nothing: tensors are safetensors, the rest is JSON.
+Loading executes nothing that a file holds: tensors are safetensors, the rest is JSON.
 """
 
 import json
@@ -13,46 +11,16 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor, nn
+from torch import Tensor
 
 from convlstm.core.checks import usable_device
-from convlstm.core.saving import (
-    CONFIG,
-    FLOATING,
-    WEIGHTS,
-    Savable,
-    unwrap,
-    without_memory,
-    write_network,
-)
-from convlstm.hub.registry import NETWORKS, construct
+from convlstm.core.saving import CONFIG, EVALUATION, FLOATING, WEIGHTS, Savable, construct, without_memory
 
-__all__ = ["load_checkpoint", "read_config", "save_checkpoint"]
-
-
-def save_checkpoint(directory: str | Path, model: nn.Module, notes: Mapping[str, Any] | None = None) -> None:
-    """Write a layer or network as a checkpoint, over the one that stands there; see also `save_pretrained`.
-
-    Args:
-        directory: made if it is missing.
-        model: a ConvRNN, ConvLSTM, ConvGRU, ImportedNetwork or forecaster; of one in the wrapper of
-            torch.compile, DistributedDataParallel or AveragedModel, what is inside. Its tensors keep their
-            type; tied ones are written one by one.
-        notes: anything else to keep in config.json beside the network (JSON values): data, metrics, command.
-
-    Raises:
-        TypeError: a model that is none of these, or notes that are no mapping.
-        ValueError: notes that JSON has no values for, or whose "network" is another; tensors without values
-            (on the meta device), or that are not those of the network; a directory that is a file.
-    """
-    network = unwrap(model)
-    if not isinstance(network, Savable):
-        raise TypeError(f"model is a {type(network).__name__}; it needs one of {', '.join(NETWORKS)}")
-    write_network(directory, network, notes)
+__all__ = ["load_checkpoint", "read_config", "read_evaluations"]
 
 
 def read_config(directory: str | Path) -> dict[str, Any]:
-    """Return what config.json of a checkpoint holds: "network", and the notes it was saved with.
+    """Return what config.json of a saved network holds: "network", and the notes it was saved with.
 
     Raises:
         FileNotFoundError: no such directory, or no config.json in it.
@@ -63,24 +31,33 @@ def read_config(directory: str | Path) -> dict[str, Any]:
         raise FileNotFoundError(
             f"{directory} is no checkpoint: it has no {CONFIG}; give a directory with {WEIGHTS} and {CONFIG}"
         )
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:  # JSONDecodeError, UnicodeDecodeError: ValueErrors
-        raise ValueError(f"{path} is damaged: it is not JSON ({error})") from error
+    config = _read_json(path)
     if not isinstance(config, dict) or not isinstance(config.get("network"), dict):
         raise ValueError(f"{path} names no network; it needs an object with the key 'network'")
     return config
 
 
+def read_evaluations(directory: str | Path) -> list[dict[str, Any]]:
+    """Return the evaluations of a saved network: those in evaluation.json, or in config.json as once written.
+
+    Raises:
+        FileNotFoundError: the directory has neither file.
+        ValueError: a file is damaged, or is no evaluation.
+    """
+    path = Path(directory) / EVALUATION
+    found = _read_json(path) if path.is_file() else read_config(directory).get("evaluations", [])
+    found = [found] if isinstance(found, dict) else found  # of `python -m convlstm evaluate --json`
+    if not isinstance(found, list) or not all(isinstance(values, dict) for values in found):
+        raise ValueError(f"{path} is damaged, or no evaluation; it needs a list of objects")
+    return found
+
+
 def load_checkpoint(directory: str | Path, device: torch.device | str = "cpu") -> Savable:
-    """Build the layer or network of a checkpoint and load its weights as float32, in evaluation mode.
+    """Build the saved layer or network and load its weights as float32, in evaluation mode.
 
     Args:
         directory: with model.safetensors and config.json, such as a run of train.py.
-        device: where the model goes (default the CPU).
-
-    Returns:
-        What was saved: a ConvRNN, ConvLSTM, ConvGRU, ImportedNetwork or forecaster.
+        device: where the network goes (default: the CPU).
 
     Raises:
         FileNotFoundError: no such directory, or a file of the two is missing.
@@ -93,7 +70,7 @@ def load_checkpoint(directory: str | Path, device: torch.device | str = "cpu") -
         raise FileNotFoundError(f"{directory} has no {WEIGHTS}; it needs {WEIGHTS} beside {CONFIG}")
     with _opened(path) as file:
         slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-        model = _construct(config, most_layers=len(slices), where=Path(directory) / CONFIG)
+        model = _build(config, max_layers=len(slices), where=Path(directory) / CONFIG)
         _check_fit(path, slices, model.state_dict())
         tensors = {name: file.get_tensor(name) for name in slices}
     model.to_empty(device=device).load_state_dict(tensors)
@@ -103,11 +80,18 @@ def load_checkpoint(directory: str | Path, device: torch.device | str = "cpu") -
     return model.eval()
 
 
-def _construct(config: Mapping[str, Any], most_layers: int, where: Path) -> Savable:
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:  # JSONDecodeError, UnicodeDecodeError: ValueErrors
+        raise ValueError(f"{path} is damaged: it is not JSON ({error})") from error
+
+
+def _build(config: Mapping[str, Any], max_layers: int, where: Path) -> Savable:
     """Build a network without memory, until its weights are known to be of this size."""
     layers = config.get("num_layers")
-    if isinstance(layers, int) and layers > most_layers:  # said before it takes as long as it is large
-        raise ValueError(f"{where} does not fit: num_layers is {layers}, {WEIGHTS} has {most_layers} tensors")
+    if isinstance(layers, int) and layers > max_layers:  # building them all would take for ever
+        raise ValueError(f"{where} does not fit: num_layers is {layers}, {WEIGHTS} has {max_layers} tensors")
     try:
         with without_memory():
             return construct(config)

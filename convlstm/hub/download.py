@@ -9,7 +9,6 @@ __all__ = ["PREFIX", "download"]
 
 PREFIX = "hf://"
 ADDRESS = re.compile(r"hf://([\w.-]+/[\w.-]+)(?:@(.+))?", re.ASCII)
-REVISION = re.compile(r"[\w.-]+(?:/[\w.-]+)*", re.ASCII)  # a branch, a tag, a commit, refs/pr/1
 
 
 def download(address: str, revision: str | None = None) -> Path:
@@ -17,24 +16,21 @@ def download(address: str, revision: str | None = None) -> Path:
 
     Args:
         address: hf://owner/name, or hf://owner/name@revision.
-        revision: a branch, tag or commit (default the main branch); here or in the address.
+        revision: a branch, tag or commit (default: the main branch); here or in the address.
 
     Raises:
         ImportError: huggingface_hub is not installed.
-        ValueError: an address or revision that is none.
+        ValueError: the address has another form, or names a revision beside `revision`.
         FileNotFoundError: no such repository, revision or file on the Hub, or not for this user.
         OSError: the Hub cannot be reached, and the files are not in the cache; or the client fails otherwise.
     """
     match = ADDRESS.fullmatch(address)
-    if match is None or ".." in match[1] or "--" in match[1]:
+    if match is None:
         raise ValueError(
             f"name is {address!r}; it needs the form hf://owner/name or hf://owner/name@revision"
         )
     if revision is not None and match[2] is not None:
         raise ValueError(f"revision is {revision!r}, but {address} names one already; give one of the two")
-    revision = match[2] if revision is None else revision
-    if revision is not None and (not REVISION.fullmatch(revision) or ".." in revision):
-        raise ValueError(f"revision is {revision!r}; it needs a branch, a tag or a commit")
     try:
         import huggingface_hub
         from huggingface_hub import errors
@@ -43,26 +39,19 @@ def download(address: str, revision: str | None = None) -> Path:
             f'{address} needs huggingface_hub, which is not installed: pip install "convlstm[hub]"'
         ) from error
     try:
-        config = Path(huggingface_hub.hf_hub_download(match[1], CONFIG, revision=revision))
+        config = Path(huggingface_hub.hf_hub_download(match[1], CONFIG, revision=revision or match[2]))
         # From the same commit, whatever has become of the branch meanwhile.
         huggingface_hub.hf_hub_download(match[1], WEIGHTS, revision=config.parent.name)
+    except errors.HFValidationError as error:
+        raise ValueError(f"name is {address!r}, which is no repository's name: {_line(error)}") from error
     except errors.LocalEntryNotFoundError as error:
         raise OSError(
             f"{address} is not in the cache, and the Hub cannot be reached: {_line(error)}"
         ) from error
-    except errors.GatedRepoError as error:
+    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.EntryNotFoundError) as error:
         raise FileNotFoundError(
-            f"{address} is gated: ask for access on its page, then hf auth login"
-        ) from error
-    except errors.RepositoryNotFoundError as error:
-        raise FileNotFoundError(
-            f"{address} is no repository of the Hub, or a private one (hf auth login)"
-        ) from error
-    except errors.RevisionNotFoundError as error:
-        raise FileNotFoundError(f"{address} has no revision {revision or 'main'}") from error
-    except errors.EntryNotFoundError as error:
-        raise FileNotFoundError(
-            f"{address} has no network of this library: it needs {CONFIG} and {WEIGHTS}"
+            f"{address} is not on the Hub, is not yours to read (hf auth login), or has no network of this "
+            f"library ({CONFIG} and {WEIGHTS}): {_line(error)}"
         ) from error
     except Exception as error:  # the client raises what its HTTP library does
         raise OSError(f"{address} could not be downloaded: {_line(error)}") from error

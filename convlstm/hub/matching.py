@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from convlstm.models.encoder_forecaster import EncoderForecaster
 from convlstm.models.fully_connected import FullyConnectedForecaster
-from convlstm.models.networks import EncoderForecaster, StackedForecaster
+from convlstm.models.stacked import StackedForecaster
 from convlstm.nn.base import ConvCell, ConvRecurrent
 
 Network = StackedForecaster | EncoderForecaster

@@ -1,8 +1,8 @@
 """Networks by name: architectures, the weights shipped with them, and saved networks from anywhere."""
 
-import dataclasses
 import difflib
 import os
+from dataclasses import asdict
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -10,13 +10,13 @@ from typing import Any
 import torch
 
 from convlstm.core.checks import usable_device
-from convlstm.core.saving import CONFIG, WEIGHTS, Savable
+from convlstm.core.saving import CONFIG, NETWORKS, WEIGHTS, Savable
 from convlstm.hub.checkpoint import load_checkpoint
 from convlstm.hub.download import PREFIX, download
-from convlstm.hub.registry import build
-from convlstm.models.forecaster import Forecaster, ForecasterConfig, as_forecaster
+from convlstm.models.encoder_forecaster import EncoderForecasterConfig
+from convlstm.models.forecaster import Forecaster, ForecasterConfig, network_of
 from convlstm.models.fully_connected import FullyConnectedForecasterConfig
-from convlstm.models.networks import EncoderForecasterConfig, StackedForecasterConfig
+from convlstm.models.stacked import StackedForecasterConfig
 
 __all__ = ["ARCHITECTURES", "create_model", "from_pretrained", "list_models"]
 
@@ -32,12 +32,14 @@ ARCHITECTURES: dict[str, ForecasterConfig] = {
 
 
 def list_models(pretrained: bool = False) -> list[str]:
-    """Return the names that `create_model` knows.
+    """Return the names that `create_model` knows; those of forecasters that you registered come last.
 
     Args:
-        pretrained: only those whose weights are shipped with the library (default False).
+        pretrained: only those whose weights are shipped with the library (default: False).
     """
-    return [name for name in ARCHITECTURES if not pretrained or _shipped(name)]
+    if pretrained:
+        return [name for name in ARCHITECTURES if _is_shipped(name)]
+    return [*ARCHITECTURES, *_registered()]
 
 
 def create_model(
@@ -46,10 +48,10 @@ def create_model(
     """Build a forecaster by name, with fresh weights or with those that are shipped.
 
     Args:
-        name: one of `list_models()`.
-        pretrained: load the shipped weights, in evaluation mode; nothing is downloaded (default False: fresh
-            weights, in training mode).
-        device: where the model goes (default the CPU); on "meta" it takes no memory and has no weights.
+        name: one of `list_models()`, such as the name of a class that `register_model` decorates.
+        pretrained: load the shipped weights, in evaluation mode; nothing is downloaded (default: False, fresh
+            weights in training mode).
+        device: where the network goes (default: the CPU); on "meta" it takes no memory and has no weights.
         overrides: fields of its config to change, such as channels=3; not with pretrained.
 
     Raises:
@@ -61,7 +63,7 @@ def create_model(
         >>> model(torch.rand(1, 4, 3, 32, 32), horizon=2).shape
         torch.Size([1, 2, 3, 32, 32])
     """
-    if not isinstance(name, str) or name not in ARCHITECTURES:
+    if not isinstance(name, str) or name not in list_models():
         raise ValueError(f"name is {name!r}, {_not_among(name)}")
     if pretrained:
         if overrides:
@@ -69,21 +71,15 @@ def create_model(
                 f"{', '.join(overrides)} given with pretrained=True, whose weights are those of {name} as it "
                 "is; leave it out, or set pretrained=False"
             )
-        if not _shipped(name):
-            there = list_models(pretrained=True)
-            raise ValueError(
-                f"name is {name!r}, whose weights are not shipped; "
-                f"{'those of ' + ', '.join(there) + ' are' if there else 'none are, in this version'}"
-            )
-        return as_forecaster(load_checkpoint(_folder(name), device), name)
-    config = ARCHITECTURES[name]
-    fields = [field.name for field in dataclasses.fields(config)]
-    unknown = sorted(overrides.keys() - set(fields))
-    if unknown:
-        raise ValueError(f"{name} has no config field {', '.join(unknown)}; it has {', '.join(fields)}")
-    config = dataclasses.replace(config, **overrides)
+        if not _is_shipped(name):
+            shipped = ", ".join(list_models(pretrained=True)) or "none"
+            raise ValueError(f"name is {name!r}, whose weights are not shipped; shipped: {shipped}")
+        return Forecaster.from_pretrained(_folder(name), device=device)
+    network, fields = _registered().get(name), {}
+    if network is None:
+        network, fields = network_of(ARCHITECTURES[name]), asdict(ARCHITECTURES[name])
     with torch.device("meta" if str(device) == "meta" else usable_device(device)):
-        return build(config)
+        return network(**fields | overrides)
 
 
 def from_pretrained(
@@ -91,16 +87,20 @@ def from_pretrained(
 ) -> Savable:
     """Load a saved layer or network, in evaluation mode, its weights as float32.
 
+    `StackedForecaster.from_pretrained`, and that of every other class, loads networks of this class alone.
+
     Args:
-        name_or_directory: a directory that `save_pretrained`, `save_checkpoint` or train.py wrote; a name of
+        name_or_directory: a directory that `save_pretrained` or train.py wrote; a name of
             `list_models(pretrained=True)`, unless a directory is called so; or hf://owner/name, on the
             Hugging Face Hub, of which config.json and model.safetensors are downloaded into its client's
             cache (pip install "convlstm[hub]").
-        device: where the model goes (default the CPU).
-        revision: on the Hub, a branch, tag or commit (default the main branch), as in hf://owner/name@revision.
+        device: where the network goes (default: the CPU).
+        revision: on the Hub, a branch, tag or commit (default: the main branch), as in
+            hf://owner/name@revision.
 
     Returns:
-        What was saved: a ConvRNN, ConvLSTM, ConvGRU, ImportedNetwork or forecaster.
+        What was saved: a ConvRNN, ConvLSTM, ConvGRU, ImportedNetwork, forecaster, or a network of a class
+        that you registered.
 
     Raises:
         FileNotFoundError: no such directory or name, or nothing there for this user on the Hub.
@@ -108,7 +108,7 @@ def from_pretrained(
         OSError: the Hub cannot be reached.
         TypeError: what is neither a string nor a path.
         ValueError: a file for a directory, a name without shipped weights, a revision without the Hub, a
-            damaged or unfitting file, or a device that is not there.
+            damaged or unfitting file, a class that is not registered, or a device that is not there.
     """
     if not isinstance(name_or_directory, str | os.PathLike):
         raise TypeError(
@@ -128,15 +128,27 @@ def from_pretrained(
     raise FileNotFoundError(f"{name or repr(name)} is no checkpoint: no directory, and {_not_among(name)}")
 
 
+Savable.loader = from_pretrained
+
+
+def _registered() -> dict[str, type[Forecaster]]:
+    """The forecasters that the library's users registered, by name."""
+    return {
+        name: network
+        for name, network in NETWORKS.items()
+        if issubclass(network, Forecaster) and not network.__module__.startswith("convlstm.")
+    }
+
+
 def _not_among(name: object) -> str:
-    near = difflib.get_close_matches(str(name), ARCHITECTURES, n=1)
+    near = difflib.get_close_matches(str(name), list_models(), n=1)
     guess = f" (did you mean {near[0]}?)" if near else ""
-    return f"none of the names {', '.join(ARCHITECTURES)}{guess}"
+    return f"none of the names {', '.join(list_models())}{guess}"
 
 
 def _folder(name: str) -> Path:
     return Path(str(resources.files("convlstm"))) / "weights" / name
 
 
-def _shipped(name: str) -> bool:
+def _is_shipped(name: str) -> bool:
     return all((_folder(name) / file).is_file() for file in (CONFIG, WEIGHTS))

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from convlstm.importers.building import Part, load, network, numbered, odd_kernel, permute_gates, unused
 from convlstm.importers.foreign import Foreign, Imported, Source
 from convlstm.models.imported.stages import Convolution, Patches, Recurrent
-from convlstm.models.networks import StackedForecaster, StackedForecasterConfig
+from convlstm.models.stacked import StackedForecaster, StackedForecasterConfig
 
 FIRST = "cell_list.0.conv_x.0.weight"
 HEAD = "conv_last.weight"

@@ -3,7 +3,6 @@
 Letters: T time, B batch, C image channels, H W pixels, p patch size, h w rows and columns of a grid.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
@@ -17,8 +16,6 @@ from convlstm.nn.base import ConvCell
 from convlstm.nn.cells import ConvGRUCell, ConvLSTMCell, ConvRNNCell
 from convlstm.ops.functional import probabilities
 
-SLOPE = 0.2  # of the leaky ReLUs, below zero, as in Shi et al. 2017
-
 
 @dataclass(frozen=True, kw_only=True)
 class ConvForecasterConfig(ForecasterConfig):
@@ -29,7 +26,7 @@ class ConvForecasterConfig(ForecasterConfig):
     kernel_size: int = 5
     """Taps of every convolution of a cell, per axis."""
     patch_size: int = 4
-    """Side p of the square patches that become channels, in pixels; frames must be whole patches."""
+    """Side p of the square patches that become channels, in pixels; it must divide the frames."""
     peephole: Literal["channel"] | None = None
     """Peepholes of LSTM cells: none, or one weight per channel."""
 
@@ -61,24 +58,24 @@ class ConvForecasterConfig(ForecasterConfig):
 
     @property
     def patch_channels(self) -> int:
-        """The channels of a frame cut into patches, p * p * C."""
+        """Channels of a frame cut into patches, p * p * C."""
         return self.channels * self.patch_size**2
 
     @property
     def unit(self) -> int:
-        """The pixels that the sides of a frame must be whole multiples of."""
+        """What the sides of a frame must be whole multiples of, in pixels."""
         return self.patch_size
 
-    def misfit(self, height: int, width: int) -> str:
-        """Say what is wrong with frames of so many pixels, as the end of a sentence; empty if they fit."""
+    def frame_size_error(self, height: int, width: int) -> str:
+        """Return why the network cannot take frames of this size, as the end of a sentence; "" if it can."""
         H, W, unit = height, width, self.unit
         if H % unit == 0 and W % unit == 0:
             return ""
         down = f"{max(H // unit, 1) * unit} x {max(W // unit, 1) * unit}"
         up = f"{-(-H // unit) * unit} x {-(-W // unit) * unit}"
         sizes = up if up == down else f"{down} or {up}"
-        these = f"sizes that would do: {sizes}, or any multiples of {unit}"
-        return f"which {self._divisors()} do not divide; {these}"
+        fitting = f"sizes that would do: {sizes}, or any multiples of {unit}"
+        return f"which {self._divisors()} do not divide; {fitting}"
 
     def _divisors(self) -> str:
         return f"patches of {self.patch_size} x {self.patch_size}"
@@ -127,22 +124,24 @@ def run_cells(
         cells: one after the other.
         x: (T, B, I, h, w), what the first cell reads.
         states: of each cell, or None to begin with zeros.
-        between: gives what cell number 1, 2, ... reads, from its number and the outputs of those before it;
-            by default the output of the last of them.
+        between: returns what cell number 1, 2, ... reads, from its number and the outputs of those before it
+            (default: the output of the last of them).
 
     Returns:
-        Every cell's outputs (T, B, hidden, h, w) and last states.
+        The outputs (T, B, hidden, h, w) and the last states of every cell.
     """
-    foreign = "this state is not from this network's encode or step"
     if len(states) != len(cells):
-        raise ValueError(f"state.cells has {len(states)} cells, the network has {len(cells)}: {foreign}")
+        raise ValueError(
+            f"state.cells has {len(states)} cells, the network has {len(cells)}: this state is not from this "
+            "network's encode or step"
+        )
     outputs, last_states = [], []
     for number, (cell, state) in enumerate(zip(cells, states, strict=True)):
         assert isinstance(cell, ConvCell)
         if state is not None and len(state) != len(cell.states):
             raise ValueError(
                 f"state.cells has {len(state)} tensors for a {type(cell).__name__}, which needs "
-                f"{len(cell.states)}: {foreign}"
+                f"{len(cell.states)}: this state is not from this network's encode or step"
             )
         x = between(number, outputs) if number else x
         output, *last = cell.sequence(x, *(state or [None] * len(cell.states)))  # (T, B, hidden, h, w)
@@ -154,41 +153,3 @@ def run_cells(
 def on_each_frame(module: nn.Module, sequence: Tensor) -> Tensor:
     """Apply a module for frames (B, C, h, w) to each of a sequence (T, B, C, h, w)."""
     return module(sequence.flatten(0, 1)).unflatten(0, sequence.shape[:2])
-
-
-def convolution_down(input_channels: int, output_channels: int, stride: int) -> nn.Module:
-    """Make a strided convolution and a leaky ReLU: (B, I, h * stride, w * stride) -> (B, O, h, w).
-
-    It has 2 * stride - 1 taps per axis, so that each pixel is read, at stride 2 the 3 x 3 of the field.
-    """
-    taps, padding = 2 * stride - 1, stride - 1
-    convolution = nn.Conv2d(input_channels, output_channels, taps, stride, padding)
-    return _activated(convolution, terms=input_channels * taps**2)
-
-
-def convolution_up(input_channels: int, output_channels: int, stride: int) -> nn.Module:
-    """Make a transposed convolution and a leaky ReLU: (B, I, h, w) -> (B, O, h * stride, w * stride).
-
-    It has 2 * stride taps per axis, at stride 2 the 4 x 4 of the field. As the stride divides them, every
-    pixel is made of as many taps as any other, two per axis, and no checkerboard comes of it (Odena et al.
-    2016, "Deconvolution and Checkerboard Artifacts").
-    """
-    taps, padding, more = 2 * stride, (stride + 1) // 2, stride % 2
-    convolution = nn.ConvTranspose2d(input_channels, output_channels, taps, stride, padding, more)
-    return _activated(convolution, terms=input_channels * 2**2)
-
-
-def _activated(convolution: nn.Conv2d | nn.ConvTranspose2d, terms: int) -> nn.Module:
-    """A convolution and a leaky ReLU that keep the mean square of what they read, at first.
-
-    As He et al. 2015, "Delving Deep into Rectifiers"; Shi et al. 2017 draw their weights so, too. torch's own
-    way, which takes a transposed convolution for its inverse, would let most of it fade.
-
-    Args:
-        convolution: whose weights are drawn anew.
-        terms: how many products each of its values is a sum of.
-    """
-    nn.init.normal_(convolution.weight, std=math.sqrt(2 / (1 + SLOPE**2) / terms))
-    if convolution.bias is not None:
-        nn.init.zeros_(convolution.bias)
-    return nn.Sequential(convolution, nn.LeakyReLU(SLOPE))

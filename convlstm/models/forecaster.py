@@ -3,26 +3,28 @@
 Letters: T time, B batch, C image channels, H W pixels. Frames are (B, T, C, H, W) with pixels in [0, 1].
 """
 
+import dataclasses
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Generic, Literal, NamedTuple, TypeVar
+from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from convlstm import ops
 from convlstm.core.checks import check_choices, check_tensor, positive, set_fields
-from convlstm.core.saving import Configured
+from convlstm.core.saving import NETWORKS, Configured, network_named
 from convlstm.nn.base import ConvRecurrent
 
 
 @dataclass(frozen=True, kw_only=True)
 class ForecasterConfig:
-    """The fields that the configs of all forecasters share."""
+    """The fields that the configs of all forecasters share; a config of your own is a subclass."""
 
     cell: Literal["rnn", "lstm", "gru"] = "lstm"
     """Kind of recurrent cell."""
     channels: int = 1
-    """C, channels of a frame: 1 for gray, 3 for colour."""
+    """Channels C of a frame: 1 for gray, 3 for color."""
     output: Literal["linear", "sigmoid"] = "linear"
     """What the head ends with: nothing (unclipped values), or a sigmoid (values in (0, 1))."""
 
@@ -30,9 +32,9 @@ class ForecasterConfig:
         set_fields(self, channels=positive("channels", self.channels))
         check_choices(self, cell=("rnn", "lstm", "gru"), output=("linear", "sigmoid"))
 
-    def misfit(self, height: int, width: int) -> str:
-        """Say what is wrong with frames of so many pixels, as the end of a sentence; empty if they fit."""
-        raise NotImplementedError
+    def frame_size_error(self, height: int, width: int) -> str:
+        """Return why the network cannot take frames of this size, as the end of a sentence; "" if it can."""
+        return ""
 
 
 Config = TypeVar("Config", bound=ForecasterConfig)
@@ -42,9 +44,9 @@ class ForecasterState(NamedTuple):
     """What a forecaster carries from frame to frame.
 
     Attributes:
-        cells: per cell its states, (B, hidden, h, w) each, h and w the rows and columns of the grid that the
-            cell works on; None for a cell that has not run yet.
-        frame: (B, C, H, W), the frame that the next step reads, for networks that read frames.
+        cells: for each cell its states, (B, hidden, h, w) each, with h and w the rows and columns of the
+            grid that the cell works on; None for a cell that has not run yet.
+        frame: (B, C, H, W), the frame that the next step reads, in networks that read frames; else None.
     """
 
     cells: tuple[tuple[Tensor, ...] | None, ...]
@@ -52,27 +54,51 @@ class ForecasterState(NamedTuple):
 
 
 class Forecaster(Configured, Generic[Config]):
-    """What the forecasters share: the call and its checks.
+    """Base class of the networks that forecast frames.
 
-    Subclasses give `encode(context) -> state` and `step(frame, state) -> (frame, state)`.
+    To add a network, write a config and a class with two methods: `encode` reads the context, `step` predicts
+    one frame. The call, `rollout`, `stream`, saving, loading and evaluation follow from them. A network that
+    predicts the next frame from each frame, with one ConvLSTM cell:
+
+        @dataclass(frozen=True, kw_only=True)
+        class OneCellConfig(convlstm.ForecasterConfig):
+            hidden_channels: int = 16
+
+        @convlstm.register_model
+        class OneCell(convlstm.Forecaster):
+            config_type = OneCellConfig
+
+            def __init__(self, config=None, **fields):
+                super().__init__(config, **fields)
+                self.cell = convlstm.ConvLSTMCell(self.config.channels, self.config.hidden_channels, 3)
+                self.head = nn.Conv2d(self.config.hidden_channels, self.config.channels, 1)
+
+            def encode(self, context):
+                state = None
+                for frame in context[:, :-1].unbind(1):
+                    state = self.cell(frame, state)
+                return convlstm.ForecasterState((state,), context[:, -1])
+
+            def step(self, frame, state):
+                h, c = self.cell(state.frame if frame is None else frame, state.cells[0])
+                prediction = self.head(h)
+                return prediction, convlstm.ForecasterState(((h, c),), prediction)
+
+        frames = OneCell(hidden_channels=8)(torch.rand(2, 5, 1, 16, 16), horizon=3)  # (2, 3, 1, 16, 16)
+
+    Args:
+        config: an instance of the class's `config_type`.
+        fields: the fields of the config, in place of it.
 
     Raises:
-        TypeError: a config of another kind than the network's own.
+        TypeError: config is of another type, or comes with fields.
+        ValueError: a field that the config does not have, or a value that does not fit.
     """
 
     config_type: ClassVar[type[ForecasterConfig]]
     config: Config
-    feedback: ClassVar[bool]
+    feedback: ClassVar[bool] = True
     """Whether the network reads its own predictions, and so can be given targets in their place."""
-
-    def __init__(self, config: Config):
-        super().__init__()
-        if type(config) is not self.config_type:
-            raise TypeError(
-                f"config is a {type(config).__name__}; {type(self).__name__} needs its own "
-                f"{self.config_type.__name__}"
-            )
-        self.config = config
 
     def forward(
         self,
@@ -91,16 +117,16 @@ class Forecaster(Configured, Generic[Config]):
             targets: (B, horizon, C, H, W), the true frames, for scheduled sampling; with use_target.
             use_target: bool (B, horizon - 1): where True, the network reads the true frame in place of its
                 own prediction of it (Bengio et al. 2015, "Scheduled Sampling").
-            return_context: put the predictions of context frames 2..T before the others (default False).
+            return_context: put the predictions of context frames 2..T before the others (default: False).
 
         Returns:
             (B, horizon, C, H, W), or (B, T - 1 + horizon, C, H, W) with return_context, in the type of the
             context.
 
         Raises:
-            TypeError: a context, targets or use_target that is no tensor.
-            ValueError: an argument that does not fit, named with what is needed; targets or return_context
-                for a network that never reads its own predictions.
+            TypeError: context, targets or use_target is not a tensor.
+            ValueError: an argument does not fit, or a network that never reads its own predictions is given
+                targets or return_context.
         """
         self._check_context(context)
         horizon = positive("horizon", horizon)
@@ -112,22 +138,7 @@ class Forecaster(Configured, Generic[Config]):
                 f"{name} given to {type(self).__name__}, which never reads its own predictions; leave it out"
             )
         if targets is not None and use_target is not None:
-            check_tensor("targets", targets)
-            check_tensor("use_target", use_target)
-            B, _, *frame = context.shape
-            if tuple(targets.shape) != (B, horizon, *frame):
-                raise ValueError(f"targets has shape {tuple(targets.shape)}; it needs {(B, horizon, *frame)}")
-            if tuple(use_target.shape) != (B, horizon - 1) or use_target.dtype != torch.bool:
-                raise ValueError(
-                    f"use_target has shape {tuple(use_target.shape)} and type {use_target.dtype}; "
-                    f"it needs {(B, horizon - 1)} and torch.bool"
-                )
-            if use_target.device != context.device:
-                raise ValueError(
-                    f"use_target is on {use_target.device}, the context is on {context.device}; "
-                    "move it with .to(...)"
-                )
-            ops.check_type("targets", targets, self._weight)
+            self._check_targets(targets, use_target, context, horizon)
         return self._predict(context, horizon, targets, use_target, return_context)
 
     def encode(self, context: Tensor) -> ForecasterState:
@@ -135,7 +146,13 @@ class Forecaster(Configured, Generic[Config]):
         raise NotImplementedError
 
     def step(self, frame: Tensor | None, state: ForecasterState) -> tuple[Tensor, ForecasterState]:
-        """Predict one frame (B, C, H, W) and return it with the state that follows."""
+        """Predict one frame (B, C, H, W) and return it with the state that follows.
+
+        Args:
+            frame: (B, C, H, W), the frame to read; None for the network's own last prediction, or after
+                `encode` for the last frame of the context.
+            state: from `encode` or from the step before.
+        """
         raise NotImplementedError
 
     def example(self) -> str:
@@ -151,7 +168,26 @@ class Forecaster(Configured, Generic[Config]):
         use_target: Tensor | None,
         return_context: bool,
     ) -> Tensor:
-        raise NotImplementedError
+        """Do what `forward` says, step by step; a subclass may have a faster way."""
+        in_context, state = self._read(context) if return_context else ((), self.encode(context))
+        predictions = list(in_context)
+        for t in range(horizon):
+            frame = None
+            if t and targets is not None and use_target is not None:
+                own = predictions[-1]
+                true = targets[:, t - 1].to(own.dtype)
+                frame = torch.where(use_target[:, t - 1, None, None, None], true, own)
+            prediction, state = self.step(frame, state)
+            predictions.append(prediction)
+        return torch.stack(predictions, dim=1).to(context.dtype)
+
+    def _read(self, context: Tensor) -> tuple[Sequence[Tensor], ForecasterState]:
+        """Read the context; return the predictions of its frames 2..T, (B, C, H, W) each, and the state."""
+        predictions, state = [], self.encode(context[:, :1])
+        for frame in context[:, :-1].unbind(1):
+            prediction, state = self.step(frame, state)
+            predictions.append(prediction)
+        return predictions, self.encode(context)
 
     def _check_context(self, context: Tensor) -> None:
         check_tensor("context", context)
@@ -172,13 +208,67 @@ class Forecaster(Configured, Generic[Config]):
                 f"context has shape {tuple(context.shape)}; it needs one sequence and one frame or more"
             )
         H, W = context.shape[3:]
-        if wrong := self.config.misfit(H, W):
-            raise ValueError(f"context has frames of {H} x {W} pixels, {wrong}")
+        if error := self.config.frame_size_error(H, W):
+            raise ValueError(f"context has frames of {H} x {W} pixels, {error}")
+
+    def _check_targets(self, targets: Tensor, use_target: Tensor, context: Tensor, horizon: int) -> None:
+        check_tensor("targets", targets)
+        check_tensor("use_target", use_target)
+        B, _, *frame = context.shape
+        if tuple(targets.shape) != (B, horizon, *frame):
+            raise ValueError(f"targets has shape {tuple(targets.shape)}; it needs {(B, horizon, *frame)}")
+        if tuple(use_target.shape) != (B, horizon - 1) or use_target.dtype != torch.bool:
+            raise ValueError(
+                f"use_target has shape {tuple(use_target.shape)} and type {use_target.dtype}; "
+                f"it needs {(B, horizon - 1)} and torch.bool"
+            )
+        if use_target.device != context.device:
+            raise ValueError(
+                f"use_target is on {use_target.device}, the context is on {context.device}; "
+                "move it with .to(...)"
+            )
+        ops.check_type("targets", targets, self._weight)
 
     @property
     def _weight(self) -> Tensor:
         """A parameter, for its type and device."""
         return next(self.parameters())
+
+
+def network_of(config: ForecasterConfig) -> type[Forecaster]:
+    """Return the registered forecaster that is built from configs of this type; else raise ValueError."""
+    networks = [network for network in NETWORKS.values() if issubclass(network, Forecaster)]
+    for network in networks:
+        if type(config) is network.config_type:
+            return network
+    known = ", ".join(network.config_type.__name__ for network in networks)
+    raise ValueError(f"config is a {type(config).__name__}; it needs one of {known}")
+
+
+def build(config: ForecasterConfig) -> Forecaster:
+    """Build the forecaster of a config; raises ValueError for the config of no forecaster."""
+    return network_of(config)(config)
+
+
+def config_to_dict(config: ForecasterConfig) -> dict[str, Any]:
+    """Return a forecaster's config as a dict for JSON, with the network's name under "network".
+
+    Raises:
+        ValueError: the config is of no forecaster.
+    """
+    return {"network": network_of(config).__name__, **dataclasses.asdict(config)}
+
+
+def config_from_dict(fields: Mapping[str, Any]) -> ForecasterConfig:
+    """Return the config that `config_to_dict` made a dict of.
+
+    Raises:
+        ValueError: an unknown forecaster or field, or a value that does not fit.
+    """
+    network = network_named(fields.get("network"))
+    if not issubclass(network, Forecaster):
+        raise ValueError(f"network is {network.__name__!r}; it needs a forecaster, such as StackedForecaster")
+    return network.make_config({name: value for name, value in fields.items() if name != "network"})
 
 
 def as_forecaster(model: nn.Module, name: str = "model") -> Forecaster:

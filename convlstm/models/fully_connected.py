@@ -1,18 +1,20 @@
-"""FullyConnectedForecaster: torch.nn's recurrent layers over flattened frames, the baseline.
+"""FullyConnectedForecaster: torch.nn's recurrent layers over flattened frames, as a baseline.
 
 Letters: T time, B batch, C image channels, H W pixels, L layers, N hidden units. Frames are (B, T, C, H, W)
 with pixels in [0, 1].
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from convlstm import ops
 from convlstm.core.checks import positive, set_fields
+from convlstm.core.saving import register_model
 from convlstm.models.forecaster import ForecasterConfig
-from convlstm.models.next_frame import NextFrameForecaster
+from convlstm.models.next_frame import CellStates, NextFrameForecaster
 from convlstm.ops.functional import probabilities
 
 __all__ = ["FullyConnectedForecaster", "FullyConnectedForecasterConfig"]
@@ -25,11 +27,11 @@ class FullyConnectedForecasterConfig(ForecasterConfig):
     """Everything that a `FullyConnectedForecaster` is built from."""
 
     frame_size: tuple[int, int] = (64, 64)
-    """Height and width of the frames, in pixels: weights of their own for every pixel fix it."""
+    """Height and width of the frames, in pixels; every pixel has weights of its own."""
     hidden_size: int = 512
-    """N, hidden units of each layer."""
+    """Hidden units N of each layer."""
     num_layers: int = 2
-    """L, recurrent layers one above the other."""
+    """Recurrent layers L, one above the other."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -39,31 +41,42 @@ class FullyConnectedForecasterConfig(ForecasterConfig):
         sizes = {name: positive(name, getattr(self, name)) for name in ("hidden_size", "num_layers")}
         set_fields(self, frame_size=frame_size, **sizes)
 
-    def misfit(self, height: int, width: int) -> str:
-        """Say what is wrong with frames of so many pixels, as the end of a sentence; empty if they fit."""
+    def frame_size_error(self, height: int, width: int) -> str:
+        """Return why the network cannot take frames of this size, as the end of a sentence; "" if it can."""
         H, W = self.frame_size
         if (height, width) == (H, W):
             return ""
         return f"but a fully connected network reads those of its frame_size alone: {H} x {W}"
 
 
+@register_model
 class FullyConnectedForecaster(NextFrameForecaster[FullyConnectedForecasterConfig]):
     """torch.nn's RNN, LSTM or GRU over flattened frames: every unit has a weight of its own for every pixel.
 
     The network predicts the next frame from each frame and reads its own predictions after the context, as a
-    `StackedForecaster` does, and is called as one; a linear layer turns the uppermost hidden state into the
-    pixels of the next frame. It is the baseline that convolution is measured against (the FC-LSTM of
+    `StackedForecaster` does, and is called in the same way. A linear layer turns the uppermost hidden state
+    into the pixels of the next frame. It is the baseline that convolution is measured against (the FC-LSTM of
     Srivastava et al. 2015 and Shi et al. 2015): what it learns about one place of a frame tells it nothing
     about another, and its frames are of one size.
 
-    With G gates (1, 4 or 3) it has G N (C H W + N + 2) parameters in the first layer, G N (2 N + 2) in each
-    other and (N + 1) C H W in the head. The states of a layer are (B, N, 1, 1): frames of one pixel.
+    With G gates (RNN 1, LSTM 4, GRU 3) it has G N (C H W + N + 2) parameters in the first layer,
+    G N (2 N + 2) in each other and (N + 1) C H W in the head. The states of a layer are (B, N, 1, 1): frames
+    of one pixel.
+
+    Args:
+        config: a `FullyConnectedForecasterConfig`.
+        fields: its fields, in place of it: cell, channels, output, frame_size, hidden_size and num_layers.
+
+    Raises:
+        TypeError: config is of another type, or comes with fields.
+        ValueError: an unknown field, or a value that does not fit.
     """
 
     config_type = FullyConnectedForecasterConfig
 
-    def __init__(self, config: FullyConnectedForecasterConfig):
-        super().__init__(config)
+    def __init__(self, config: FullyConnectedForecasterConfig | None = None, **fields: Any):
+        super().__init__(config, **fields)
+        config = self.config
         H, W = config.frame_size
         pixels = config.channels * H * W
         self.rnn = LAYERS[config.cell](pixels, config.hidden_size, num_layers=config.num_layers)
@@ -74,7 +87,7 @@ class FullyConnectedForecaster(NextFrameForecaster[FullyConnectedForecasterConfi
         return self.config.num_layers
 
     def _next_frames(
-        self, frames: Tensor, cells: tuple[tuple[Tensor, ...] | None, ...]
+        self, frames: Tensor, cells: CellStates
     ) -> tuple[Tensor, tuple[tuple[Tensor, ...], ...]]:
         pixels = frames.flatten(2).transpose(0, 1)  # (T, B, C * H * W)
         outputs, last = self.rnn(pixels, self._first(frames, cells))  # (T, B, N)
@@ -85,10 +98,8 @@ class FullyConnectedForecaster(NextFrameForecaster[FullyConnectedForecasterConfi
         by_layer = zip(*(state[..., None, None] for state in states), strict=True)
         return predictions.to(frames.dtype), tuple(by_layer)
 
-    def _first(
-        self, frames: Tensor, cells: tuple[tuple[Tensor, ...] | None, ...]
-    ) -> Tensor | tuple[Tensor, Tensor] | None:
-        """The states to begin with, as torch.nn takes them; None for zeros."""
+    def _first(self, frames: Tensor, cells: CellStates) -> Tensor | tuple[Tensor, Tensor] | None:
+        """Return the states to begin with, as torch.nn takes them; None for zeros."""
         names = ("h", "c") if self.config.cell == "lstm" else ("h",)
         given = [cell for cell in cells if cell is not None]
         if not given and len(cells) == self._layers:
@@ -102,7 +113,7 @@ class FullyConnectedForecaster(NextFrameForecaster[FullyConnectedForecasterConfi
         for cell in given:
             for name, state in zip(names, cell, strict=True):
                 ops.check_state(name, state, shape, frames.device)
-        # Autocast shortens the type of the states, too, but takes none but the weights'.
+        # Under autocast the layers return shorter types than they take.
         stacked = [
             torch.stack(states)[..., 0, 0].to(self._weight.dtype) for states in zip(*given, strict=True)
         ]  # (L, B, N) each

@@ -10,12 +10,14 @@ import torch
 from torch import Tensor
 
 from convlstm.core.checks import check_pair, check_single
+from convlstm.core.saving import register_model
 from convlstm.nn.base import ConvRecurrent
 from convlstm.nn.cells import ConvGRUCell, ConvLSTMCell, ConvRNNCell
 
 __all__ = ["ConvGRU", "ConvLSTM", "ConvRNN"]
 
 
+@register_model
 class ConvRNN(ConvRecurrent):
     """A stacked convolutional Elman network over a sequence of frames, used like `torch.nn.RNN`.
 
@@ -101,6 +103,7 @@ class ConvRNN(ConvRecurrent):
         return output, h_n
 
 
+@register_model
 class ConvLSTM(ConvRecurrent):
     """A stacked convolutional LSTM over a sequence of frames, used like `torch.nn.LSTM`.
 
@@ -204,6 +207,7 @@ class ConvLSTM(ConvRecurrent):
         return output, (h_n, c_n)
 
 
+@register_model
 class ConvGRU(ConvRecurrent):
     """A stacked convolutional GRU over a sequence of frames, used like `torch.nn.GRU`.
 

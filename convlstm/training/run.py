@@ -14,8 +14,8 @@ import torch
 from torch import nn
 
 from convlstm.core.files import METRICS, read_metrics, write_atomically, write_json
-from convlstm.core.saving import CONFIG, WEIGHTS
-from convlstm.hub.checkpoint import read_config, save_checkpoint
+from convlstm.core.saving import CONFIG, WEIGHTS, save_checkpoint
+from convlstm.hub.checkpoint import read_config
 from convlstm.training.directory import BEST, locked, made, restore_files, way_on
 from convlstm.training.states import load_state, save_state
 from convlstm.training.stopping import Stopped

@@ -12,8 +12,7 @@ import numpy as np
 import torch
 
 from convlstm.hub.checkpoint import read_config
-from convlstm.hub.registry import config_from_dict, config_to_dict
-from convlstm.models.forecaster import ForecasterConfig
+from convlstm.models.forecaster import ForecasterConfig, config_from_dict, config_to_dict
 
 T = TypeVar("T")
 

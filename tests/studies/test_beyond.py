@@ -10,9 +10,9 @@ from torch import Tensor
 
 from convlstm import create_model
 from convlstm.clips import read_clips
+from convlstm.core.saving import save_checkpoint
 from convlstm.evaluation import Predict
 from convlstm.evaluation.metrics import brightness, gradient_energy
-from convlstm.hub.checkpoint import save_checkpoint
 from datasets import moving_mnist
 from studies import beyond
 

@@ -8,8 +8,8 @@ import pytest
 
 import train
 from convlstm.core.files import METRICS
-from convlstm.hub.checkpoint import save_checkpoint
-from convlstm.hub.registry import build
+from convlstm.core.saving import save_checkpoint
+from convlstm.models.forecaster import build
 from convlstm.training.settings import provenance
 from studies import design_study
 from studies.study import MACHINE, Row, Study

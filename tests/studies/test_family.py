@@ -23,7 +23,7 @@ from convlstm import (
     StackedForecaster,
     StackedForecasterConfig,
 )
-from convlstm.hub.registry import build
+from convlstm.models.forecaster import build
 from studies import family, family_gradients, study
 from studies.study import MACHINE, Row, Study, macs
 

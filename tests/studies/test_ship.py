@@ -11,9 +11,10 @@ from torch.utils.tensorboard.writer import SummaryWriter
 import train
 from convlstm import from_pretrained
 from convlstm.__main__ import main as convlstm_main
+from convlstm.core.saving import save_checkpoint
 from convlstm.evaluation import Evaluation
-from convlstm.hub.checkpoint import read_config, save_checkpoint
-from convlstm.hub.registry import build
+from convlstm.hub.checkpoint import read_config, read_evaluations
+from convlstm.models.forecaster import build
 from convlstm.training.settings import provenance, resumed
 from datasets.__main__ import main as datasets_main
 from studies import field, ship
@@ -51,14 +52,16 @@ def test_what_is_shipped_has_a_card_with_everything(weights: Path) -> None:
     assert {path.name for path in folder.iterdir()} == {
         "README.md",
         "config.json",
+        "evaluation.json",
         "model.safetensors",
         "rollout.gif",
     }
+    assert len((folder / "config.json").read_text().splitlines()) < 100
     assert (folder / "rollout.gif").stat().st_size < 500_000
     assert b"BF16" in (folder / "model.safetensors").read_bytes()[:5000]
     config, card = read_config(folder), (folder / "README.md").read_text()
     assert config["trained"] == {"sequences": 24, "minutes": 0.5, "hardware": "a slow CPU"}
-    strict, openstl = (Evaluation.from_dict(values) for values in config["evaluations"])
+    strict, openstl = map(Evaluation.from_dict, read_evaluations(folder))
     assert openstl.model["mse"] == strict.model["mse"]
     assert list(openstl.model.metrics) == ["mse", "mae", "ssim_range2", "psnr"]
     mse = strict.model["mse"]
@@ -86,7 +89,7 @@ def test_what_is_shipped_has_a_card_with_everything(weights: Path) -> None:
 
 
 def test_the_card_says_how_to_measure_again(weights: Path, tmp_path: Path, capfd) -> None:
-    evaluation = read_config(weights / NAME)["evaluations"][0]
+    evaluation = read_evaluations(weights / NAME)[0]
     *_, write, score = evaluation["command"].splitlines()
     clips = tmp_path / "clips.npy"
     datasets_main(write.replace("clips.npy", str(clips)).split()[3:])
@@ -119,15 +122,10 @@ def test_a_machines_own_folder_is_not_told() -> None:
 
 def test_what_is_shipped_is_kept_when_it_is_saved_again(weights: Path, tmp_path: Path) -> None:
     model = from_pretrained(weights / NAME)
-    model.bfloat16().save_pretrained(tmp_path, read_config(weights / NAME))
-    for name in ("README.md", "config.json", "model.safetensors"):
+    notes, evaluations = read_config(weights / NAME), read_evaluations(weights / NAME)
+    model.bfloat16().save_pretrained(tmp_path, notes, evaluations)
+    for name in ("README.md", "config.json", "evaluation.json", "model.safetensors"):
         assert (tmp_path / name).read_bytes() == (weights / NAME / name).read_bytes()
-
-
-def test_evaluations_that_are_none_are_shown_as_notes(tmp_path: Path) -> None:
-    for wrong in ("a", [], [{}], [{"protocol": {}, "model": {}, "baselines": 3}]):
-        build(train.PRESETS["tiny"].model).save_pretrained(tmp_path, {"evaluations": wrong})
-        assert json.dumps({"evaluations": wrong}, indent=2) in (tmp_path / "README.md").read_text()
 
 
 def test_the_tables_of_the_field(
@@ -135,13 +133,13 @@ def test_the_tables_of_the_field(
 ) -> None:
     monkeypatch.setattr(field, "ROUNDS", 1)
     folder = tmp_path / NAME
-    config = read_config(weights / NAME)
-    from_pretrained(weights / NAME).save_pretrained(folder, config)
+    config, evaluations = read_config(weights / NAME), read_evaluations(weights / NAME)
+    from_pretrained(weights / NAME).save_pretrained(folder, config, evaluations)
     field.main(["--folder", str(tmp_path)])
     table = capsys.readouterr().out
     assert NAME not in table  # its digits are not MNIST's
     config["training"]["data"]["digits"] = "mnist"
-    from_pretrained(folder).save_pretrained(folder, config)
+    from_pretrained(folder).save_pretrained(folder, config, evaluations)
     run = tmp_path / "run"
     save_checkpoint(run, from_pretrained(folder), config)
     with pytest.raises(SystemExit):
@@ -151,13 +149,13 @@ def test_the_tables_of_the_field(
     with pytest.raises(SystemExit):
         field.main(["--folder", str(tmp_path), "--checkpoints", str(run)])
     assert "evaluation.json is damaged, or no evaluation" in capsys.readouterr().err
-    found = json.loads(json.dumps(config["evaluations"][0]))
+    found = json.loads(json.dumps(evaluations[0]))
     cross_entropy = {**found["model"]["metrics"]["mse"], "mean": 250.04, "low": 249.0, "high": 251.0}
     found["model"]["metrics"]["cross_entropy"] = cross_entropy
     (run / "evaluation.json").write_text(json.dumps(found))
     field.main(["--folder", str(tmp_path), "--checkpoints", str(run), "--speed", "--device", "cpu"])
     table = capsys.readouterr().out
-    mse = config["evaluations"][1]["model"]["metrics"]["mse"]
+    mse = evaluations[1]["model"]["metrics"]["mse"]
     (row,) = (line for line in table.splitlines() if line.startswith(f"| **{NAME}** (ours"))
     cells = [cell.strip() for cell in row.strip("|").split("|")]
     # On a grid of 16 x 16: from 16 patch channels, from 8, and the head on both layers; 19 steps.

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from convlstm import ops
 from convlstm.core.checks import check_tensor, positive
-from convlstm.core.saving import Configured
+from convlstm.core.saving import Configured, register_model
 from convlstm.models.imported.modules import RecurrentModule, States, make_module
 from convlstm.models.imported.stages import (
     BatchNorm,
@@ -138,6 +138,7 @@ def _channels(name: str, stages: tuple[Stage, ...], channels: int) -> int:
     return channels
 
 
+@register_model
 class ImportedNetwork(Configured):
     """A network of stages: what `convlstm.import_checkpoint` makes of a foreign model that ours cannot be.
 
@@ -153,9 +154,9 @@ class ImportedNetwork(Configured):
     config_type = ImportedConfig
     config: ImportedConfig
 
-    def __init__(self, config: ImportedConfig):
-        super().__init__()
-        self.config = config
+    def __init__(self, config: ImportedConfig | None = None, **fields: Any):
+        super().__init__(config, **fields)
+        config = self.config
 
         def modules(stages: tuple[Stage, ...]) -> nn.ModuleList:
             return nn.ModuleList(make_module(stage, config.spatial_dims) for stage in stages)

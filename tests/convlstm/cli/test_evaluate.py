@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 from torch.testing import assert_close
 
-from convlstm import StackedForecaster, StackedForecasterConfig, evaluate, load_checkpoint, save_checkpoint
+from convlstm import StackedForecaster, StackedForecasterConfig, evaluate
 from convlstm.__main__ import main
 from convlstm.clips import read_clips, write_clip
+from convlstm.core.saving import save_checkpoint
 from convlstm.evaluation import Evaluation
+from convlstm.hub.checkpoint import load_checkpoint
 
 
 @pytest.fixture(autouse=True)

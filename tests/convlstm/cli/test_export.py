@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from convlstm import ConvLSTM, EncoderForecaster, EncoderForecasterConfig, save_checkpoint
+from convlstm import ConvLSTM, EncoderForecaster, EncoderForecasterConfig
 from convlstm.__main__ import main
+from convlstm.core.saving import save_checkpoint
 from tests.convlstm.exporters.test_export import needs_free_sizes
 
 SMALL: Any = {"hidden_channels": (3,), "kernel_size": 3, "patch_size": 2}

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from convlstm import ConvLSTM, load_checkpoint
+from convlstm import ConvLSTM
 from convlstm.__main__ import main
-from convlstm.hub.checkpoint import read_config
+from convlstm.hub.checkpoint import load_checkpoint, read_config
 from tests.convlstm.importers.foreign_models import Ndrplz, OpenSTL, Sladewinter
 
 

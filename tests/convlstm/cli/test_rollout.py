@@ -7,9 +7,10 @@ import imageio.v3 as iio
 import numpy as np
 import pytest
 
-from convlstm import ConvLSTM, StackedForecaster, StackedForecasterConfig, save_checkpoint
+from convlstm import ConvLSTM, StackedForecaster, StackedForecasterConfig
 from convlstm.__main__ import main
 from convlstm.clips import write_clip
+from convlstm.core.saving import save_checkpoint
 
 
 @pytest.fixture(autouse=True)

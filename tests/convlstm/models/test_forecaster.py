@@ -9,8 +9,13 @@ import pytest
 import torch
 
 from convlstm import EncoderForecaster, EncoderForecasterConfig, StackedForecaster, StackedForecasterConfig
-from convlstm.hub.registry import build, config_from_dict, config_to_dict
-from convlstm.models.forecaster import ForecasterConfig, ForecasterState
+from convlstm.models.forecaster import (
+    ForecasterConfig,
+    ForecasterState,
+    build,
+    config_from_dict,
+    config_to_dict,
+)
 
 CONFIGS = [StackedForecasterConfig, EncoderForecasterConfig]
 each_config = pytest.mark.parametrize("kind", CONFIGS)
@@ -76,8 +81,8 @@ def test_config_to_dict_names_the_network() -> None:
 @pytest.mark.parametrize(
     ("fields", "match"),
     [
-        ({"network": "Transformer"}, r"network is 'Transformer'; it needs one of StackedForecaster, Enc"),
-        ({}, r"network is None; it needs one of StackedForecaster, EncoderForecaster"),
+        ({"network": "Transformer"}, r"network is 'Transformer'; it needs one of .*StackedForecaster"),
+        ({}, r"network is None; it needs one of"),
         ({"network": "StackedForecaster", "width": 3, "depth": 2}, r"Stacked.* has no .* depth, width"),
         ({"network": "StackedForecaster", "channels": 0}, r"channels is 0; it needs"),
     ],
@@ -87,22 +92,15 @@ def test_config_from_dict_refuses(fields: dict[str, Any], match: str) -> None:
         config_from_dict(fields)
 
 
-@pytest.mark.parametrize("config", [ForecasterConfig(), {"network": "StackedForecaster"}])
-def test_build_refuses(config: Any) -> None:
-    match = f"config is a {type(config).__name__}; it needs one of StackedForecasterConfig, "
-    with pytest.raises(ValueError, match=match):
-        build(config)
-
-
-@pytest.mark.parametrize("config", [EncoderForecasterConfig(), {"network": "StackedForecaster"}])
-def test_a_network_takes_its_own_config_only(config: Any) -> None:
-    match = f"config is a {type(config).__name__}; StackedForecaster needs its own StackedF"
-    with pytest.raises(TypeError, match=match):
-        StackedForecaster(config)
-    with pytest.raises(TypeError, match=r"config is a Stacked.*; EncoderForecaster needs its own EncoderF"):
-        EncoderForecaster(StackedForecasterConfig())  # pyright: ignore[reportArgumentType]
-    with pytest.raises(ValueError, match="config is a ForecasterConfig; it needs one of"):
-        config_to_dict(ForecasterConfig())
+def test_what_is_of_no_forecaster_is_refused() -> None:
+    other: Any = {"network": "StackedForecaster"}
+    for config in (ForecasterConfig(), other):
+        for use in (build, config_to_dict):
+            match = f"config is a {type(config).__name__}; it needs one of .*StackedForecasterConfig"
+            with pytest.raises(ValueError, match=match):
+                use(config)
+    with pytest.raises(ValueError, match="network is 'ConvLSTM'; it needs a forecaster, such as Stacked"):
+        config_from_dict({"network": "ConvLSTM", "input_channels": 1})
 
 
 @each_config
@@ -253,7 +251,7 @@ def test_step_refuses_frames_of_another_size_and_states_of_another_network() -> 
         stacked.step(context[:, 0, :, :, :4], state)
     with pytest.raises(ValueError, match=r"state.frame is None: this state is not from this network"):
         stacked.step(None, other.encode(context))
-    with pytest.raises(ValueError, match=r"state.cells is empty: this state is not from this network"):
+    with pytest.raises(ValueError, match=r"state has no cells, or a frame: it is not from this net"):
         other.step(None, ForecasterState((None, None), None))
 
 

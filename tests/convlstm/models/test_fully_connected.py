@@ -19,8 +19,7 @@ from convlstm import (
     list_models,
     load_weights,
 )
-from convlstm.hub.registry import build, config_from_dict, config_to_dict
-from convlstm.models.forecaster import ForecasterState
+from convlstm.models.forecaster import ForecasterState, build, config_from_dict, config_to_dict
 from convlstm.training.settings import settings_from_dict, settings_of, settings_to_dict
 
 CELLS: dict[str, Any] = {"rnn": nn.RNNCell, "lstm": nn.LSTMCell, "gru": nn.GRUCell}

@@ -7,8 +7,7 @@ import torch
 from torch import Tensor
 
 from convlstm import EncoderForecaster, EncoderForecasterConfig, StackedForecaster, StackedForecasterConfig
-from convlstm.hub.registry import build
-from convlstm.models.forecaster import Forecaster
+from convlstm.models.forecaster import Forecaster, build
 from convlstm.ops.choice import VARIABLE
 
 B, T, HORIZON = 2, 4, 5
@@ -286,7 +285,7 @@ def test_a_state_of_another_network_is_refused() -> None:
     stacked = StackedForecaster(StackedForecasterConfig(hidden_channels=(4, 4), kernel_size=3))
     other = EncoderForecaster(EncoderForecasterConfig(hidden_channels=(4, 4), kernel_size=3))
     context = torch.rand(1, 3, 1, 8, 8)
-    with pytest.raises(ValueError, match="not from this network's encode or step"):
+    with pytest.raises(ValueError, match="state has no cells, or a frame: it is not from this network"):
         other.step(None, stacked.encode(context))
     with pytest.raises(ValueError, match="not from this network's encode or step"):
         stacked.step(None, other.encode(context))

@@ -20,7 +20,7 @@ from convlstm import (
     rollout,
     stream,
 )
-from convlstm.models.convolutional import convolution_down, convolution_up
+from convlstm.models.encoder_forecaster import convolution_down, convolution_up
 from convlstm.ops.choice import VARIABLE
 
 SMALL: dict[str, Any] = {"hidden_channels": (3, 4), "kernel_size": 3, "patch_size": 1, "strides": (1, 2)}

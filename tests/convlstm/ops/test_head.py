@@ -10,14 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.testing import assert_close
 
-from convlstm import (
-    StackedForecaster,
-    StackedForecasterConfig,
-    export,
-    load_checkpoint,
-    load_weights,
-    save_checkpoint,
-)
+from convlstm import StackedForecaster, StackedForecasterConfig, export, load_weights
+from convlstm.core.saving import save_checkpoint
+from convlstm.hub.checkpoint import load_checkpoint
 from convlstm.ops.choice import VARIABLE
 
 T, HORIZON, SIZE = 3, 3, (6, 4)
@@ -53,7 +48,7 @@ def test_values_and_gradients_are_those_of_the_plain_loop(
     monkeypatch.setenv(VARIABLE, implementation)
     model, context = make(cell=cell, output="sigmoid"), torch.rand(2, T, 1, *SIZE, dtype=torch.float64)
     assert model.head.weight.shape == (4, 3, 1, 1)
-    assert model._at_once(context) == (implementation == "fused" and cell != "rnn")
+    assert model._runs_as_one_op(context) == (implementation == "fused" and cell != "rnn")
     frames, expected = model(context, HORIZON, return_context=True), forecast_by_hand(model, context)
     assert_close(frames, expected, rtol=0, atol=1e-10)
     ours, theirs = (torch.autograd.grad(f.square().sum(), [*model.parameters()]) for f in (frames, expected))

@@ -16,8 +16,9 @@ import pytest
 import torch
 from PIL import Image
 
-from convlstm import StackedForecaster, StackedForecasterConfig, save_checkpoint
+from convlstm import StackedForecaster, StackedForecasterConfig
 from convlstm.__main__ import main
+from convlstm.core.saving import save_checkpoint
 from convlstm.evaluation import (
     METRICS,
     OPENSTL,

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch.testing import assert_close
 
 from convlstm import EncoderForecasterConfig, FullyConnectedForecasterConfig, StackedForecasterConfig
-from convlstm.hub.registry import build
+from convlstm.models.forecaster import build
 from convlstm.ops.choice import VARIABLE
 from convlstm.training import frame_loss
 

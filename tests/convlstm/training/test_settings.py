@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 import train  # the settings are those of the script
-from convlstm import StackedForecaster, StackedForecasterConfig, save_checkpoint
-from convlstm.models.networks import EncoderForecasterConfig
+from convlstm import StackedForecaster, StackedForecasterConfig
+from convlstm.core.saving import save_checkpoint
+from convlstm.models.encoder_forecaster import EncoderForecasterConfig
 from convlstm.training import settings
 
 
