@@ -184,7 +184,9 @@ def _evaluation(evaluation: Mapping[str, Any]) -> list[str]:
         f"## Scores of this file, protocol {_words(protocol['name'])}",
         f"{_words(evaluation['clips'])}: {count:,} sequences, {horizon} frames from {context}.",
         _table([_words(head) for head in heads], rows),
-        _words(f"Means {protocol['average']}; bootstrap intervals over sequences. {protocol['note']}"),
+        _words(
+            f"Means over all frames of all sequences; bootstrap intervals over sequences. {protocol['note']}"
+        ),
     ]
 
 

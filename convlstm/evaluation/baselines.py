@@ -1,4 +1,4 @@
-"""Forecasts that nothing was learned for, beside which every network is scored.
+"""Forecasts without learning, beside which every network is scored.
 
 Letters: B batch, T time, C channels, H W pixels. A baseline maps (context, horizon) to a forecast, batched
 and on the context's device; a context is (B, T, C, H, W), T of 1 or more.
@@ -14,7 +14,7 @@ __all__ = ["BASELINES", "copy_last", "mean_frame", "motion", "translate"]
 
 
 def copy_last(context: Tensor, horizon: int) -> Tensor:
-    """Predict that nothing moves: the last frame of the context, `horizon` times. The baseline to beat.
+    """Predict that nothing moves: repeat the last frame of the context. The baseline to beat.
 
     Args:
         context: (B, T, C, H, W), T of 1 or more.
@@ -24,28 +24,28 @@ def copy_last(context: Tensor, horizon: int) -> Tensor:
         (B, horizon, C, H, W), a view of the context.
 
     Raises:
-        ValueError: a context or horizon that does not fit.
+        ValueError: the context has another shape or no frame, or the horizon is below 1.
     """
     horizon = _check(context, horizon)
     return repeat(context[:, -1], "b c h w -> b t c h w", t=horizon)
 
 
 def mean_frame(context: Tensor, horizon: int) -> Tensor:
-    """Predict the mean of the context's frames, `horizon` times.
+    """Predict the mean of the context's frames, repeated.
 
-    Arguments, result and errors are those of `copy_last`; the result is no view of the context.
+    Arguments, result and errors are those of `copy_last`; the result is not a view of the context.
     """
     horizon = _check(context, horizon)
     return repeat(context.mean(dim=1), "b c h w -> b t c h w", t=horizon)
 
 
 def translate(context: Tensor, horizon: int) -> Tensor:
-    """Predict that the whole picture goes on moving as it did between the last two frames of the context.
+    """Predict that the whole picture keeps moving as between the last two frames of the context.
 
-    Frame k of the forecast is the last one, moved by k times `motion` (whole pixels, the same for all
-    channels); what comes in over an edge is 0. A context of one frame does not move.
+    Frame k of the forecast is the last frame, moved by k times `motion` (whole pixels, the same for all
+    channels); pixels that come in over an edge are 0. A context of one frame does not move.
 
-    Arguments, result and errors are those of `copy_last`; the result is no view of the context.
+    Arguments, result and errors are those of `copy_last`; the result is not a view of the context.
     """
     horizon = _check(context, horizon)
     last = context[:, -1]
@@ -64,14 +64,14 @@ def translate(context: Tensor, horizon: int) -> Tensor:
 
 
 def motion(before: Tensor, after: Tensor) -> Tensor:
-    """Return how far a picture moved from one frame to the next, by phase correlation.
+    """Return how far the picture moved from one frame to the next, by phase correlation.
 
     With the Fourier transforms X and Y of the two frames (their mean over the channels),
 
         motion = argmax over shifts of F^-1[Y X* / |Y X*|]
 
-    where a shift of more than half of a side counts as one the other way. Source: Kuglin and Hines 1975, "The
-    Phase Correlation Image Alignment Method".
+    where a shift by more than half of a side counts as one in the other direction. Source: Kuglin and Hines
+    1975, "The Phase Correlation Image Alignment Method".
 
     Args:
         before: (B, C, H, W).

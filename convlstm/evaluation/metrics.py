@@ -1,16 +1,15 @@
-"""Per-frame metrics in the conventions of video prediction and of precipitation nowcasting.
+"""Per-frame metrics of video prediction and of precipitation nowcasting.
 
 Letters: B batch, T time, C channels, H W pixels, K thresholds. Frames are (B, T, C, H, W) with pixels in
-[0, 1]; a metric of them is (B, T). The conventions, which decide what a number can be compared with:
+[0, 1]; a metric of them is (B, T). These conventions decide which published numbers compare:
 
-- MSE and MAE are sums over the values of a frame, of predictions as they come, unclipped, unless asked for
-  otherwise.
-- SSIM and PSNR are those of predictions clipped to [0, 1].
-- Brightness and gradient energy are of frames alone, unclipped. Long forecasts fade, blur or light up: the
-  ratio of the forecast's to the truth's shows it where the two no longer meet pixel by pixel.
+- MSE and MAE are sums over the values of a frame, of unclipped predictions, unless asked for otherwise.
+- SSIM and PSNR are of predictions clipped to [0, 1].
+- Brightness and gradient energy are of frames alone, unclipped. Long forecasts fade, blur or brighten; the
+  ratio of the forecast's value to the truth's shows this even where the two no longer match pixel by pixel.
 
-Everything is computed in float64 (float32 on mps, which has no other): the variances of SSIM are differences
-of nearly equal numbers, which in float32 would be wrong in the fourth decimal on bright, flat frames.
+All metrics compute in float64 (float32 on mps, which has no float64): the variances in SSIM are differences
+of nearly equal numbers, and float32 would make the fourth decimal wrong on bright, flat frames.
 """
 
 import math
@@ -36,7 +35,7 @@ __all__ = [
 SSIM_WINDOW = 7
 PSNR_CAP = 100.0
 PROBABILITY_FLOOR = 1e-6
-ROUNDING = 1e-6  # how far below a threshold a value may be rounded and still count as reaching it
+ROUNDING = 1e-6  # how far below a threshold a rounded value may be and still reach it
 
 
 def mse(prediction: Tensor, target: Tensor, *, clipped: bool = False, per_pixel: bool = False) -> Tensor:
@@ -47,18 +46,18 @@ def mse(prediction: Tensor, target: Tensor, *, clipped: bool = False, per_pixel:
     Args:
         prediction: (B, T, C, H, W).
         target: of the same shape.
-        clipped: clip the prediction to [0, 1] first (default: as it comes).
-        per_pixel: the mean over C, H, W in place of the sum (default: the sum, as in the field's tables).
+        clipped: whether to clip the prediction to [0, 1] first. Default: False.
+        per_pixel: whether to take the mean over C, H, W. Default: False, the sum, as in the field's tables.
 
     Returns:
         (B, T), float64.
 
     Raises:
-        ValueError: shapes that differ, or that are not (B, T, C, H, W).
+        ValueError: the shapes differ, or are not (B, T, C, H, W).
     """
-    prediction, target = comparable(prediction, target)
-    difference = (prediction.clamp(0, 1) if clipped else prediction) - target
-    return reduce(difference.square(), "b t c h w -> b t", "mean" if per_pixel else "sum")
+    difference = _difference(prediction, target, clipped)
+    squared = torch.linalg.vecdot(difference, difference)
+    return squared / difference.shape[2] if per_pixel else squared
 
 
 def mae(prediction: Tensor, target: Tensor, *, clipped: bool = False, per_pixel: bool = False) -> Tensor:
@@ -68,9 +67,9 @@ def mae(prediction: Tensor, target: Tensor, *, clipped: bool = False, per_pixel:
 
     Arguments, result and errors are those of `mse`.
     """
-    prediction, target = comparable(prediction, target)
-    difference = (prediction.clamp(0, 1) if clipped else prediction) - target
-    return reduce(difference.abs(), "b t c h w -> b t", "mean" if per_pixel else "sum")
+    difference = _difference(prediction, target, clipped)
+    absolute = difference.abs().sum(dim=2)
+    return absolute / difference.shape[2] if per_pixel else absolute
 
 
 def psnr(prediction: Tensor, target: Tensor) -> Tensor:
@@ -83,17 +82,13 @@ def psnr(prediction: Tensor, target: Tensor) -> Tensor:
         target: of the same shape.
 
     Returns:
-        (B, T), float64, in decibels, at most 100: identical frames would have an infinite ratio, and one of
-        them would make every mean infinite.
+        (B, T), float64, in decibels, at most 100: the ratio of identical frames is infinite, and one such
+        frame would make every mean infinite.
 
     Raises:
-        ValueError: shapes that differ, or that are not (B, T, C, H, W).
+        ValueError: the shapes differ, or are not (B, T, C, H, W).
     """
-    return psnr_of(mse(prediction, target.clamp(0, 1), clipped=True, per_pixel=True))
-
-
-def psnr_of(error: Tensor) -> Tensor:
-    """Return the ratio of frames whose mean squared error per pixel, clipped, this is; see `psnr`."""
+    error = mse(prediction, target.clamp(0, 1), clipped=True, per_pixel=True)
     return -10 * error.clamp(min=10 ** (-PSNR_CAP / 10)).log10()
 
 
@@ -102,23 +97,76 @@ def cross_entropy(prediction: Tensor, target: Tensor) -> Tensor:
 
         BCE = -sum over C, H, W of (target log(prediction) + (1 - target) log(1 - prediction))
 
-    with probabilities from 1e-6 to 1 - 1e-6, those beyond taken for the nearer of the two: one of exactly 0
-    or 1 that is wrong would cost infinitely much.
+    Probabilities are clipped to [1e-6, 1 - 1e-6]: a wrong prediction of exactly 0 or 1 would cost infinitely
+    much.
 
     Args:
-        prediction: (B, T, C, H, W), in [0, 1]; nan where a frame leaves it.
+        prediction: (B, T, C, H, W), in [0, 1]; a frame with values outside is nan.
         target: of the same shape, in [0, 1].
 
     Returns:
         (B, T), float64.
 
     Raises:
-        ValueError: shapes that differ, or that are not (B, T, C, H, W).
+        ValueError: the shapes differ, or are not (B, T, C, H, W).
     """
-    prediction, target = comparable(prediction, target)
+    prediction, target = _comparable(prediction, target)
     outside = (prediction < 0) | (prediction > 1)
     p = prediction.clamp(PROBABILITY_FLOOR, 1 - PROBABILITY_FLOOR).masked_fill(outside, torch.nan)
     return -reduce(torch.lerp(torch.log1p(-p), p.log(), target), "b t c h w -> b t", "sum")
+
+
+def ssim(prediction: Tensor, target: Tensor, data_range: float = 1.0) -> Tensor:
+    """Structural similarity of each frame, after clipping to [0, 1].
+
+    With the means mx and my, the variances vx and vy and the covariance vxy of a 7x7 window,
+
+        SSIM = (2 mx my + c1) (2 vxy + c2) / ((mx^2 + my^2 + c1) (vx + vy + c2)),
+        c1 = (0.01 data_range)^2, c2 = (0.03 data_range)^2,
+
+    averaged over all windows within the frame and over the channels (Wang et al. 2004, equation 13, with a
+    uniform window and sample covariances: the defaults of scikit-image).
+
+    Args:
+        prediction: (B, T, C, H, W), H and W 7 or more.
+        target: of the same shape.
+        data_range: of the values. Default: 1, the true one. Tables of Moving MNIST are commonly made with 2,
+            which reads higher.
+
+    Returns:
+        (B, T), float64, in [-1, 1].
+
+    Raises:
+        ValueError: the shapes differ or are not (B, T, C, H, W), the frames are smaller than 7x7, or
+            data_range is not above 0.
+    """
+    prediction, target = (frames.clamp(0, 1) for frames in _comparable(prediction, target))
+    require_windows(target)
+    if not data_range > 0:
+        raise ValueError(f"data_range is {data_range!r}; it needs a number above 0, 1 for pixels in [0, 1]")
+    return similarities(prediction, target, (data_range,))[0]
+
+
+def similarities(prediction: Tensor, target: Tensor, data_ranges: Sequence[float]) -> list[Tensor]:
+    """Return `ssim` of float64 frames in [0, 1] for each data range.
+
+    All frames are one flat row of values: on CPUs sums of its shifted copies are several times as fast as
+    those of separate frames. Windows that wrap around an edge are computed, too, and left out of the mean.
+    """
+    B, T, C, H, W = target.shape
+    n = SSIM_WINDOW**2
+    x, y = prediction.reshape(-1), target.reshape(-1)
+    mx, my = _window_sums(x, W) / n, _window_sums(y, W) / n
+    product, squares = mx * my, mx * mx + my * my
+    covariance = (_window_sums(x * y, W) / n - product) * (n / (n - 1))
+    variances = (_window_sums(x * x + y * y, W) / n - squares) * (n / (n - 1))  # vx + vy
+    result = []
+    for data_range in data_ranges:
+        c1, c2 = ((scale * data_range) ** 2 for scale in (0.01, 0.03))
+        similarity = (2 * product + c1) * (2 * covariance + c2) / ((squares + c1) * (variances + c2))
+        within = similarity.as_strided((B, T, C, H - 6, W - 6), (T * C * H * W, C * H * W, H * W, W, 1))
+        result.append(reduce(within, "b t c h w -> b t", "mean"))
+    return result
 
 
 def brightness(frames: Tensor) -> Tensor:
@@ -127,25 +175,25 @@ def brightness(frames: Tensor) -> Tensor:
         brightness = sum over C, H, W of frames
 
     Args:
-        frames: (B, T, C, H, W), as they come.
+        frames: (B, T, C, H, W), not clipped.
 
     Returns:
         (B, T), float64.
 
     Raises:
-        ValueError: a shape that is not (B, T, C, H, W).
+        ValueError: the shape is not (B, T, C, H, W).
     """
-    return reduce(wide("frames", frames), "b t c h w -> b t", "sum")
+    return reduce(_wide("frames", frames), "b t c h w -> b t", "sum")
 
 
 def gradient_energy(frames: Tensor) -> Tensor:
-    """Squared differences of neighbouring pixels of each frame, down and across: what blur takes away.
+    """Squared differences of neighboring pixels of each frame, down and across: what blur removes.
 
         energy = sum over C, H, W of (frames[h + 1, w] - frames[h, w])^2 + (frames[h, w + 1] - frames[h, w])^2
 
     where both pixels lie within the frame. Argument, result and errors are those of `brightness`.
     """
-    frames = wide("frames", frames)
+    frames = _wide("frames", frames)
     down, across = (reduce(frames.diff(dim=axis).square(), "b t c h w -> b t", "sum") for axis in (3, 4))
     return down + across
 
@@ -189,148 +237,63 @@ def contingency(prediction: Tensor, target: Tensor, thresholds: Sequence[float])
     Args:
         prediction: (B, T, C, H, W).
         target: of the same shape.
-        thresholds: K numbers in the range of the pixels. A value reaches one that it is not below; 1e-6 less
-            counts too, since a threshold in physical units is rounded on its way to a pixel's value.
+        thresholds: K numbers in the range of the pixels. A value reaches a threshold from 1e-6 below it:
+            a threshold in physical units is rounded when it becomes a pixel's value.
 
     Returns:
         The counts, (K, B, T) each, float64.
 
     Raises:
-        ValueError: shapes that differ, or that are not (B, T, C, H, W).
+        ValueError: the shapes differ, or are not (B, T, C, H, W).
     """
-    prediction, target = comparable(prediction, target)
-    counts = [contingency_of(reaching(prediction, t), *observed(target, t)) for t in thresholds]
-    if not counts:
-        empty = prediction.new_zeros(0, *prediction.shape[:2])
-        return Contingency(empty, empty, empty)
-    return Contingency(*(torch.stack(kind) for kind in zip(*counts, strict=True)))
+    prediction, target = _comparable(prediction, target)
+    prediction, target = (rearrange(frames, "b t c h w -> b t (c h w)") for frames in (prediction, target))
+    counts = prediction.new_empty(3, len(thresholds), *prediction.shape[:2])
+    for k, threshold in enumerate(thresholds):
+        # In place: 1 and 0 in float64, without a pass that converts booleans.
+        forecast, observed = (frames.clone().ge_(threshold - ROUNDING) for frames in (prediction, target))
+        hits = torch.linalg.vecdot(forecast, observed)
+        counts[:, k] = torch.stack([hits, observed.sum(dim=2) - hits, forecast.sum(dim=2) - hits])
+    return Contingency(*counts)
 
 
-def reaching(frames: Tensor, threshold: float) -> Tensor:
-    """Return 1 where a value reaches the threshold and 0 elsewhere, in the type of the frames."""
-    return frames.clone().ge_(threshold - ROUNDING)  # in place: from booleans it would take a pass more
+def require_windows(frames: Tensor) -> None:
+    """Raise ValueError if frames (B, T, C, H, W) are smaller than the window of SSIM."""
+    H, W = frames.shape[3:]
+    if min(H, W) < SSIM_WINDOW:
+        raise ValueError(f"frames are {H}x{W} pixels; SSIM needs {SSIM_WINDOW}x{SSIM_WINDOW} or more")
 
 
-def observed(target: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
-    """Return what `contingency_of` needs of the target, once for all predictions of it."""
-    reached = reaching(target, threshold)
-    return reached, reduce(reached, "b t c h w -> b t", "sum")
+def _difference(prediction: Tensor, target: Tensor, clipped: bool) -> Tensor:
+    """Return prediction - target, (B, T, values of a frame)."""
+    prediction, target = _comparable(prediction, target)
+    prediction = prediction.clamp(0, 1) if clipped else prediction
+    return rearrange(prediction - target, "b t c h w -> b t (c h w)")
 
 
-def contingency_of(forecast: Tensor, observed: Tensor, count: Tensor) -> Contingency:
-    """Return the counts, (B, T) each, of `reaching` of a prediction and `observed` of its target."""
-    forecast, observed = (rearrange(x, "b t c h w -> b t (c h w)") for x in (forecast, observed))
-    hits = torch.linalg.vecdot(forecast, observed)
-    return Contingency(hits, count - hits, forecast.sum(dim=2) - hits)
-
-
-def ssim(prediction: Tensor, target: Tensor, data_range: float = 1.0) -> Tensor:
-    """Structural similarity of each frame, after clipping to [0, 1].
-
-    With the means mx and my, the variances vx and vy and the covariance vxy of a 7x7 window,
-
-        SSIM = (2 mx my + c1) (2 vxy + c2) / ((mx^2 + my^2 + c1) (vx + vy + c2)),
-        c1 = (0.01 data_range)^2, c2 = (0.03 data_range)^2,
-
-    averaged over all windows that lie within the frame, and over the channels (Wang et al. 2004, equation
-    13, with a uniform window and sample covariances: the defaults of scikit-image).
-
-    Args:
-        prediction: (B, T, C, H, W), H and W 7 or more.
-        target: of the same shape.
-        data_range: of the values; 1 (default) is the true one. Tables of Moving MNIST are commonly made
-            with 2, which reads higher.
-
-    Returns:
-        (B, T), float64, in [-1, 1].
-
-    Raises:
-        ValueError: shapes that differ or are not (B, T, C, H, W), frames smaller than 7x7, or a data_range
-            that is not above 0.
-    """
-    prediction, target = comparable(prediction, target)
-    if not data_range > 0:
-        raise ValueError(f"data_range is {data_range!r}; it needs a number above 0, 1 for pixels in [0, 1]")
-    return ssim_of(prediction.clamp(0, 1), window_sums(target.clamp(0, 1)), (data_range,))[0]
-
-
-def comparable(prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """Return both in float64 if they can be compared, else raise."""
+def _comparable(prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Return both in float64; raise ValueError if their shapes do not fit."""
     if prediction.shape != target.shape:
         raise ValueError(
             f"prediction has shape {tuple(prediction.shape)}, target has {tuple(target.shape)}; "
             "both need the same (B, T, C, H, W)"
         )
     both = "prediction and target"
-    return wide(both, prediction), wide(both, target)
+    return _wide(both, prediction), _wide(both, target)
 
 
-def wide(name: str, frames: Tensor) -> Tensor:
-    """Return frames in float64 if they are (B, T, C, H, W), else raise."""
-    if frames.ndim != 5:
-        raise ValueError(f"{name} have shape {tuple(frames.shape)}; they need (B, T, C, H, W)")
-    if 0 in frames.shape[2:]:
-        raise ValueError(f"{name} have shape {tuple(frames.shape)}; a frame needs pixels")
+def _wide(name: str, frames: Tensor) -> Tensor:
+    """Return frames in float64; raise ValueError if they are not (B, T, C, H, W)."""
+    if frames.ndim != 5 or 0 in frames.shape[2:]:
+        raise ValueError(f"{name} have shape {tuple(frames.shape)}; they need (B, T, C, H, W), with pixels")
     return frames.to(torch.float32 if frames.device.type == "mps" else torch.float64)
 
 
-def require_windows(frames: Tensor) -> None:
-    """Raise ValueError for frames (B, T, C, H, W) that are smaller than a window of SSIM."""
-    H, W = frames.shape[3:]
-    if min(H, W) < SSIM_WINDOW:
-        raise ValueError(f"frames are {H}x{W} pixels; SSIM needs {SSIM_WINDOW}x{SSIM_WINDOW} or more")
-
-
-class WindowSums(NamedTuple):
-    """What `ssim_of` needs of the target, once for all predictions of it; values are flat, see there."""
-
-    shape: tuple[int, ...]
-    y: Tensor
-    yy: Tensor
-    sum_y: Tensor
-    sum_y_squared: Tensor
-
-
-def window_sums(target: Tensor) -> WindowSums:
-    """Return the sums over windows of target frames (B, T, C, H, W), clipped; raise if they are too small."""
-    require_windows(target)
-    y = target.reshape(-1)
-    sums = _slide(y, target.shape[4])
-    return WindowSums(tuple(target.shape), y, y * y, sums, sums * sums)
-
-
-def ssim_of(prediction: Tensor, target: WindowSums, data_ranges: Sequence[float]) -> list[Tensor]:
-    """Return (B, T) for each data range, the similarity of clipped frames to a target; see `ssim`.
-
-    All frames are one flat row of values, since sums of its shifted copies are as fast as memory allows.
-    Windows that wrap around an edge of a frame are computed like the others, and left out of the mean.
-    """
-    B, T, C, H, W = target.shape
-    n = SSIM_WINDOW**2
-    x = prediction.reshape(-1)
-    sum_x, sum_xy = _slide(x, W), _slide(x * target.y, W)
-    sum_squares = _slide(torch.addcmul(target.yy, x, x), W)  # of x^2 + y^2, whose variances meet added up
-    products = sum_x * target.sum_y
-    squares = torch.addcmul(target.sum_y_squared, sum_x, sum_x)
-    covariances = sum_xy.sub_(products, alpha=1 / n)  # (n - 1) vxy
-    variances = sum_squares.sub_(squares, alpha=1 / n)  # (n - 1) (vx + vy)
-    result, done = [], 0.0
-    for data_range in data_ranges:
-        # Sums, not means: the constants are as many times as large, less what was added for the range before.
-        c1, c2 = (scale**2 * (data_range**2 - done**2) for scale in (0.01 * n, 0.03 * (n - 1) ** 0.5))
-        done = data_range
-        above = products.add_(c1 / 2) * covariances.add_(c2 / 2)  # a quarter of the numerator
-        ratio = above.div_(squares.add_(c1) * variances.add_(c2))
-        within = ratio.as_strided((B * T, C, H - 6, W - 6), (C * H * W, H * W, W, 1))
-        result.append(4 * rearrange(within.mean(dim=(1, 2, 3)), "(b t) -> b t", b=B))
-    return result
-
-
-def _slide(values: Tensor, width: int) -> Tensor:
+def _window_sums(values: Tensor, width: int) -> Tensor:
     """Return the sums over 7x7 windows of frames in one flat row, each where its window begins."""
     for step in (width, 1):  # down, then across
         n = len(values) - 6 * step
         two = values[:-step] + values[step:]
-        four = torch.add(two[:n], two[2 * step : 2 * step + n])
-        values = four.add_(two[4 * step : 4 * step + n]).add_(values[6 * step :])
+        four = two[:n] + two[2 * step : 2 * step + n]
+        values = four + two[4 * step : 4 * step + n] + values[6 * step :]
     return values

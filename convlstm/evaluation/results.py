@@ -1,32 +1,9 @@
 """What an evaluation found, to JSON and back.
 
-    {
-      "schema": 1,
-      "protocol": {"name": "strict", "average": "over all frames of all sequences",
-                   "columns": [{"name": "mse", "label": "MSE", "per": "sum", "clipped": false,
-                                "data_range": null, "better": "lower", "decimals": 2, "physical": 0}, ...],
-                   "note": "the conventions in words"},
-      "checkpoint": "runs/NAME", "clips": "clips.npy",   null where python -m convlstm evaluate was not run
-      "command": "python -m convlstm evaluate ...", "versions": {"python": "3.12.1", "torch": ..., ...},
-      "sequences": 1000, "context": 10, "horizon": 10,
-      "frame": [1, 64, 64],                              C, H, W
-      "value_range": [0.0, 1.0], "unit": "",             the physical values of pixels 0 and 1
-      "model": {
-        "name": "StackedForecaster",
-        "metrics": {"mse": SCORE, ...},                  those of the protocol; "cross_entropy" only of
-                                                         probabilities, "..._physical" only with a unit
-        "thresholds": [{"threshold": 0.5,                in the unit; observed or forecast at or above it
-                        "hits": 812, "misses": 90, "false_alarms": 120,    values of the whole set
-                        "csi": SCORE, "pod": SCORE, "far": SCORE, "bias": SCORE}, ...]
-      },
-      "baselines": [{"name": "copy last frame", "metrics": ..., "thresholds": ...}, ...],
-      "examples": {"best": 17, "median": 402, "worst": 3}  numbers of sequences, by the model's MSE
-    }
-
-A SCORE is {"mean", "stderr", "low", "high", "per_frame", "per_frame_low", "per_frame_high"}: numbers, and
-for each frame of the horizon, nearest first, lists of them. low and high are the 95% bootstrap interval over
-sequences. What is undefined or infinite is null (in Python nan): intervals and standard errors of a single
-sequence, a ratio whose denominator is 0, the standard error of any ratio.
+The JSON has the fields of `Evaluation` and of the classes in it by their names, beside "schema": 1, so that
+["model"]["metrics"]["mse"]["mean"] is the model's mean squared error. What is undefined or infinite is null
+there, and nan in Python: intervals and standard errors of a single sequence, a ratio whose denominator is 0,
+the standard error of any ratio.
 """
 
 import dataclasses
@@ -38,7 +15,7 @@ from typing import Any
 from convlstm.core.files import jsonable
 from convlstm.evaluation.protocols import METRICS, Protocol
 
-__all__ = ["SCHEMA", "Evaluation", "Examples", "PredictorScores", "Score", "ThresholdScores"]
+__all__ = ["Evaluation", "Examples", "PredictorScores", "Score", "ThresholdScores"]
 
 SCHEMA = 1
 
@@ -48,30 +25,30 @@ class Score:
     """One metric of one predictor; nan where it is undefined."""
 
     mean: float
-    """Over all frames of all sequences; of a ratio, that of the sums over all of them."""
+    """Over all frames of all sequences; of a ratio, the ratio of the counts summed over all of them."""
     stderr: float
     """Standard error of the mean over the sequences."""
     low: float
-    """Lower end of the 95% bootstrap interval over sequences; `high` the upper."""
+    """Lower end of the 95% bootstrap interval over sequences; `high` is the upper end."""
     high: float
     per_frame: tuple[float, ...]
-    """`mean` of each frame of the horizon, nearest first; the two below alike."""
+    """`mean` of each frame of the horizon, nearest first; so are the two below."""
     per_frame_low: tuple[float, ...]
     per_frame_high: tuple[float, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ThresholdScores:
-    """How often values at or above a threshold were forecast where they came to be."""
+    """How well a predictor forecasts which values reach a threshold."""
 
     threshold: float
     """In the unit of the evaluation."""
     hits: int
-    """Values at or above it that were forecast so, of all frames of all sequences."""
+    """Values observed and forecast at or above it, in all frames of all sequences."""
     misses: int
-    """Values at or above it that were not forecast so."""
+    """Values observed at or above it, forecast below."""
     false_alarms: int
-    """Values forecast at or above it that were below."""
+    """Values forecast at or above it, observed below."""
     csi: Score
     """Critical success index, hits / (hits + misses + false alarms); 1 is best."""
     pod: Score
@@ -95,7 +72,7 @@ class PredictorScores:
         return self.metrics[metric]
 
     def summary(self) -> dict[str, Any]:
-        """Return means and curves as one flat dict of what JSON knows, as a training run keeps them.
+        """Return means and curves as one flat dict for JSON, as a training run keeps them.
 
         The keys are those of `metrics` (the mean), each with "_per_frame", and "mse_stderr".
         """
@@ -106,7 +83,7 @@ class PredictorScores:
 
 @dataclass(frozen=True, kw_only=True)
 class Examples:
-    """Numbers of sequences in the source, by the mean squared error of the model on them."""
+    """Numbers of the sequences on which the mean squared error of the model is lowest, median and highest."""
 
     best: int
     median: int
@@ -115,12 +92,14 @@ class Examples:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """What `convlstm.evaluate` found; the fields are those of the JSON, which see."""
+    """What `convlstm.evaluate` found; the fields are those of the JSON."""
 
     protocol: Protocol
     sequences: int
     context: int
+    """Number of frames given."""
     horizon: int
+    """Number of frames predicted."""
     frame: tuple[int, int, int]
     """C, H, W."""
     value_range: tuple[float, float]
@@ -131,12 +110,14 @@ class Evaluation:
     baselines: tuple[PredictorScores, ...]
     examples: Examples
     checkpoint: str | None = None
+    """What python -m convlstm evaluate was given, as `clips` is; None if it did not make the evaluation."""
     clips: str | None = None
     command: str | None = None
+    """The whole command line."""
     versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the evaluation as what JSON knows, None for what is no finite number."""
+        """Return the evaluation as JSON has it, None for what is no finite number."""
         return jsonable({"schema": SCHEMA, **dataclasses.asdict(self), "protocol": self.protocol.to_dict()})
 
     @classmethod
@@ -144,17 +125,30 @@ class Evaluation:
         """Return the evaluation that `to_dict` made a dict of.
 
         Raises:
-            ValueError: another schema, a protocol that is unknown, or fields that are missing or unknown.
+            ValueError: the schema or the protocol is unknown, or fields are missing or unknown.
         """
         if values.get("schema") != SCHEMA:
             raise ValueError(f"schema is {values.get('schema')!r}; this version reads {SCHEMA}")
+        fields = {name: value for name, value in values.items() if name != "schema"}
         try:
+            model, *baselines = map(_predictor, [values["model"], *values["baselines"]])
             return cls(
-                **{name: value for name, value in values.items() if name not in ("schema", *_READ)},
-                **{name: read(values[name]) for name, read in _READ.items()},
+                **fields
+                | {
+                    "protocol": _protocol(values["protocol"]),
+                    "frame": tuple(values["frame"]),
+                    "value_range": tuple(values["value_range"]),
+                    "model": model,
+                    "baselines": tuple(baselines),
+                    "examples": Examples(**values["examples"]),
+                }
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"an evaluation has wrong or missing fields: {error}") from error
+
+
+def _metric(name: str) -> str:
+    return "cross_entropy" if name == "bce" else name  # as files of earlier versions call it
 
 
 def _number(value: float | None) -> float:
@@ -170,36 +164,19 @@ def _score(values: Mapping[str, Any]) -> Score:
 
 
 def _threshold(values: Mapping[str, Any]) -> ThresholdScores:
-    read: dict[str, Any] = {n: _score(v) if isinstance(v, Mapping) else v for n, v in values.items()}
-    return ThresholdScores(**read)
+    scores: dict[str, Any] = {n: _score(v) if isinstance(v, Mapping) else v for n, v in values.items()}
+    return ThresholdScores(**scores)
 
 
 def _predictor(values: Mapping[str, Any]) -> PredictorScores:
     return PredictorScores(
         name=values["name"],
-        metrics={_RENAMED.get(name, name): _score(score) for name, score in values["metrics"].items()},
-        thresholds=tuple(_threshold(scores) for scores in values["thresholds"]),
+        metrics={_metric(name): _score(score) for name, score in values["metrics"].items()},
+        thresholds=tuple(map(_threshold, values["thresholds"])),
     )
 
 
 def _protocol(values: Mapping[str, Any]) -> Protocol:
-    names = [_RENAMED.get(column["name"], column["name"]) for column in values["columns"]]
-    if not set(names) <= METRICS.keys():
-        raise ValueError(f"protocol has columns {', '.join(names)}; known are {', '.join(METRICS)}")
-    return Protocol(
-        name=values["name"],
-        average=values["average"],
-        note=values["note"],
-        columns=tuple(METRICS[name] for name in names),
-    )
-
-
-_RENAMED = {"bce": "cross_entropy"}  # in files of earlier versions
-_READ = {
-    "protocol": _protocol,
-    "frame": tuple,
-    "value_range": tuple,
-    "model": _predictor,
-    "baselines": lambda values: tuple(map(_predictor, values)),
-    "examples": lambda values: Examples(**values),
-}
+    names = [_metric(column["name"]) for column in values["columns"]]
+    columns = tuple(METRICS[name] for name in names)
+    return Protocol(name=values["name"], columns=columns, note=values["note"])

@@ -1,4 +1,4 @@
-"""The pass over a source: predictors run batch by batch, and every metric of every frame noted down.
+"""The pass over a source: predictors run batch by batch, and every metric of every frame is noted.
 
 Letters: N sequences, B batch, T horizon, C channels, H W pixels, K thresholds, M metrics. Of a sequence only
 T (M + 3 K) numbers are kept, never a frame.
@@ -14,15 +14,13 @@ from torch import Tensor
 from convlstm.core.checks import positive
 from convlstm.evaluation.metrics import (
     Contingency,
-    comparable,
-    contingency_of,
+    contingency,
     cross_entropy,
-    observed,
-    psnr_of,
-    reaching,
+    mae,
+    mse,
+    psnr,
     require_windows,
-    ssim_of,
-    window_sums,
+    similarities,
 )
 from convlstm.evaluation.sources import Predict, Source
 from convlstm.ops.choice import is_fused
@@ -32,14 +30,14 @@ __all__ = ["MEASURED", "Rows", "measure"]
 MEASURED = ("mse", "mae", "mse_clipped", "mae_clipped", "ssim", "ssim_range2", "psnr", "cross_entropy")
 """The metrics of a row, in its order; only predictions that are probabilities have a "cross_entropy"."""
 
-# Values of a prediction that are scored at a time, by one thread: what the windows of SSIM need of them stays
-# in the cache. On other devices as many as keep them busy.
+# How many values are scored at a time: by a thread as many as stay in its cache, on a GPU as many as keep it
+# busy.
 CACHED, BUSY = 2**16, 2**22
 SSIM_RANGES = (1.0, 2.0)
 
 
 class Rows(NamedTuple):
-    """What was noted down of one predictor."""
+    """What was measured of one predictor."""
 
     names: tuple[str, ...]
     """Of the metrics, the first of `MEASURED`."""
@@ -68,29 +66,24 @@ def measure(
     """Run several predictors over the same sequences, each of which is made or read only once.
 
     Args:
-        predictors: names and what they stand for, one or more.
+        predictors: by name.
         source: the sequences, of `context + horizon` frames or more; frames beyond are left out.
-        context: frames given to the predictors, 1 or more.
-        horizon: frames asked of them, 1 or more.
-        sequences: how many of the source's, from the first on; None (default) for all.
-        batch_size: sequences at a time, 1 or more.
-        device: where the sequences go, and so where the predictors must work.
-        thresholds: of the contingency counts, in the range of the pixels.
+        context: number of frames given to the predictors.
+        horizon: number of frames to predict.
+        sequences: number of sequences, from the first on. Default: all.
+        batch_size: sequences at a time. Default: 32.
+        device: where the predictors run. Default: the CPU.
+        thresholds: of the contingency counts, in the range of the pixels. Default: none.
         probabilities: names of the predictors whose output is one, which have a cross-entropy.
         progress: called after each batch with its number of sequences, such as `tqdm(...).update`.
 
     Raises:
-        TypeError: a forecast that is no tensor.
-        ValueError: an argument out of its bounds, no predictor, sequences that are too short or of
-            different frame sizes, or a forecast whose shape is not that of the frames to come.
+        ValueError: an argument is out of its bounds, sequences are too short, or a forecast has another shape
+            than the frames that follow the context.
     """
     context, horizon = positive("context", context), positive("horizon", horizon)
     batch_size = positive("batch_size", batch_size)
-    if not predictors:
-        raise ValueError("predictors is empty; it needs one name and predictor or more")
-    sequences = len(source) if sequences is None else positive("sequences", sequences)
-    if len(source) == 0:
-        raise ValueError("source has no sequences; it needs one or more")
+    sequences = positive("sequences", len(source) if sequences is None else sequences)
     if sequences > len(source):
         raise ValueError(
             f"sequences is {sequences}; the source has {len(source)}, ask for that many or fewer"
@@ -100,34 +93,16 @@ def measure(
     for start in range(0, sequences, batch_size):
         indices = range(start, min(start + batch_size, sequences))
         clips = source.batch(indices, device)
-        if clips.ndim != 5 or clips.shape[1] < context + horizon:
+        if clips.shape[1] < context + horizon:
             raise ValueError(
                 f"source gives sequences of shape {tuple(clips.shape)}; a context of {context} and a horizon "
                 f"of {horizon} need (B, T, C, H, W) with T of {context + horizon} or more"
             )
         seen, target = clips[:, :context], clips[:, context : context + horizon]
-        C, H, W = target.shape[2:]
-        if start and frame != (C, H, W):
-            raise ValueError(
-                f"source gives frames of (C, H, W) = {(C, H, W)} after such of {frame}; sums over frames of "
-                "different sizes cannot be compared, all need one"
-            )
-        frame = C, H, W
-        forecasts: dict[str, Tensor] = {}
+        frame = (target.shape[2], target.shape[3], target.shape[4])
         for name, predict in predictors.items():
-            forecasts[name] = predict(seen.clone(), horizon)  # its own, whatever it does to it
-            if not isinstance(forecasts[name], Tensor):
-                raise TypeError(
-                    f"predictor {name!r} gave a {type(forecasts[name]).__name__}; it needs to give a tensor "
-                    "(B, horizon, C, H, W)"
-                )
-            if forecasts[name].shape != target.shape:
-                raise ValueError(
-                    f"predictor {name!r} gave shape {tuple(forecasts[name].shape)}; the frames to come have "
-                    f"{tuple(target.shape)}"
-                )
-        for name, batch in _score(forecasts, target, thresholds, probabilities).items():
-            notes[name].append(batch.cpu().to(torch.float64))
+            forecast = predict(seen.clone(), horizon)  # a copy, which the predictor may change
+            notes[name].append(_score(forecast, target, thresholds, name in probabilities).cpu().double())
         if progress is not None:
             progress(len(indices))
     result = {}
@@ -139,70 +114,39 @@ def measure(
     return result
 
 
-def _score(
-    forecasts: Mapping[str, Tensor],
-    target: Tensor,
-    thresholds: Sequence[float],
-    probabilities: Collection[str],
-) -> dict[str, Tensor]:
-    """Return (M + 3 K, B, T) for each forecast, computed a few frames at a time."""
-    frames = [rearrange(clips, "b t c h w -> (b t) 1 c h w") for clips in (target, *forecasts.values())]
-    values = CACHED * torch.get_num_threads() if target.device.type == "cpu" else BUSY
-    pieces: dict[str, list[Tensor]] = {name: [] for name in forecasts}
-    for target_frames, *forecast in zip(
-        *(f.split(max(values // target[0, 0].numel(), 1)) for f in frames), strict=True
-    ):
-        truth = _Truth(target_frames, thresholds)
-        for name, piece in zip(forecasts, forecast, strict=True):
-            pieces[name].append(truth.score(piece, probability=name in probabilities))
-    B = len(target)
-    return {name: rearrange(torch.cat(p, dim=1), "m (b t) 1 -> m b t", b=B) for name, p in pieces.items()}
-
-
-class _Truth:
-    """Some frames that came to be, with what the metrics of all predictions of them share."""
-
-    def __init__(self, target: Tensor, thresholds: Sequence[float]):
-        self.target = comparable(target, target)[0]
-        self.similarity = _similarity_to(self.target.clamp(0, 1))
-        # Counts of a frame are exact in float32 if it has no more values than that has whole numbers.
-        self.counted = torch.float32 if target[0].numel() <= 2**24 else self.target.dtype
-        self.reached = [(t, *observed(target.to(self.counted), t)) for t in thresholds]
-
-    def score(self, prediction: Tensor, probability: bool) -> Tensor:
-        """Return (M + 3 K, n, 1) of predictions of these frames, in the order of `Rows`."""
-        counted = prediction.to(self.counted)
-        prediction, target = comparable(prediction, self.target)
-        low, high = counted.aminmax()
-        errors = _errors(prediction - target)
-        if low >= 0 and high <= 1:  # as those of the baselines: there is nothing to clip
-            clipped, clipped_errors = prediction, errors
-        else:
-            clipped = prediction.clamp(0, 1)
-            clipped_errors = _errors(clipped - target)
-        metrics = [*errors, *clipped_errors]
-        metrics += self.similarity(clipped)
-        metrics.append(psnr_of(metrics[2] / target[0].numel()))
-        if probability:
-            metrics.append(cross_entropy(prediction, target))
-        tables = [contingency_of(reaching(counted, t), *reached) for t, *reached in self.reached]
-        counts = [count for kind in zip(*tables, strict=True) for count in kind]
-        return torch.stack([*metrics, *(count.to(target.dtype) for count in counts)])
-
-
-def _similarity_to(target: Tensor) -> Callable[[Tensor], list[Tensor]]:
-    """Return what maps predictions, clipped, to their SSIM with each data range: compiled if that can be."""
+def _score(forecast: Tensor, target: Tensor, thresholds: Sequence[float], probability: bool) -> Tensor:
+    """Return (M + 3 K, B, T) of a forecast (B, T, C, H, W), computed a few frames at a time."""
+    if forecast.shape != target.shape:
+        raise ValueError(
+            f"a predictor gave shape {tuple(forecast.shape)}; the frames to come have {tuple(target.shape)}"
+        )
     require_windows(target)
+    values = CACHED * torch.get_num_threads() if target.device.type == "cpu" else BUSY
+    pieces = [
+        rearrange(clips, "b t c h w -> (b t) 1 c h w").split(max(values // target[0, 0].numel(), 1))
+        for clips in (forecast, target)
+    ]
+    scores = [_of_frames(p, t, thresholds, probability) for p, t in zip(*pieces, strict=True)]
+    return rearrange(torch.cat(scores, dim=1), "m (b t) 1 -> m b t", b=len(target))
+
+
+def _of_frames(prediction: Tensor, target: Tensor, thresholds: Sequence[float], probability: bool) -> Tensor:
+    """Return (M + 3 K, n, 1) of frames (n, 1, C, H, W), in the order of `Rows`."""
+    wide = torch.float32 if target.device.type == "mps" else torch.float64
+    prediction, target = prediction.to(wide), target.to(wide)
+    clipped = prediction.clamp(0, 1)
+    metrics = [metric(values, target) for values in (prediction, clipped) for metric in (mse, mae)]
+    metrics += [*_similarities(clipped, target.clamp(0, 1)), psnr(clipped, target)]
+    if probability:
+        metrics.append(cross_entropy(prediction, target))
+    counts = torch.cat(contingency(prediction, target, thresholds))
+    return torch.cat([torch.stack(metrics), counts])
+
+
+def _similarities(prediction: Tensor, target: Tensor) -> list[Tensor]:
+    """Return the SSIM of clipped frames for each of `SSIM_RANGES`, by the compiled kernel where it runs."""
     if target.device.type == "cpu" and is_fused(target.device, torch.float32):
-        from convlstm.ops.kernels.cpu_ssim import similarities
+        from convlstm.ops.kernels import cpu_ssim
 
-        return lambda prediction: similarities(prediction, target, SSIM_RANGES)
-    sums = window_sums(target)
-    return lambda prediction: ssim_of(prediction, sums, SSIM_RANGES)
-
-
-def _errors(difference: Tensor) -> tuple[Tensor, Tensor]:
-    """Return what `mse` and `mae` do of prediction - target; the difference is used up."""
-    rows = rearrange(difference, "b t c h w -> b t (c h w)")
-    squared = torch.linalg.vecdot(rows, rows)
-    return squared, rows.abs_().sum(dim=2)
+        return cpu_ssim.similarities(prediction, target, SSIM_RANGES)
+    return similarities(prediction, target, SSIM_RANGES)

@@ -3,7 +3,6 @@
 Letters: B batch, N sequences, T time, C channels, H W pixels.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Protocol, runtime_checkable
@@ -19,7 +18,7 @@ from convlstm.models.imported.network import ImportedNetwork
 from convlstm.models.imported.stages import Activation, Patches, Pick
 from convlstm.models.rollouts import rollout
 
-__all__ = ["Predict", "Source", "as_predictor", "as_source", "gives_probabilities", "physical_range"]
+__all__ = ["Predict", "Source", "as_predictor", "as_source", "gives_probabilities"]
 
 
 class Predict(Protocol):
@@ -34,8 +33,8 @@ class Predict(Protocol):
 class Source(Protocol):
     """A numbered set of sequences.
 
-    It may further have `value_range`, the two physical values that pixels 0 and 1 stand for (else they stand
-    for themselves), and `unit`, in which these are, such as "mm/h".
+    A source may also have `value_range`, the two physical values that pixels 0 and 1 stand for (without it,
+    0 and 1), and `unit`, their unit, such as "mm/h".
     """
 
     def __len__(self) -> int:
@@ -47,7 +46,7 @@ class Source(Protocol):
         ...
 
 
-class _Held:
+class _ArraySource:
     """A source of sequences that are held in memory."""
 
     def __init__(self, clips: Tensor):
@@ -68,11 +67,11 @@ class _Held:
 
 
 def as_source(clips: Source | Tensor | NDArray[Any]) -> Source:
-    """Return a source, or an array (N, T, C, H, W) as one.
+    """Return a source as it is, and an array (N, T, C, H, W) as a source.
 
     Raises:
-        TypeError: neither.
-        ValueError: an array of other axes, with nothing in it, or of whole numbers.
+        TypeError: clips are neither.
+        ValueError: an array has other axes, or is empty.
     """
     if isinstance(clips, np.ndarray):
         clips = torch.from_numpy(clips)
@@ -81,11 +80,7 @@ def as_source(clips: Source | Tensor | NDArray[Any]) -> Source:
             raise ValueError(
                 f"clips have shape {tuple(clips.shape)}; they need (N, T, C, H, W), as in (8, 20, 1, 64, 64)"
             )
-        if not clips.is_floating_point():
-            raise ValueError(
-                f"clips are {clips.dtype}; they need floats in [0, 1], such as 8-bit pixels divided by 255"
-            )
-        return _Held(clips)
+        return _ArraySource(clips)
     if not isinstance(clips, Source):
         raise TypeError(
             f"clips is a {type(clips).__name__}; it needs an array (N, T, C, H, W), or an object with len "
@@ -94,27 +89,11 @@ def as_source(clips: Source | Tensor | NDArray[Any]) -> Source:
     return clips
 
 
-def physical_range(source: Source) -> tuple[tuple[float, float], str]:
-    """Return the physical values of pixels 0 and 1, and their unit: (0, 1) and "" where none are named.
-
-    Raises:
-        ValueError: a range that is not two finite numbers, the lower first.
-    """
-    found = getattr(source, "value_range", (0.0, 1.0))
-    try:
-        low, high = map(float, found)
-    except (TypeError, ValueError):
-        low = high = math.nan
-    if not (low < high and math.isfinite(high - low)):
-        raise ValueError(f"value_range is {found!r}; it needs two finite numbers, the lower first")
-    return (low, high), str(getattr(source, "unit", ""))
-
-
 def as_predictor(model: nn.Module | Predict) -> tuple[str, Predict]:
-    """Return what tables call a model or predictor, and it as a predictor.
+    """Return the name that tables give a model, and the model as a predictor.
 
     Raises:
-        TypeError: nothing that can be called.
+        TypeError: the model cannot be called.
     """
     if isinstance(model, nn.Module):
         return type(unwrap(model)).__name__, partial(rollout, model)
@@ -127,14 +106,13 @@ def as_predictor(model: nn.Module | Predict) -> tuple[str, Predict]:
 
 
 def gives_probabilities(model: nn.Module | Predict) -> bool:
-    """Whether a model's output is a probability: of ours those that end with a sigmoid; else nobody knows."""
+    """Return whether a model is a network of this library that ends in a sigmoid."""
     network = unwrap(model) if isinstance(model, nn.Module) else model
     if isinstance(network, Forecaster):
         return network.config.output == "sigmoid"
     if not isinstance(network, ImportedNetwork):
         return False
     config = network.config
-    values = [
-        s for s in (config.head or config.forecaster or config.stages) if not isinstance(s, Patches | Pick)
-    ]
+    stages = config.head or config.forecaster or config.stages
+    values = [stage for stage in stages if not isinstance(stage, Patches | Pick)]
     return bool(values) and isinstance(values[-1], Activation) and values[-1].name == "sigmoid"

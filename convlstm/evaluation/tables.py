@@ -4,19 +4,19 @@ import math
 import textwrap
 from collections.abc import Sequence
 
+from convlstm.evaluation.protocols import RATIOS
 from convlstm.evaluation.results import Evaluation, Score
 
 __all__ = ["format_evaluation"]
 
 WIDTH = 100  # of lines of words
 FRAMES = 10  # of the horizon that curves show
-RATIOS = (("csi", "CSI"), ("pod", "POD"), ("far", "FAR"), ("bias", "bias"))
 
 
 def format_evaluation(evaluation: Evaluation) -> str:
-    """Lay out an evaluation as text: a row per metric, the model's interval, the baselines beside it.
+    """Lay out an evaluation as text: a row per metric, with the model's interval and the baselines.
 
-    Below come the mean squared error, and where there are thresholds the CSI, frame by frame.
+    Below come the mean squared error and the CSI at each threshold, frame by frame.
     """
     predictors = [evaluation.model, *evaluation.baselines]
     blocks = ["\n".join(textwrap.wrap(_conventions(evaluation), WIDTH)), _metrics(evaluation)]
@@ -29,15 +29,13 @@ def format_evaluation(evaluation: Evaluation) -> str:
 
 
 def _conventions(evaluation: Evaluation) -> str:
-    one, protocol = evaluation.sequences == 1, evaluation.protocol
-    bounded = any(math.isfinite(score.low) for score in evaluation.model.metrics.values())
-    count = "one sequence" if one else f"{evaluation.sequences:,} sequences"
+    count = "one sequence" if evaluation.sequences == 1 else f"{evaluation.sequences:,} sequences"
     frames = "1 frame" if evaluation.horizon == 1 else f"{evaluation.horizon} frames"
-    words = [f"Protocol {protocol.name}: {count}, {frames} from {evaluation.context}."]
-    words.append(
-        f"Means {protocol.average}" + (", [95% bootstrap interval over sequences]." if bounded else ".")
-    )
-    words.append(protocol.note)
+    words = [f"Protocol {evaluation.protocol.name}: {count}, {frames} from {evaluation.context}."]
+    bounded = any(_interval(score, 0) for score in evaluation.model.metrics.values())
+    interval = ", [95% bootstrap interval over sequences]" if bounded else ""
+    words.append(f"Means over all frames of all sequences{interval}.")
+    words.append(evaluation.protocol.note)
     if evaluation.model.thresholds:
         words.append("CSI, POD, FAR and bias are ratios of counts summed over the whole set.")
     return " ".join(words)
@@ -51,26 +49,16 @@ def _metrics(evaluation: Evaluation) -> str:
         if any(found):
             rows.append((metric.title(evaluation.unit), metric.decimals, found))
     for n, scores in enumerate(model.thresholds):
-        for name, label in RATIOS:
+        for name, ratio in RATIOS.items():
             found = [getattr(p.thresholds[n], name) for p in (model, *baselines)]
-            rows.append((f"{label} at {_physical(scores.threshold, evaluation.unit)}", 3, found))
-    means = [[_mean(score, decimals) for score in found] for _, decimals, found in rows]
-    intervals = [_interval(found[0], decimals) for _, decimals, found in rows]
-    # The model's name stands above both its mean and its interval.
-    widths = max(len(mean[0]) for mean in means), max(map(len, intervals))
-    cells = [
-        f"{mean[0]:>{widths[0]}}  {interval:>{widths[1]}}".rstrip()
-        for mean, interval in zip(means, intervals, strict=True)
-    ]
-    width = max(map(len, cells))
-    lines = [["", model.name, *(baseline.name for baseline in baselines)]]
-    for (label, _, _), cell, mean in zip(rows, cells, means, strict=True):
-        lines.append([label, cell.ljust(width), *mean[1:]])
-    return _aligned(lines)
-
-
-def _mean(score: Score | None, decimals: int) -> str:
-    return "-" if score is None else _number(score.mean, decimals)
+            rows.append((f"{ratio.label} at {_physical(scores.threshold, evaluation.unit)}", 3, found))
+    lines = []
+    for label, decimals, found in rows:
+        mean, *others = ("-" if score is None else _number(score.mean, decimals) for score in found)
+        lines.append([label, mean, _interval(found[0], decimals), *others])
+    # The model's name stands above its intervals, or its means if there are none.
+    head = ["", model.name] if any(line[2] for line in lines) else [model.name, ""]
+    return _aligned([["", *head, *(baseline.name for baseline in baselines)], *lines])
 
 
 def _interval(score: Score | None, decimals: int) -> str:
@@ -90,9 +78,11 @@ def _curves(title: str, curves: Sequence[tuple[str, Sequence[float]]], decimals:
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> str:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    columns = [column for column in zip(*rows, strict=True) if any(column)]
+    widths = [max(map(len, column)) for column in columns]
     return "\n".join(
-        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in rows
+        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip()
+        for row in zip(*columns, strict=True)
     )
 
 

@@ -112,8 +112,8 @@ def _facts(evaluation: Evaluation) -> Html:
 
 def _scores(evaluation: Evaluation) -> Html:
     words = (
-        f"Means {evaluation.protocol.average}, with 95% bootstrap intervals over the sequences beneath them; "
-        f"the best of each row in bold. {evaluation.protocol.note}"
+        "Means over all frames of all sequences, with 95% bootstrap intervals over the sequences beneath "
+        f"them; the best of each row in bold. {evaluation.protocol.note}"
     )
     low, high = evaluation.value_range
     if (low, high) != (0, 1):

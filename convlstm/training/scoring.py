@@ -11,8 +11,7 @@ from torch import Tensor
 from convlstm.clips import write_clip
 from convlstm.clips.pictures import comparison
 from convlstm.core.files import write_json
-from convlstm.evaluation import Predict, Source, copy_last, format_evaluation
-from convlstm.evaluation.bootstrap import RESAMPLES
+from convlstm.evaluation import RESAMPLES, Predict, Source, copy_last, format_evaluation
 from convlstm.hub.checkpoint import load_checkpoint
 from convlstm.models.forecaster import Forecaster, as_forecaster
 from convlstm.training.hardware import BFloat16, predictor

@@ -99,7 +99,7 @@ def test_without_tqdm_a_line_counts(
         ),
         (
             ["run", "clips.npy", "--horizon", "2", "--value-range", "0", "1e6", "--thresholds", "0.5"],
-            "thresholds has 0.5, which is 0 but for 1e-06 of the range of values, 0 to 1e+06",
+            "thresholds has 0.5, but values go from 0 to 1e+06; it needs numbers above 0 (by more",
         ),
         (["run", "clip.gif", "--layout", "THW"], "layout is 'THW', but clip.gif is no array"),
         (["run", "clips.npy", "--horizon", "2", "--json", "no/out.json"], "no is no directory"),

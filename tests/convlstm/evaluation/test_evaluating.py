@@ -9,10 +9,8 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 from torch.testing import assert_close
 
-import convlstm
 from convlstm import ConvLSTM, StackedForecaster, StackedForecasterConfig, evaluate, rollout
 from convlstm.evaluation import (
-    METRICS,
     TRAINING,
     Evaluation,
     copy_last,
@@ -95,10 +93,7 @@ def test_a_perfect_predictor_and_baselines_on_what_stands_still():
 
 
 def test_baselines_are_scored_as_predictors_are():
-    clips = torch.rand(4, 5, 1, 8, 8)
-    found = evaluate(mean_frame, clips, 3, 2, thresholds=(0.4,))
-    other = evaluate(blurred, clips, 3, 2, thresholds=(0.4,))
-    assert found.to_dict()["baselines"] == other.to_dict()["baselines"]
+    found = evaluate(mean_frame, torch.rand(4, 5, 1, 8, 8), 3, 2, thresholds=(0.4,))
     assert found.model.metrics == found.baselines[1].metrics
 
 
@@ -127,18 +122,15 @@ def test_errors_are_physical_where_the_source_names_a_unit():
     clips = torch.rand(6, 5, 1, 8, 9)
     found = evaluate(blurred, Clips(clips, (-10.0, 30.0), "mm/h"), 2, 3)
     prediction, target = (40 * x.double() - 10 for x in (blurred(clips[:, :2], 3), clips[:, 2:]))
-    squared, absolute = (mean(prediction, target, per_pixel=True) for mean in (mse, mae))
-    for name, values in (("mse_physical", squared), ("mae_physical", absolute)):
-        score = found.model[name]
+    for name, metric in (("mse_physical", mse), ("mae_physical", mae)):
+        values, score = metric(prediction, target, per_pixel=True), found.model[name]
         assert_close(score.mean, values.mean().item())
         assert_close(score.per_frame, tuple(values.mean(dim=0).tolist()))
         assert score.low < score.mean < score.high
     table = format_evaluation(found)
     assert "\nMSE per pixel in (mm/h)² " in table
     assert "\nMAE per pixel in mm/h " in table
-    assert "physical" not in json.dumps(
-        evaluate(blurred, Clips(clips, (0, 255)), 2, 3).model.metrics, default=vars
-    )
+    assert "mse_physical" not in evaluate(blurred, Clips(clips, (0, 255)), 2, 3).model.metrics
 
 
 def test_ratios_without_a_denominator_are_nan_and_null():
@@ -157,15 +149,15 @@ def test_ratios_without_a_denominator_are_nan_and_null():
     assert (at.csi.mean, at.far.mean) == (0, 1)
 
 
-@pytest.mark.parametrize("batch_size", [1, 3, 4])
-def test_a_short_last_batch_weighs_by_its_sequences(batch_size: int):
+def test_a_short_last_batch_weighs_by_its_sequences():
     clips = torch.rand(5, 4, 1, 7, 8) * torch.arange(1, 6)[:, None, None, None, None] / 5
-    whole, parts = (
-        evaluate(blurred, clips, 2, 2, batch_size=size, thresholds=(0.3,)).model for size in (5, batch_size)
+    whole, *parts = (
+        evaluate(blurred, clips, 2, 2, batch_size=size, thresholds=(0.3,)).model for size in (5, 1, 3, 4)
     )
-    for name, score in whole.metrics.items():
-        assert_close(vars(parts[name]), vars(score), rtol=1e-12, atol=1e-15)
-    assert str(parts.thresholds) == str(whole.thresholds)
+    for part in parts:
+        for name, score in whole.metrics.items():
+            assert_close(vars(part[name]), vars(score), rtol=1e-12, atol=1e-15)
+        assert str(part.thresholds) == str(whole.thresholds)
 
 
 def test_a_network_is_rolled_out_in_evaluation_mode_and_left_as_it_was():
@@ -195,7 +187,7 @@ def test_cross_entropy_of_probabilities_only():
     assert "cross_entropy" not in evaluate(small(), clips, 3, 2).model.metrics
 
 
-def test_which_staged_networks_give_probabilities():
+def test_which_imported_networks_give_probabilities():
     def network(*stages) -> ImportedNetwork:
         first = Convolution(input_channels=1, output_channels=4, kernel_size=(3, 3))
         return ImportedNetwork(ImportedConfig(channels=1, stages=(first, *stages)))
@@ -211,15 +203,11 @@ def test_which_staged_networks_give_probabilities():
 def test_openstl_reports_its_columns_and_nothing_else():
     clips = torch.rand(4, 5, 1, 8, 8)
     found = evaluate(blurred, clips, 2, 3, protocol="openstl")
-    assert found.protocol.name == "openstl"
-    prediction, target = blurred(clips[:, :2], 3), clips[:, 2:]
-    assert list(found.model.metrics) == ["mse", "mae", "ssim_range2", "psnr"]
     # As OpenSTL writes them: means over sequences and frames, then the sum over pixels.
-    difference = (prediction - target).double().numpy()
+    difference = (blurred(clips[:, :2], 3) - clips[:, 2:]).double().numpy()
     assert_close(found.model["mse"].mean, float(np.mean(difference**2, axis=(0, 1)).sum()))
     assert_close(found.model["mae"].mean, float(np.mean(np.abs(difference), axis=(0, 1)).sum()))
-    assert_close(found.model["ssim_range2"].mean, ssim(prediction, target, 2.0).mean().item())
-    assert_close(found.model["psnr"].mean, psnr(prediction, target).mean().item())
+    assert list(found.model.metrics) == ["mse", "mae", "ssim_range2", "psnr"]
     conventions = {m.name: (m.per, m.clipped, m.data_range) for m in found.protocol.columns}
     assert conventions == {
         "mse": ("sum", False, None),
@@ -229,9 +217,8 @@ def test_openstl_reports_its_columns_and_nothing_else():
     }
 
 
-@pytest.mark.parametrize("protocol", ["strict", "openstl"])
-def test_json_and_back(protocol: str):
-    found = evaluate(small(), torch.rand(3, 5, 1, 8, 8), 3, 2, protocol=protocol, thresholds=(0.1, 0.5))
+def test_json_and_back():
+    found = evaluate(small(), torch.rand(3, 5, 1, 8, 8), 3, 2, protocol="openstl", thresholds=(0.1, 0.5))
     text = json.dumps(found.to_dict(), allow_nan=False)
     again = Evaluation.from_dict(json.loads(text))
     assert json.dumps(again.to_dict()) == text
@@ -239,7 +226,8 @@ def test_json_and_back(protocol: str):
     assert again.model.metrics == found.model.metrics
     with pytest.raises(ValueError, match="schema is 99; this version reads 1"):
         Evaluation.from_dict({**found.to_dict(), "schema": 99})
-    for broken in ({"model": {}}, {"extra": 1}, {"protocol": {**found.protocol.to_dict(), "columns": [{}]}}):
+    unknown = {**found.protocol.to_dict(), "columns": [{"name": "lpips"}]}
+    for broken in ({"model": {}}, {"extra": 1}, {"protocol": unknown}):
         with pytest.raises(ValueError, match="evaluation has wrong or missing fields"):
             Evaluation.from_dict({**found.to_dict(), **broken})
 
@@ -251,29 +239,15 @@ def test_one_sequence_has_no_interval():
     assert found.to_dict()["model"]["metrics"]["mse"]["stderr"] is None
 
 
-def test_metrics_have_one_name_each():
-    assert all(name == metric.name for name, metric in METRICS.items())
-    assert convlstm.evaluate is evaluate
-
-
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
         ({"clips": "clips.npy"}, TypeError, "clips is a str; it needs an array"),
         ({"clips": torch.rand(3, 5, 8, 8)}, ValueError, r"clips have shape \(3, 5, 8, 8\)"),
-        (
-            {"clips": np.zeros((3, 5, 1, 8, 8), np.uint8)},
-            ValueError,
-            "clips are torch.uint8; they need floats",
-        ),
-        (
-            {"clips": 2 * torch.rand(3, 5, 1, 8, 8)},
-            ValueError,
-            r"clips have values from .*; they need \[0, 1\]",
-        ),
+        ({"clips": np.full((3, 5, 1, 8, 8), 9, np.uint8)}, ValueError, "clips have values from 9 to 9; they"),
         ({"model": 3}, TypeError, "model is a int; it needs a network or a function"),
         ({"model": ConvLSTM(1, 2, 3)}, ValueError, "model is a ConvLSTM layer"),
-        ({"protocol": "lax"}, ValueError, "protocol is 'lax'; it needs one of strict, openstl"),
+        ({"protocol": "lax"}, ValueError, r"protocol is 'lax'; it needs one of \('strict', 'openstl'\)"),
         ({"thresholds": (0.5, 1.5)}, ValueError, "thresholds has 1.5, but values go from 0 to 1"),
         ({"thresholds": (0,)}, ValueError, "thresholds has 0, but values go from 0 to 1"),
         ({"thresholds": ("wet",)}, ValueError, "thresholds is 'wet'; it needs a finite number"),
@@ -285,13 +259,6 @@ def test_what_does_not_fit_is_said(options: dict, error: type[Exception], messag
     arguments = {"model": copy_last, "clips": torch.rand(3, 5, 1, 8, 8), "context": 3, "horizon": 2}
     with pytest.raises(error, match=message):
         evaluate(**(arguments | options))
-
-
-@pytest.mark.parametrize("value_range", [(1.0, 0.0), (0.0, math.inf), 3, (0.0, 1.0, 2.0)])
-def test_a_range_that_is_none(value_range: object):
-    source = Clips(torch.rand(3, 5, 1, 8, 8), value_range)
-    with pytest.raises(ValueError, match="value_range is"):
-        evaluate(copy_last, source, 3, 2)
 
 
 def test_a_run_keeps_a_summary_without_intervals():

@@ -66,24 +66,17 @@ def test_psnr_against_skimage(shape: tuple[int, ...]):
     assert_close(psnr(prediction, target), expected, rtol=1e-9, atol=0)
 
 
+@pytest.mark.parametrize("clipped", [False, True])
 @pytest.mark.parametrize("shape", [*SHAPES, (2, 3, 2, 5, 4)])
-def test_mse_and_mae_are_unclipped_sums_over_a_frame(shape: tuple[int, ...]):
+def test_mse_and_mae_are_sums_over_a_frame_or_pixel_means(shape: tuple[int, ...], clipped: bool):
     prediction, target = clips(shape)
-    difference = prediction.double().numpy() - target.double().numpy()
-    assert_close(mse(prediction, target), torch.from_numpy(np.square(difference).sum(axis=(2, 3, 4))))
-    assert_close(mae(prediction, target), torch.from_numpy(np.abs(difference).sum(axis=(2, 3, 4))))
-
-
-@pytest.mark.parametrize("shape", SHAPES)
-def test_clipped_errors_and_pixel_means(shape: tuple[int, ...]):
-    prediction, target = clips(shape)
-    difference = prediction.double().clamp(0, 1).numpy() - target.double().numpy()
-    values = math.prod(shape[2:])
+    forecast = prediction.double().numpy().clip(0, 1) if clipped else prediction.double().numpy()
+    difference = forecast - target.double().numpy()
     for metric, expected in ((mse, np.square(difference)), (mae, np.abs(difference))):
         summed = torch.from_numpy(expected.sum(axis=(2, 3, 4)))
-        assert_close(metric(prediction, target, clipped=True), summed)
-        assert_close(metric(prediction, target, clipped=True, per_pixel=True), summed / values)
-        assert_close(metric(prediction, target, per_pixel=True), metric(prediction, target) / values)
+        assert_close(metric(prediction, target, clipped=clipped), summed)
+        mean = metric(prediction, target, clipped=clipped, per_pixel=True)
+        assert_close(mean, summed / math.prod(shape[2:]))
 
 
 def test_cross_entropy_against_scipy():
@@ -138,24 +131,10 @@ def test_ratios_by_hand():
     assert_close(counts.bias(), torch.tensor([1.25, 0, math.nan, math.nan]), equal_nan=True)
 
 
-def test_constant_frames_by_hand():
-    prediction, target = torch.full((1, 2, 3, 8, 7), 1.5), torch.full((1, 2, 3, 8, 7), 0.5)
-    both = torch.ones(1, 2, dtype=torch.float64)
-    assert_close(mse(prediction, target), 168.0 * both)  # 3 * 8 * 7 values, 1.0 off
-    assert_close(mae(prediction, target), 168.0 * both)
-    assert_close(psnr(prediction, target), -10 * math.log10(0.25) * both)  # clipped: 0.5 off
-    # No variance: what is left is the comparison of the means, 1.0 and 0.5 after clipping.
-    assert_close(ssim(prediction, target), (1.0 + 1e-4) / (1.25 + 1e-4) * both)
-    assert_close(ssim(prediction, target, 2.0), (1.0 + 4e-4) / (1.25 + 4e-4) * both)
-
-
 def test_identical_frames():
     clip = torch.rand(2, 1, 1, 9, 7)
-    one = torch.ones(2, 1, dtype=torch.float64)
-    assert_close(mse(clip, clip), 0 * one)
-    assert_close(mae(clip, clip), 0 * one)
-    assert_close(ssim(clip, clip), one)
-    assert_close(psnr(clip, clip), 100 * one)
+    for metric, best in ((mse, 0.0), (mae, 0.0), (ssim, 1.0), (psnr, 100.0)):
+        assert_close(metric(clip, clip), torch.full((2, 1), best, dtype=torch.float64))
 
 
 def test_not_a_number_is_not_hidden():
@@ -186,10 +165,9 @@ def test_shapes_that_do_not_fit(metric):
         ValueError, match=r"prediction has shape \(1, 2, 1, 8, 8\), target has \(1, 3, 1, 8, 8\)"
     ):
         metric(torch.zeros(1, 2, 1, 8, 8), torch.zeros(1, 3, 1, 8, 8))
-    with pytest.raises(ValueError, match=r"\(2, 8, 8\); they need \(B, T, C, H, W\)"):
-        metric(torch.zeros(2, 8, 8), torch.zeros(2, 8, 8))
-    with pytest.raises(ValueError, match="a frame needs pixels"):
-        metric(torch.zeros(1, 2, 0, 8, 8), torch.zeros(1, 2, 0, 8, 8))
+    for shape in ((2, 8, 8), (1, 2, 0, 8, 8)):
+        with pytest.raises(ValueError, match=r"have shape .*; they need \(B, T, C, H, W\), with pixels"):
+            metric(torch.zeros(shape), torch.zeros(shape))
 
 
 def test_ssim_errors():
@@ -218,7 +196,6 @@ def test_brightness_and_gradient_energy_add_up_over_channels_and_see_no_shift():
 
 @pytest.mark.parametrize("measure", [brightness, gradient_energy])
 def test_frames_that_do_not_fit(measure):
-    with pytest.raises(ValueError, match=r"frames have shape \(3, 1, 8, 8\); they need \(B, T, C, H, W\)"):
-        measure(torch.rand(3, 1, 8, 8))
-    with pytest.raises(ValueError, match="a frame needs pixels"):
-        measure(torch.rand(1, 1, 1, 0, 8))
+    for shape in ((3, 1, 8, 8), (1, 1, 1, 0, 8)):
+        with pytest.raises(ValueError, match=r"frames have shape .*; they need \(B, T, C, H, W\), with"):
+            measure(torch.rand(shape))

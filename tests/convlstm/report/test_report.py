@@ -133,7 +133,7 @@ def test_everything_given_is_escaped(tmp_path: Path) -> None:
     hurt = evaluation(
         checkpoint=EVIL, clips=EVIL, command=EVIL, unit=EVIL, versions={EVIL: EVIL},
         model=predictor(EVIL, 50.0, 1.0, (0.5,)), baselines=(predictor(EVIL, 80.0, 1.0, (0.5,)),),
-        protocol=dataclasses.replace(STRICT, name=EVIL, average=EVIL),
+        protocol=dataclasses.replace(STRICT, name=EVIL, note=EVIL),
     )  # fmt: skip
     config = {"network": {EVIL: EVIL}, "command": EVIL, "training": {"data": {EVIL: [EVIL]}}, EVIL: EVIL}
     run = Run(config, [{"step": 1, "val/mse": 3.0}, {"step": 2, "val/mse": 2.0, EVIL: EVIL}])

@@ -5,16 +5,20 @@ import torch
 from scipy.stats import bootstrap
 from torch.testing import assert_close
 
-from convlstm.evaluation.bootstrap import RESAMPLES, resampled_sums, scores_of
+from convlstm.evaluation import RESAMPLES, STRICT, PredictorScores, Rows, summarize
 from convlstm.evaluation.metrics import Contingency
-from convlstm.evaluation.protocols import STRICT
-from convlstm.evaluation.rows import MEASURED, Rows
+from convlstm.evaluation.rows import MEASURED
+from convlstm.evaluation.summary import resampled_sums
 
 
 def rows(sequences: int, horizon: int = 3, thresholds: int = 1) -> Rows:
     metrics = torch.rand(len(MEASURED), sequences, horizon, dtype=torch.float64) ** 2
     counts = torch.randint(0, 50, (3, thresholds, sequences, horizon)).double()
     return Rows(MEASURED, metrics, Contingency(*counts), (1, 8, 8))
+
+
+def scores_of(found: Rows) -> PredictorScores:
+    return summarize({"model": found}, 10, STRICT, thresholds=(0.5,)).model
 
 
 def test_a_resample_is_as_many_sequences_drawn_with_replacement():
@@ -29,7 +33,7 @@ def test_a_resample_is_as_many_sequences_drawn_with_replacement():
 
 def test_intervals_against_scipy():
     found = rows(200)
-    score = scores_of("model", found, STRICT, (0.5,))["mse"]
+    score = scores_of(found)["mse"]
     for low, high, values in (
         (score.low, score.high, found.metrics[0].mean(dim=1)),
         (score.per_frame_low[1], score.per_frame_high[1], found.metrics[0, :, 1]),
@@ -43,7 +47,7 @@ def test_intervals_against_scipy():
 
 def test_intervals_of_ratios_are_of_resampled_counts_a_brute_force_loop():
     found = rows(12)
-    [at] = scores_of("model", found, STRICT, (0.5,)).thresholds
+    [at] = scores_of(found).thresholds
     draws = resampled_sums(torch.eye(12, dtype=torch.float64))
     hits, misses, false_alarms = (count[0].sum(dim=1) for count in found.counts)
     ratios = []
@@ -57,7 +61,7 @@ def test_intervals_of_ratios_are_of_resampled_counts_a_brute_force_loop():
 
 def test_sequences_alike_leave_no_doubt():
     alike = Rows(MEASURED, torch.full((len(MEASURED), 5, 2), 3.0).double(), rows(5, 2).counts, (1, 2, 2))
-    score = scores_of("model", alike, STRICT, (0.5,))
+    score = scores_of(alike)
     assert_close([score["mse"].low, score["mse"].high, score["mse"].stderr], [3.0, 3.0, 0.0])
     assert_close(score["mse_pixel"].per_frame, (0.75, 0.75))
 
@@ -65,7 +69,7 @@ def test_sequences_alike_leave_no_doubt():
 def test_what_is_no_number_has_no_interval():
     found = rows(5)
     found.metrics[0, 2, 1] = math.nan
-    score = scores_of("model", found, STRICT, (0.5,))["mse"]
+    score = scores_of(found)["mse"]
     assert math.isnan(score.mean)
     assert math.isnan(score.low)
     assert not math.isnan(score.per_frame_low[0])
