@@ -19,8 +19,6 @@ class Foreign:
     """What the user says that the file does not."""
     prefix: str = ""
     """What all names began with, such as "model."."""
-    wrapper: tuple[str, ...] = ()
-    """Where in the file the tensors were."""
     notes: Mapping[str, Any] = field(default_factory=dict)
     """What stood beside them: plain values."""
     modules: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from convlstm.importers.building import Part, load, network, numbered, odd_kernel, permute_gates, unused
 from convlstm.importers.foreign import Foreign, Imported, Source
+from convlstm.importers.reading.state_dicts import entries
 from convlstm.models.imported.stages import Convolution, Patches, Recurrent
 from convlstm.models.stacked import StackedForecaster, StackedForecasterConfig
 
@@ -29,8 +30,7 @@ def recognises(foreign: Foreign) -> bool:
 
 def convert(foreign: Foreign) -> Imported:
     """Return a StackedForecaster; of the old generation, or with layer norms, an ImportedNetwork."""
-    settings = foreign.notes.get("hyper_parameters")
-    settings = settings if isinstance(settings, dict) else {}
+    settings = entries(foreign.notes.get("hyper_parameters")) or {}
     if settings.get("stride", 1) != 1:
         raise ValueError(
             f"stride is {settings['stride']} in this file; only cells of stride 1 can be imported"

@@ -1,5 +1,6 @@
 """import_checkpoint: a file of another project as a model of ours; which project's it is, by its names."""
 
+import dataclasses
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,7 +22,7 @@ from convlstm.importers import (
 )
 from convlstm.importers.building import NO_SUCH_PART
 from convlstm.importers.foreign import Foreign, Imported, Source
-from convlstm.importers.reading.content import Content, read_content
+from convlstm.importers.reading.files import read_foreign
 
 SOURCES: dict[str, Source] = {
     module.SOURCE.name: module.SOURCE
@@ -82,8 +83,7 @@ def import_checkpoint(path: str | Path, source: str = "auto", **options: Any) ->
 
 def import_foreign(path: str | Path, source: str, options: Mapping[str, Any]) -> Imported:
     """Do what `import_checkpoint` does; return the model with all that was recognised."""
-    content = read_content(path)
-    foreign = _foreign(content, options)
+    foreign = _without_prefix(read_foreign(path), path, options)
     found = _source(foreign, source, path)
     if unknown := sorted(options.keys() - found.options.keys() - {"prefix"}):
         known = "; ".join(f"{name}: {meaning}" for name, meaning in found.options.items()) or "none"
@@ -99,29 +99,27 @@ def import_foreign(path: str | Path, source: str, options: Mapping[str, Any]) ->
         ) from error
 
 
-def _foreign(content: Content, options: Mapping[str, Any]) -> Foreign:
+def _without_prefix(foreign: Foreign, path: str | Path, options: Mapping[str, Any]) -> Foreign:
     """Return a file's tensors without the prefix that the user names, or that a wrapper gave them all."""
-    names = list(content.tensors)
+    names = list(foreign.tensors)
     prefix = options.get("prefix", "")
     if not isinstance(prefix, str):
         raise ValueError(f"prefix is {prefix!r}; it needs the beginning of the tensors' names")
     if prefix:
         prefix = prefix.removesuffix(".") + "."
         if not any(name.startswith(prefix) for name in names):
-            raise ValueError(f"prefix is {prefix!r}, but {content.path} has {_some(names)}")
-    elif content.config is None:
+            raise ValueError(f"prefix is {prefix!r}, but {path} has {_some(names)}")
+    elif foreign.config is None:
         own = [name for name in names if name != COUNTER]
         while found := [w for w in WRAPPERS if own and all(n.startswith(prefix + w) for n in own)]:
             prefix += found[0]
-    return Foreign(
-        tensors={name[len(prefix) :]: t for name, t in content.tensors.items() if name.startswith(prefix)},
+    start = len(prefix)
+    return dataclasses.replace(
+        foreign,
+        tensors={name[start:]: t for name, t in foreign.tensors.items() if name.startswith(prefix)},
         options=options,
         prefix=prefix,
-        wrapper=content.wrapper,
-        notes=content.notes,
-        modules={n[len(prefix) :]: m for n, m in content.modules.items() if f"{n}.".startswith(prefix)},
-        config=content.config,
-        keras_version=content.keras_version,
+        modules={n[start:]: m for n, m in foreign.modules.items() if f"{n}.".startswith(prefix)},
     )
 
 

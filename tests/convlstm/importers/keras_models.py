@@ -1,5 +1,6 @@
 """Keras models with random weights: built, saved, opened as an importer is given them, and compared."""
 
+import dataclasses
 import warnings
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import torch
 from einops import rearrange
 
 from convlstm.importers.foreign import Foreign, Imported
-from convlstm.importers.reading.content import read_content
+from convlstm.importers.reading.files import read_foreign
 
 B, T = 2, 4
 FRAMES = {1: (7,), 2: (7, 6), 3: (3, 4, 5)}
@@ -19,15 +20,7 @@ SAME: dict[str, Any] = {"padding": "same", **ALL}
 
 
 def opened(path: Path, **options: Any) -> Foreign:
-    content = read_content(path)
-    return Foreign(
-        content.tensors,
-        options,
-        wrapper=content.wrapper,
-        notes=content.notes,
-        config=content.config,
-        keras_version=content.keras_version,
-    )
+    return dataclasses.replace(read_foreign(path), options=options)
 
 
 def build(

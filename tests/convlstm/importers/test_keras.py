@@ -14,6 +14,8 @@ from convlstm.importers.keras import convert, recognises
 from convlstm.models.imported import ImportedNetwork
 from tests.convlstm.importers.keras_models import ALL, SAME, K, build, compare, opened, save
 
+pytestmark = pytest.mark.usefixtures("hdf5_in_this_process")
+
 BOTH = ("forward", "backward")
 FORMATS = ("model.keras", "model.weights.h5", "model.h5")
 

@@ -15,7 +15,7 @@ from convlstm.models.imported import ImportedNetwork
 from tests.convlstm.importers.fixtures import CHECKPOINTS, FIXTURES, needs_fixtures
 from tests.convlstm.importers.keras_models import opened
 
-pytestmark = needs_fixtures
+pytestmark = [needs_fixtures, pytest.mark.usefixtures("hdf5_in_this_process")]
 
 KERAS_2 = {"activation": "tanh", "recurrent_activation": "hard_sigmoid", "padding": "same"}
 KERAS_3 = {"activation": "tanh", "recurrent_activation": "sigmoid", "padding": "same"}

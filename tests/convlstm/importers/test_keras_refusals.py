@@ -18,6 +18,8 @@ from convlstm.importers.foreign import Foreign
 from convlstm.importers.keras import convert
 from tests.convlstm.importers.keras_models import ALL, SAME, K, build, compare, opened, save
 
+pytestmark = pytest.mark.usefixtures("hdf5_in_this_process")
+
 STACK = {"activation": "tanh", "recurrent_activation": "sigmoid", "padding": "same", "return_sequences": True}
 
 
