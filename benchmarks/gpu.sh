@@ -3,7 +3,7 @@
 #
 #     benchmarks/gpu.sh test                     the tests that need a GPU
 #     benchmarks/gpu.sh speed [ROWS [FOLDER]]    the speed tables of the ops: ROWS is small or large (default)
-#     benchmarks/gpu.sh steps [FOLDER]           the table of whole training steps, and of what several GPUs give
+#     benchmarks/gpu.sh steps [FOLDER]           the table of whole training steps
 #     benchmarks/gpu.sh study                    the design study (studies/design_study.md), every change from
 #                                                three seeds; again, to go on with it
 #     benchmarks/gpu.sh family                   the recurrent family at an equal number of sequences
@@ -83,7 +83,6 @@ steps)
     machine
     mkdir -p "$folder"
     python benchmarks/train_step.py --device cuda --json "$folder/train_step.json"
-    python benchmarks/scaling.py --device cuda
     ;;
 study | family)
     # Small networks leave most of a GPU idle: several rows at a time.

@@ -262,6 +262,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     print(table(records))
     print("\n".join(f"- {line}" for line in targets(records)))
+    size = 4 * sum(p.numel() for p in build(train.PRESETS[options.preset].model).parameters())
+    print(f"- each process sends {size / 1e6:.2f} MB of gradients per step to train with others")
     if options.json:
         write_json(options.json, {"header": header, "preset": options.preset, "records": records})
     return 0

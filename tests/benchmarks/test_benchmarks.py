@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import train
-from benchmarks import contenders, evaluation, scaling, speed, timing, train_step
+from benchmarks import contenders, evaluation, speed, timing, train_step
 from benchmarks.floor import Layer, make_floor
 from convlstm.ops.choice import VARIABLE
 
@@ -123,7 +123,9 @@ def _short_steps(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_train_step(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "step.json"
     assert train_step.main(["--preset", "tiny", "--device", "cpu", "--quick", "--json", str(path)]) == 0
-    assert capsys.readouterr().out.count("times the floor (at most 1.3: ") == 4
+    printed = capsys.readouterr().out
+    assert printed.count("times the floor (at most 1.3: ") == 4
+    assert "sends 0.05 MB of gradients" in printed  # 11,856 parameters of 4 bytes
     records = json.loads(path.read_text())["records"]
     assert len(records) == 8
     for record in records:
@@ -165,10 +167,3 @@ def test_evaluation(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtu
     assert "without metrics: they add" in capsys.readouterr().out
     evaluation.main([*options, "--memory", "3"])
     assert "3 sequences of 20 frames of 64 x 64:" in capsys.readouterr().out
-
-
-def test_scaling(capsys: pytest.CaptureFixture[str]) -> None:
-    scaling.main(["--preset", "tiny", "--device", "cpu", "--rounds", "1"])
-    out = capsys.readouterr().out
-    assert "its gradients are 0.05 MB" in out  # 11,856 parameters of 4 bytes
-    assert out.count("Gbit/s |") == 3
