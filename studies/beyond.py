@@ -34,7 +34,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the checkout's folders are used, uninstalled
 from benchmarks.timing import markdown
-from convlstm import from_pretrained, rollout
+from convlstm import Forecaster, rollout
 from convlstm.clips import write_clip
 from convlstm.clips.pictures import BACKGROUND, FORECAST, OBSERVED, Text, write_text
 from convlstm.core.checks import positive
@@ -42,7 +42,6 @@ from convlstm.core.files import jsonable, write_json
 from convlstm.evaluation import Predict, Source
 from convlstm.evaluation.metrics import brightness, gradient_energy, mse
 from convlstm.hub.checkpoint import read_config
-from convlstm.models.forecaster import Forecaster, as_forecaster
 from convlstm.models.rollouts import check_strength
 from convlstm.training import choose_device
 from datasets import FIXED_SEQUENCES, moving_mnist
@@ -138,7 +137,7 @@ def main(arguments: list[str] | None = None) -> None:
         positive("--sequences", options.sequences, most=FIXED_SEQUENCES)
         positive("--batch-size", options.batch_size)
         device = choose_device(options.device)
-        model = as_forecaster(from_pretrained(options.checkpoint, device=device), options.checkpoint)
+        model = Forecaster.from_pretrained(options.checkpoint, device=device)
         trained_on = digits_of(options.checkpoint)
         if trained_on is not None:
             require_unseen(trained_on, options.digits)

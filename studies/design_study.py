@@ -19,8 +19,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the checkout's folders are used, uninstalled
 import train
 from benchmarks.timing import markdown
-from convlstm.hub.checkpoint import load_checkpoint, read_config
-from convlstm.models.forecaster import as_forecaster
+from convlstm.hub.checkpoint import read_config
+from convlstm.models.forecaster import Forecaster
 from convlstm.training.settings import settings_of
 from studies.study import Row, Study, add_train, machines_of, macs, run_of, seconds_per_sequence
 
@@ -109,7 +109,7 @@ def table(study: Study, folder: Path) -> str:
     lines = []
     for label, rows in changes.items():
         found, run = scores[label], run_of(folder, rows[0])
-        settings, model = settings_of(train.Config, run), as_forecaster(load_checkpoint(run), str(run))
+        settings, model = settings_of(train.Config, run), Forecaster.from_pretrained(run)
         change = statistics.mean(found) - mean
         mse = f"{statistics.mean(found):.1f}"
         if len(found) > 1:

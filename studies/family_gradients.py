@@ -11,8 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import train
-from convlstm.hub.checkpoint import load_checkpoint
-from convlstm.models.forecaster import Forecaster, as_forecaster, build
+from convlstm.models.forecaster import Forecaster, build
 from convlstm.models.fully_connected import FullyConnectedForecaster, FullyConnectedForecasterConfig
 from convlstm.models.stacked import StackedForecaster, StackedForecasterConfig
 from convlstm.report import read_run
@@ -60,7 +59,7 @@ def measure(study: Study, folder: Path, sequences: int, context: int) -> dict[st
         clips = train.make_source(config, "val", context + 1).batch(range(sequences))
         torch.manual_seed(config.seed)  # as train.py does
         found["initial"][row.name] = reach(build(config.model), clips)
-        found["trained"][row.name] = reach(as_forecaster(load_checkpoint(run)), clips)
+        found["trained"][row.name] = reach(Forecaster.from_pretrained(run), clips)
         found["before_clipping"][row.name] = norms_in_training(run) | {"clip_norm": config.clip_norm}
         if "radius" not in found:  # of a network of its own, on the same sequences
             found["radius"] = reach_by_radius(study, clips)

@@ -15,8 +15,8 @@ from torch import nn
 import train
 from benchmarks.timing import markdown
 from convlstm import rollout
-from convlstm.hub.checkpoint import load_checkpoint, read_config
-from convlstm.models.forecaster import as_forecaster
+from convlstm.hub.checkpoint import read_config
+from convlstm.models.forecaster import Forecaster
 from convlstm.models.fully_connected import FullyConnectedForecaster
 from convlstm.report import read_run
 from convlstm.training.settings import settings_of
@@ -52,7 +52,7 @@ def results_table(study: Study, folder: Path) -> str:
     for row in study.finished(folder):
         run = run_of(folder, row)
         config = settings_of(train.Config, run)
-        model, scores = as_forecaster(load_checkpoint(run)), test_scores(run)
+        model, scores = Forecaster.from_pretrained(run), test_scores(run)
         copied = scores[COPY]
         lines.append(
             [
@@ -192,7 +192,7 @@ def draw_rollouts(study: Study, folder: Path, path: Path, sequence: int = 0) -> 
     context, truth = clip.split((config.context, config.horizon), dim=1)
     strips = {"truth": truth}
     for row in rows:
-        model = as_forecaster(load_checkpoint(run_of(folder, row)))
+        model = Forecaster.from_pretrained(run_of(folder, row))
         strips[row.label] = rollout(model, context, config.horizon)
     columns = [n for n in COLUMNS if n <= config.horizon]
     captions = ["last given", *(f"+{n}" for n in columns)]
