@@ -1,14 +1,12 @@
 """Clips in (arrays, films, GIFs, folders of frames) and out (GIFs, MP4s), as numpy arrays."""
 
 from convlstm.clips.arrays import ArrangedArray
-from convlstm.clips.media import LONGEST, SHORTEST, check_clip, write_clip
+from convlstm.clips.media import check_clip, write_clip
 from convlstm.clips.pixels import fit, unit_range
 from convlstm.clips.reading import find_clips, is_array, open_clips, stream_clips
 from convlstm.clips.sources import ClipSource, read_clips
 
 __all__ = [
-    "LONGEST",
-    "SHORTEST",
     "ArrangedArray",
     "ClipSource",
     "check_clip",

@@ -20,12 +20,10 @@ import numpy as np
 from einops import rearrange
 from numpy.typing import NDArray
 
-from convlstm.core.files import write_atomically
+from convlstm.core.files import check_output, write_atomically
 
 __all__ = [
     "IMAGE_SUFFIXES",
-    "LONGEST",
-    "SHORTEST",
     "check_clip",
     "frames_of_film",
     "frames_of_folder",
@@ -235,10 +233,7 @@ def check_clip(path: str | Path, fps: float) -> None:
     path = Path(path)
     if path.suffix.lower() not in (".gif", ".mp4"):
         raise ValueError(f"{path} does not end in .gif or .mp4, the kinds of file that are written")
-    if not path.parent.is_dir():
-        raise ValueError(f"{path.parent} is no directory, but {path} should go there; make it first")
-    if path.is_dir():
-        raise ValueError(f"{path} is a directory; give the name of a file")
+    check_output(path)
     if not 0 < fps < math.inf:
         raise ValueError(f"fps is {fps}; it needs a number of frames per second above 0")
     if path.suffix.lower() == ".mp4":
