@@ -17,7 +17,7 @@ def positive(name: str, value: Any, least: int = 1, most: float = math.inf) -> i
     """Return a whole number (Python's or NumPy's) as an int.
 
     Raises:
-        ValueError: `value` is no whole number from `least` (default 1) to `most` (default: no limit).
+        ValueError: `value` is not a whole number from `least` (default 1) to `most` (default: no limit).
     """
     try:
         number = None if isinstance(value, bool) else operator.index(value)
@@ -35,11 +35,12 @@ def finite(
     """Return a finite number as a float.
 
     Raises:
-        ValueError: `value` is no finite number, is less than `least`, more than `most`, or not above `above`.
+        ValueError: `value` is not a finite number, or is less than `least`, more than `most`, or not above
+            `above`.
     """
     number = math.nan
     if isinstance(value, Real) and not isinstance(value, bool):
-        with suppress(OverflowError):  # a whole number that no float holds
+        with suppress(OverflowError):  # a whole number above the largest float
             number = float(value)
     if math.isfinite(number) and least <= number <= most and number > above:
         return number
@@ -62,16 +63,13 @@ def check_choices(config: Any, **choices: Sequence[Any]) -> None:
 
 
 def set_fields(config: Any, **values: Any) -> None:
-    """Set fields of a frozen dataclass, in its `__post_init__`, to the types they stand for.
-
-    JSON has lists for tuples, and callers pass NumPy's numbers.
-    """
+    """Set fields of a frozen dataclass in its `__post_init__`, such as lists of JSON as tuples."""
     for name, value in values.items():
         object.__setattr__(config, name, value)
 
 
 def usable_device(device: object) -> torch.device:
-    """Return a device that holds tensors, by its name or as it is; else raise ValueError naming it."""
+    """Return a device, given as such or by its name; raise ValueError if it cannot hold tensors."""
     try:
         found = torch.device(device)  # pyright: ignore[reportCallIssue, reportArgumentType] (what it is for)
         if found.type != "meta":
@@ -95,7 +93,7 @@ def check_tensor(name: str, value: object) -> None:
 
 
 def check_single(hx: object) -> tuple[Tensor] | None:
-    """Return the state of a network that has one, as a tuple, or None; else raise ValueError."""
+    """Return the state of an RNN or GRU as a tuple, or None for None; else raise ValueError."""
     if hx is None:
         return None
     if isinstance(hx, Tensor):
@@ -104,7 +102,7 @@ def check_single(hx: object) -> tuple[Tensor] | None:
 
 
 def check_pair(hx: object) -> tuple[Tensor, Tensor] | None:
-    """Return an LSTM's state if it is a pair of tensors (or None), else raise ValueError."""
+    """Return the state of an LSTM, or None for None; raise ValueError unless it is a pair of tensors."""
     if hx is None:
         return None
     if isinstance(hx, tuple | list) and len(hx) == 2 and all(isinstance(s, Tensor) for s in hx):

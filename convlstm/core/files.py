@@ -1,4 +1,4 @@
-"""Files: written whole or not at all, and .npy arrays opened without trust in what they hold."""
+"""Files that are written whole or not at all, JSON, and .npy arrays that are opened without trust."""
 
 import json
 import math
@@ -7,7 +7,7 @@ import textwrap
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
@@ -22,29 +22,29 @@ __all__ = [
     "write_json",
 ]
 
-METRICS = "metrics.jsonl"  # of a run
-PARTIAL = ".*.partial"  # what a killed process may leave of a file
-MAGIC = b"\x93NUMPY"  # what every .npy file begins with
-LINE = 180  # characters of JSON
-MOST_AXES = 32  # of an array, in every version of numpy
+METRICS = "metrics.jsonl"  # in a run's directory
+PARTIAL = ".*.partial"  # files that a killed process may leave behind
+MAGIC = b"\x93NUMPY"  # the first bytes of every .npy file
+LINE = 180  # characters of a line of JSON
 
 
 def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
-    """Call write(temporary path) and rename what it wrote to `path`; on an error leave nothing behind.
+    """Write a file under a temporary name and rename it to `path`; on an error leave nothing behind.
 
-    It is on the disk before it has its name, and has its name for good on return, whatever loses its power.
+    The file is on the disk before it is renamed, and so is its new name on return: a power cut leaves the old
+    file or the new one.
 
     Args:
-        path: of the file; one that stands there is replaced once the new one is whole.
-        write: writes the whole file to the path that it is given, a hidden name beside `path`.
+        path: path of the file; a file that is there is replaced.
+        write: writes the whole file to the temporary path that it is given.
     """
-    # The process's number keeps two that write the same file out of each other's way.
+    # The process ID keeps two processes that write the same file apart.
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         write(temporary)
         _to_disk(temporary)
         os.replace(temporary, path)
-        if os.name == "posix":  # elsewhere a folder cannot be opened
+        if os.name == "posix":  # Windows cannot open a folder
             _to_disk(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
@@ -67,7 +67,7 @@ def _to_disk(path: Path) -> None:
 
 
 def jsonable(value: Any) -> Any:
-    """Return nested values as JSON has them: None in place of what is no finite number, lists of tuples."""
+    """Return nested values as JSON can hold them: None for numbers that are not finite, lists for tuples."""
     if isinstance(value, Mapping):
         return {name: jsonable(item) for name, item in value.items()}
     if isinstance(value, tuple | list):
@@ -76,7 +76,7 @@ def jsonable(value: Any) -> Any:
 
 
 def to_json(values: Any, *, allow_nan: bool = True) -> str:
-    """Return values as JSON: what fits into a line, and each list of numbers, on one; all else indented."""
+    """Return values as indented JSON, with short values and lists of numbers on a line of their own."""
 
     def lines(value: Any, indent: str) -> str:
         line = json.dumps(value)
@@ -95,18 +95,18 @@ def to_json(values: Any, *, allow_nan: bool = True) -> str:
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
-    """Write values as `to_json` gives them, whole or not at all; see `write_atomically`."""
+    """Write values as `to_json` gives them, by `write_atomically`."""
     text = to_json(values)
     write_atomically(path, lambda file: file.write_text(text))
 
 
 def read_metrics(path: Path) -> list[tuple[bytes, dict[str, Any]]]:
-    """Return the lines of a run's metrics.jsonl, and what they hold: values by name, "step" among them.
+    """Return each line of a run's metrics.jsonl with its values by name, "step" among them.
 
-    A last line that was cut short, as where a run was stopped or goes on, is left out.
+    A last line without its end, as a stopped run leaves it, is left out.
 
     Raises:
-        ValueError: a line that no run wrote.
+        ValueError: a line is damaged.
     """
     lines = []
     for number, line in enumerate(path.read_bytes().splitlines(keepends=True), 1):
@@ -119,62 +119,36 @@ def read_metrics(path: Path) -> list[tuple[bytes, dict[str, Any]]]:
         if not isinstance(values, dict) or not isinstance(values.get("step"), int):
             raise ValueError(
                 f"{path}, line {number}, is damaged; it needs a JSON object with a whole number under "
-                '"step": mend the line or remove it'
+                '"step": repair the line or remove it'
             )
         lines.append((line, values))
     return lines
 
 
 def open_npy(path: str | Path) -> np.memmap:
-    """Return the array in a .npy file, memory-mapped and read-only: no more is read than is used of it.
+    """Return the array in a .npy file, memory-mapped and read-only: only what is used of it is read.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: a file that is empty, damaged or of another kind, or an array of Python objects (a pickle,
-            which is never loaded).
+        FileNotFoundError: there is no such file.
+        ValueError: the file is empty, damaged or of another kind, or holds an array of Python objects (a
+            pickle, which is never loaded).
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path} is no file; it needs a .npy array")
     with path.open("rb") as file:
         start = file.read(len(MAGIC))
-        if start != MAGIC:
-            begins = f"begins with {start!r}" if start else "is empty"
-            raise ValueError(f"{path} {begins}; it needs a .npy array, which begins with {MAGIC!r}")
-        file.seek(0)
-        try:
-            shape, fortran_order, dtype = _read_header(file)
-        except Exception as error:  # numpy evaluates a header, and meets damage with whatever error that has
-            # The first line alone: what numpy advises in the others is for files that one trusts.
-            reason = textwrap.shorten(str(error).partition("\n")[0] or type(error).__name__, 120)
-            raise ValueError(f"{path} is damaged, its header cannot be read: {reason}") from error
-        offset = file.tell()
-    if dtype.hasobject:
-        raise ValueError(
-            f"{path} holds Python objects (a pickle), which are never loaded; save numbers, as uint8"
-        )
-    needed, found = math.prod(shape) * dtype.itemsize, path.stat().st_size - offset
-    if found < needed:
-        raise ValueError(
-            f"{path} is damaged: it is cut short, with {found:,} bytes of the {needed:,} that its shape "
-            f"{shape} takes; write or copy it again"
-        )
-    return np.memmap(path, dtype, "r", offset, shape, "F" if fortran_order else "C")
-
-
-def _read_header(file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype]:
-    """Return the shape of an array, whether it is in Fortran's order, and its type; raise anything."""
-    versions = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-    version = np.lib.format.read_magic(file)
-    if version not in versions:
-        raise ValueError(f"version {version} of the format is for records")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a header that Python 2 wrote is as good, a damaged one is an error
-        shape, fortran_order, dtype = versions[version](file)
-    if any(type(n) is not int or n < 0 for n in shape):
-        raise ValueError(f"shape is {shape}; it needs whole numbers of 0 or more")
-    if len(shape) > MOST_AXES:
-        raise ValueError(f"shape has {len(shape)} axes; it needs {MOST_AXES} or fewer")
-    if math.prod(n for n in shape if n) * max(dtype.itemsize, 1) >= 2**63:
-        raise ValueError(f"shape is {shape}, larger than any memory")
-    return shape, fortran_order, dtype
+    if start != MAGIC:
+        begins = f"begins with {start!r}" if start else "is empty"
+        raise ValueError(f"{path} {begins}; it needs a .npy array, which begins with {MAGIC!r}")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of headers that Python 2 wrote
+            return np.lib.format.open_memmap(path, mode="r")
+    except Exception as error:  # NumPy evaluates the header: damage raises errors of many kinds
+        # Only the first line: the others give advice for files that one trusts.
+        reason = textwrap.shorten(str(error).partition("\n")[0] or type(error).__name__, 120)
+        if "Python objects" in reason:
+            reason = "holds Python objects (a pickle), which are never loaded; save numbers, such as uint8"
+            raise ValueError(f"{path} {reason}") from error
+        raise ValueError(f"{path} is damaged: {reason}") from error

@@ -1,7 +1,8 @@
 """Counter-based randomness: a random number is a pure function of integer keys, with no state to carry.
 
-What depends on such numbers alone is the same on any device, in any batch, in any order and after any
-resume. Letters: B batch, N draws.
+Numbers are the same on any device, in any batch, in any order and after any resume.
+
+Letters: B batch, N draws.
 """
 
 import torch
@@ -12,18 +13,18 @@ _MULTIPLIER_2 = 0x94D049BB133111EB
 
 
 def _signed(word: int) -> int:
-    """The int64 with the lowest 64 bits of `word`: torch has no arithmetic on unsigned 64-bit integers."""
+    """Return the int64 with the lowest 64 bits of `word`: torch has no arithmetic on unsigned integers."""
     word &= 2**64 - 1
     return word - 2**64 if word >= 2**63 else word
 
 
 def _shift_right(z: torch.Tensor, bits: int) -> torch.Tensor:
-    # int64 shifts copy the sign bit in from the left; the mask makes the shift a logical one.
+    # An int64 shift copies the sign bit in from the left; the mask makes it a logical shift.
     return (z >> bits) & ((1 << (64 - bits)) - 1)
 
 
 def _output(seed: torch.Tensor, number: torch.Tensor) -> torch.Tensor:
-    """Output `number` (0, 1, ...) of the SplitMix64 generator with this seed; int64 arithmetic wraps around.
+    """Return output `number` (0, 1, ...) of SplitMix64 with this seed; int64 arithmetic wraps around.
 
     Guy L. Steele, Doug Lea and Christine H. Flood, "Fast Splittable Pseudorandom Number Generators", OOPSLA
     2014. The finalizer, in which each input bit changes about half of the output bits, is variant 13 of
@@ -36,46 +37,31 @@ def _output(seed: torch.Tensor, number: torch.Tensor) -> torch.Tensor:
 
 
 def random_bits(*keys: int | torch.Tensor, draws: int) -> torch.Tensor:
-    r"""Random 64-bit words, a pure function of the keys and of the number of the draw.
+    r"""Return random 64-bit words, a pure function of the keys and of the number of the draw.
 
     .. math::
         s_1 = k_1, \quad s_j = \mathrm{mix}(s_{j-1} + (k_j + 1) \gamma) \bmod 2^{64}
 
     for the keys :math:`k_1, k_2, \ldots` and, as the last one, the draw 0, 1, ..., draws - 1; mix is the
-    finalizer and :math:`\gamma` the increment of SplitMix64. In words: each key says which output to take of
-    the SplitMix64 generator that the word before it seeds. With a single key, the draws are SplitMix64's
-    own outputs with that key as its seed.
+    finalizer and :math:`\gamma` the increment of SplitMix64. In words: each word seeds a SplitMix64
+    generator, and the next key says which of its outputs is the next word. With a single key, the draws are
+    the outputs of SplitMix64 with that key as its seed.
 
     Args:
-        keys: one key or more, in an order that matters: integers (their lowest 64 bits count), or int64
-            tensors of shape (B,), all on one device, such as the numbers of the sequences of a batch.
-        draws: how many words per set of keys, 1 or more. The first words are the same whatever `draws`.
+        keys: one key or more, whose order matters: integers (their lowest 64 bits count), or int64 tensors of
+            shape (B,) on one device, such as the numbers of the sequences in a batch.
+        draws: number of words for each set of keys, 1 or more. The first words do not depend on it.
 
     Returns:
-        int64 of shape (B, N), on the device of the tensors among the keys; of shape (N,), on the CPU,
-        if no key is a tensor.
+        int64 of shape (B, N) on the device of the tensors, or of shape (N,) on the CPU if no key is a tensor.
 
     Raises:
-        ValueError: no keys, keys of the wrong type or shape, or draws below 1.
+        ValueError: a tensor among the keys is not int64.
     """
-    if not keys:
-        raise ValueError("keys are none; they need at least one integer or int64 tensor, such as the seed")
-    if draws < 1:
-        raise ValueError(f"draws is {draws}; it needs 1 or more")
-    device = torch.device("cpu")
-    for key in keys:
-        if isinstance(key, torch.Tensor):
-            if key.dtype != torch.int64 or key.ndim != 1:
-                raise ValueError(
-                    f"keys have a {key.dtype} tensor of shape {tuple(key.shape)}; "
-                    "they need torch.int64 of shape (B,)"
-                )
-            device = key.device
-        elif not isinstance(key, int):
-            raise ValueError(
-                f"keys have a {type(key).__name__}; they need integers or int64 tensors of shape (B,)"
-            )
-
+    tensors = [key for key in keys if isinstance(key, torch.Tensor)]
+    if any(key.dtype != torch.int64 for key in tensors):
+        raise ValueError(f"keys have types {[key.dtype for key in tensors]}; they need torch.int64")
+    device = tensors[0].device if tensors else torch.device("cpu")
     state, *others = (
         key
         if isinstance(key, torch.Tensor)
@@ -88,19 +74,16 @@ def random_bits(*keys: int | torch.Tensor, draws: int) -> torch.Tensor:
 
 
 def uniform(*keys: int | torch.Tensor, draws: int) -> torch.Tensor:
-    """Random numbers uniform in [0, 1), a pure function of the keys and of the number of the draw.
+    """Return random numbers uniform in [0, 1), a pure function of the keys and of the number of the draw.
 
-    The top 53 bits of each word of `random_bits`, times 2**-53: exact in float64.
+    They are the top 53 bits of the words of `random_bits`, times 2**-53: exact in float64.
 
     Args:
         keys: see `random_bits`.
-        draws: how many numbers per set of keys, 1 or more.
+        draws: see `random_bits`.
 
     Returns:
         float64 of shape (B, N), or (N,) if no key is a tensor; devices as in `random_bits`.
-
-    Raises:
-        ValueError: as `random_bits`.
 
     Example:
         >>> uniform(0, torch.tensor([5, 6]), draws=3).shape
@@ -110,23 +93,17 @@ def uniform(*keys: int | torch.Tensor, draws: int) -> torch.Tensor:
 
 
 def integers(*keys: int | torch.Tensor, draws: int, below: int) -> torch.Tensor:
-    """Random integers uniform in 0, 1, ..., below - 1, a pure function of the keys and of the draw.
+    """Return random integers uniform in 0, 1, ..., below - 1, a pure function of the keys and of the draw.
 
-    The integer part of `below` times the number that `uniform` gives for the same keys: take other keys
-    for integers that are to be independent of the uniform numbers. The probabilities of two integers
-    differ by less than 2**-53.
+    They are the integer parts of `below` times the numbers of `uniform`: use other keys for integers that
+    must be independent of these. The probabilities of two integers differ by less than 2**-53.
 
     Args:
         keys: see `random_bits`.
-        draws: how many integers per set of keys, 1 or more.
+        draws: see `random_bits`.
         below: the number of values, 1 to 2**53.
 
     Returns:
         int64 of shape (B, N), or (N,) if no key is a tensor; devices as in `random_bits`.
-
-    Raises:
-        ValueError: as `random_bits`, or `below` out of range.
     """
-    if not 1 <= below <= 2**53:
-        raise ValueError(f"below is {below}; it needs 1 to 2**53")
     return (uniform(*keys, draws=draws) * below).to(torch.int64)

@@ -1,4 +1,4 @@
-"""What the cells share, and what the layers share: sizes, parameters, stacking, directions, states.
+"""The base classes of the cells and of the layers: sizes, parameters, stacking, directions, states.
 
 Letters: T time, B batch, I input channels, C hidden channels, L layers, D directions (1 or 2), K kernel taps
 per axis, S the spatial axes: (W), (H, W) or (D, H, W).
@@ -7,7 +7,6 @@ per axis, S the spatial axes: (W), (H, W) or (D, H, W).
 import math
 import warnings
 from collections.abc import Sequence
-from numbers import Real
 from typing import Any
 
 import torch
@@ -15,16 +14,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from convlstm import ops
-from convlstm.core.checks import check_tensor, positive
+from convlstm.core.checks import check_tensor, finite, positive
 from convlstm.core.saving import Savable
 
 
 class ConvCell(nn.Module):
-    """What the cells share: sizes, parameters, their initialisation, one step as a sequence of one."""
+    """The base of the cells: parameters, their initialization, and one step as a sequence of one."""
 
     gates: int
     kind: str | None = None
-    """What the fused ops call this cell; None where they have none."""
+    """The fused op's name for this cell, or None if it has none."""
     recompute: bool = False
     states: tuple[str, ...] = ("h",)
     weight_ih: nn.Parameter | None
@@ -66,7 +65,7 @@ class ConvCell(nn.Module):
         self.register_parameter("bias", parameter(rows) if bias else None)
 
     def reset_parameters(self) -> None:
-        """Draw all parameters anew: U(-a, a) with a = 1 / sqrt(C * taps), torch.nn.LSTM's at one tap."""
+        """Draw all parameters from U(-a, a) with a = 1 / sqrt(C * taps), as torch.nn.LSTM at one tap."""
         bound = 1 / math.sqrt(self.hidden_channels * math.prod(self.kernel_size))
         with torch.no_grad():
             for parameter in self.parameters(recurse=False):
@@ -75,16 +74,21 @@ class ConvCell(nn.Module):
     def sequence(
         self, input: Tensor, *states: Tensor | None, lengths: Tensor | None = None
     ) -> tuple[Tensor, ...]:
-        """Run over (T, B, I, *S), or `lengths` (B,) of it, from the given states (None: zeros).
+        """Run over a sequence.
+
+        Args:
+            input: (T, B, I, *S).
+            states: (B, C, *S) each, None for zeros.
+            lengths: (B,), the steps of each sequence, None for T.
 
         Returns:
-            The outputs (T, B, C, *S), zeros past the lengths; then the last states, (B, C, *S) each.
+            The outputs (T, B, C, *S), zeros past the lengths, then the last states, (B, C, *S) each.
         """
         raise NotImplementedError
 
     def _step(self, input: Tensor, *states: Tensor | None) -> tuple[Tensor, ...]:
-        """One step on (B, I, *S), or (I, *S) unbatched; return the new states."""
-        if self.check_input(input, batched=("B",), alone=()):
+        """Run one step on (B, I, *S), or (I, *S) unbatched; return the new states."""
+        if self.check_input(input, ("B",), ()):
             return tuple(s.contiguous() for s in self.sequence(input.unsqueeze(0), *states)[1:])
         shape = (self.hidden_channels, *input.shape[1:])
         for name, state in zip(self.states, states, strict=True):
@@ -93,13 +97,13 @@ class ConvCell(nn.Module):
         states = tuple(None if s is None else s.unsqueeze(0) for s in states)  # (1, C, *S) each
         return tuple(s.squeeze(0) for s in self.sequence(input[None, None], *states)[1:])
 
-    def check_input(self, input: Tensor, batched: tuple[str, ...], alone: tuple[str, ...]) -> bool:
-        """Return whether an input comes in batches; raise, in the user's order of axes, if it does not fit.
+    def check_input(self, input: Tensor, batched: tuple[str, ...], unbatched: tuple[str, ...]) -> bool:
+        """Return whether an input has a batch axis; raise ValueError if it does not fit.
 
         Args:
-            input: what a user gave.
-            batched: the axes before the channels of a batch, such as ("T", "B").
-            alone: the axes before the channels without one, such as ("T",).
+            input: the user's input.
+            batched: the axes before the channels with a batch axis, in the user's order, such as ("B", "T").
+            unbatched: the axes before the channels without a batch axis, such as ("T",).
         """
         check_tensor("input", input)
         dims, shape = len(batched) + 1 + self.spatial_dims, tuple(input.shape)
@@ -107,9 +111,9 @@ class ConvCell(nn.Module):
             raise ValueError(
                 f"input has {input.dim()} dimensions, shape {shape}; it needs {dims} "
                 f"({', '.join((*batched, 'I', '...'))}) or, unbatched, {dims - 1} "
-                f"({', '.join((*alone, 'I', '...'))})"
+                f"({', '.join((*unbatched, 'I', '...'))})"
             )
-        before = batched if input.dim() == dims else alone
+        before = batched if input.dim() == dims else unbatched
         if shape[len(before)] != self.input_channels:
             axes = (*before, str(self.input_channels), *"DHW"[3 - self.spatial_dims :])
             raise ValueError(
@@ -119,11 +123,11 @@ class ConvCell(nn.Module):
         return before is batched
 
     def parameters_of_op(self) -> ops.Layer:
-        """weight_ih, weight_hh, bias, and weight_ch or bias_hn, as the ops take them."""
+        """Return weight_ih, weight_hh, bias, and weight_ch or bias_hn."""
         raise NotImplementedError
 
     def extra_repr(self) -> str:
-        """Show the sizes, and what differs from the defaults."""
+        """Return the sizes, and the options that differ from their defaults."""
         kernel = self.kernel_size[0] if len(set(self.kernel_size)) == 1 else self.kernel_size
         parts = [f"{self.input_channels}, {self.hidden_channels}, kernel_size={kernel}"]
         if self.bias is None:
@@ -137,7 +141,7 @@ class ConvCell(nn.Module):
 
 
 class ConvRecurrent(Savable):
-    """A stack of cells run over time, in one direction or both."""
+    """The base of the layers: a stack of cells run over time, in one direction or both."""
 
     cell_type: type[ConvCell]
 
@@ -155,15 +159,14 @@ class ConvRecurrent(Savable):
     ):
         super().__init__()
         num_layers = positive("num_layers", num_layers)
-        if isinstance(dropout, bool) or not isinstance(dropout, Real) or not 0 <= dropout <= 1:
-            raise ValueError(f"dropout is {dropout!r}; it needs a probability, 0 to 1")
+        dropout = finite("dropout", dropout, least=0, most=1)
         if dropout > 0 and num_layers == 1:
             warnings.warn(
                 f"dropout={dropout} does nothing with num_layers=1: it acts between layers", stacklevel=3
             )
         self.num_layers = num_layers
         self.batch_first = batch_first
-        self.dropout = float(dropout)
+        self.dropout = dropout
         self.bidirectional = bidirectional
         directions = 2 if bidirectional else 1
         # Cell number layer * D + direction; the second direction reads time backwards.
@@ -195,19 +198,19 @@ class ConvRecurrent(Savable):
         return cell
 
     def arguments(self) -> dict[str, Any]:
-        """Return what the layer is built from: every argument of its constructor but device and dtype."""
+        """Return the arguments of the layer's constructor, without device and dtype."""
         own, cell = ("num_layers", "batch_first", "dropout", "bidirectional"), self._cell(0)
         values = {name: getattr(self if name in own else cell, name) for name in self.constructor()}
         return values | {"bias": cell.bias is not None}
 
     def example(self) -> str:
-        """Return how the layer is called, for the card."""
+        """Return a line of code that calls the layer, for the model card."""
         axes = ("B", "T") if self.batch_first else ("T", "B")
         sizes = ", ".join((*axes, str(self.input_channels), *"DHW"[3 - self._cell(0).spatial_dims :]))
         return f"output, state = model(frames)  # frames: ({sizes})"
 
     def reset_parameters(self) -> None:
-        """Draw all parameters anew."""
+        """Initialize all parameters of all cells."""
         for number in range(len(self.cells)):
             self._cell(number).reset_parameters()
 
@@ -228,50 +231,52 @@ class ConvRecurrent(Savable):
                 ops.check_state(name, state, shape, input.device)
             if not batched:
                 states = tuple(s.unsqueeze(1) for s in states)  # (D * L, 1, C, *S)
-        if self._in_one_op(input):
-            output, last_states = self._run_at_once(input, states, steps)
-            stacked = tuple(torch.stack(s) for s in zip(*last_states, strict=True))
-            return self._as_given(output, stacked, batched)
+        if self._is_one_op(input):
+            output, last_states = self._run_in_one_op(input, states, steps)
+        else:
+            output, last_states = self._run_layer_by_layer(input, states, steps)
+        # As in torch.nn's layers, memory is in the order of the axes: the fused op returns channels last.
+        output = output.contiguous()
+        last = tuple(torch.stack(s).contiguous() for s in zip(*last_states, strict=True))  # (D * L, B, C, *S)
+        if not batched:
+            return output.squeeze(1), tuple(s.squeeze(1) for s in last)
+        return (output.transpose(0, 1) if self.batch_first else output), last
+
+    def _run_layer_by_layer(
+        self, input: Tensor, states: tuple[Tensor, ...] | None, lengths: Tensor | None
+    ) -> tuple[Tensor, list[tuple[Tensor, ...]]]:
+        """Run one cell after the other; return the outputs (T, B, D * C, *S) and each cell's last states."""
         last_states: list[tuple[Tensor, ...]] = []
         directions = 2 if self.bidirectional else 1
         for layer in range(self.num_layers):
             outputs = []
             for direction in range(directions):
                 number = layer * directions + direction
-                first = [None for _ in names] if states is None else [s[number] for s in states]
-                frames = _reverse(input, steps) if direction else input
-                output, *last = self._cell(number).sequence(frames, *first, lengths=steps)
-                outputs.append(_reverse(output, steps) if direction else output)
+                first = (
+                    [None for _ in self.cell_type.states] if states is None else [s[number] for s in states]
+                )
+                frames = _reverse(input, lengths) if direction else input
+                output, *last = self._cell(number).sequence(frames, *first, lengths=lengths)
+                outputs.append(_reverse(output, lengths) if direction else output)
                 last_states.append(tuple(last))
             input = torch.cat(outputs, dim=2) if self.bidirectional else outputs[0]  # (T, B, D * C, *S)
             if self.dropout and layer < self.num_layers - 1:
-                # What is dropped goes by the order in memory, which differs between implementations.
+                # Dropout draws in the order of memory, which differs between implementations.
                 input = F.dropout(input.contiguous(), self.dropout, self.training)
-        stacked = tuple(torch.stack(s) for s in zip(*last_states, strict=True))  # (D * L, B, C, *S)
-        return self._as_given(input, stacked, batched)
+        return input, last_states
 
-    def _as_given(
-        self, output: Tensor, last_states: tuple[Tensor, ...], batched: bool
-    ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """The results with the axes that the input came with, and their memory in the order of the axes."""
-        # As of torch.nn's layers. Channels come last in what the fused ops return.
-        output, last_states = output.contiguous(), tuple(s.contiguous() for s in last_states)
-        if not batched:
-            return output.squeeze(1), tuple(s.squeeze(1) for s in last_states)
-        return (output.transpose(0, 1) if self.batch_first else output), last_states
-
-    def _in_one_op(self, input: Tensor) -> bool:
-        """Whether the whole stack runs as one fused op: nothing happens between its layers."""
+    def _is_one_op(self, input: Tensor) -> bool:
+        """Return whether the stack runs as one fused op: if nothing happens between its layers."""
         cell = self._cell(0)
         between = self.bidirectional or (self.dropout and self.training and self.num_layers > 1)
         if between or cell.kind is None or self.num_layers == 1:
             return False
         return ops.is_fused(input.device, ops.compute_dtype(cell.weight_hh))
 
-    def _run_at_once(
+    def _run_in_one_op(
         self, input: Tensor, states: tuple[Tensor, ...] | None, lengths: Tensor | None
     ) -> tuple[Tensor, list[tuple[Tensor, ...]]]:
-        """What the loop over layers does, in one op."""
+        """Do what `_run_layer_by_layer` does, in one fused op."""
         cells = [self._cell(number) for number in range(self.num_layers)]
         count = len(self.cell_type.states)
         first: list[tuple[Tensor | None, Tensor | None]] = [(None, None)] * self.num_layers
@@ -282,14 +287,14 @@ class ConvRecurrent(Savable):
         return output, [pair[:count] for pair in last]
 
     def _time_first(self, input: Tensor) -> tuple[Tensor, bool]:
-        """Return the input as (T, B, I, *S), and whether it came in batches."""
+        """Return the input as (T, B, I, *S), and whether it has a batch axis."""
         order = ("B", "T") if self.batch_first else ("T", "B")
-        if not self._cell(0).check_input(input, batched=order, alone=("T",)):
+        if not self._cell(0).check_input(input, order, ("T",)):
             return input.unsqueeze(1), False  # (T, 1, I, *S)
         return (input.transpose(0, 1) if self.batch_first else input), True
 
     def extra_repr(self) -> str:
-        """Show what differs from the defaults; the cells show the sizes."""
+        """Return the options that differ from their defaults; the cells show the sizes."""
         options = {
             "num_layers": (self.num_layers, 1),
             "batch_first": (self.batch_first, False),
@@ -300,7 +305,7 @@ class ConvRecurrent(Savable):
 
 
 def _reverse(sequence: Tensor, lengths: Tensor | None) -> Tensor:
-    """(T, B, ...) with time reversed, each sequence within its length."""
+    """Return (T, B, ...) with time reversed, each sequence within its length."""
     if lengths is None:
         return sequence.flip(0)
     time = torch.arange(len(sequence), device=lengths.device)[:, None]  # (T, 1)

@@ -1,4 +1,4 @@
-"""ConvRNNCell, ConvLSTMCell and ConvGRUCell: the parameters of one step, and the step.
+"""ConvRNNCell, ConvLSTMCell and ConvGRUCell: the parameters of one step, and the step itself.
 
 Letters: B batch, I input channels, C hidden channels, K kernel taps per axis, S the spatial axes.
 """
@@ -7,36 +7,36 @@ import torch
 from torch import Tensor, nn
 
 from convlstm import ops
-from convlstm.core.checks import check_pair, check_single, finite, positive
+from convlstm.core.checks import check_pair, check_single, choice, finite, positive
 from convlstm.nn.base import ConvCell
 
 __all__ = ["ConvGRUCell", "ConvLSTMCell", "ConvRNNCell"]
 
 
 class ConvRNNCell(ConvCell):
-    """One step of a convolutional Elman network, with the interface of `torch.nn.RNNCell`.
+    """A convolutional Elman cell: one step, with the interface of `torch.nn.RNNCell`.
 
         h' = tanh(W_ih * x + W_hh * h + b)
 
-    The cell has C ((I + C) K + 1) parameters. Source: Elman 1990, "Finding Structure in Time", with
-    convolutions for products.
+    where `*` is a convolution that keeps the frame size. The cell has C ((I + C) K + 1) parameters, for
+    kernels of K taps. Source: Elman 1990, "Finding Structure in Time", with convolutions for products.
 
     Args:
-        input_channels: I, channels of a frame; 0 means no input convolution: the input only carries sizes.
-        hidden_channels: C, channels of the state.
-        kernel_size: taps, one number for all axes or one per axis; odd or even, the frame size is kept.
-        bias: add a bias per channel (default True).
-        spatial_dims: 1, 2 (default) or 3.
-        nonlinearity: "tanh" (default) or "relu".
-        device: of the parameters.
-        dtype: of the parameters.
+        input_channels: I, the channels of a frame; 0 for no input convolution: the input only gives sizes.
+        hidden_channels: C, the channels of the state.
+        kernel_size: of the convolutions, one number or one per axis. Odd or even, the frame size is kept.
+        bias: add a bias per channel. Default: True.
+        spatial_dims: number of spatial axes, 1 to 3. Default: 2.
+        nonlinearity: "tanh" or "relu". Default: "tanh".
+        device: device of the parameters.
+        dtype: type of the parameters.
 
     Shapes:
-        input (B, I, *S) or (I, *S); hx and the result (B, C, *S) or (C, *S). hx defaults to zeros.
+        input (B, I, *S), or unbatched (I, *S); hx and the result (B, C, *S) or (C, *S). hx defaults to zeros.
 
     Raises:
-        TypeError: an input that is no tensor.
-        ValueError: an argument, input or state that does not fit, named with what is needed.
+        TypeError: the input is not a tensor.
+        ValueError: an argument, input or state does not fit.
     """
 
     gates = 1
@@ -54,15 +54,13 @@ class ConvRNNCell(ConvCell):
         dtype: torch.dtype | None = None,
     ):
         super().__init__(input_channels, hidden_channels, kernel_size, bias, spatial_dims, device, dtype)
-        if nonlinearity not in ("tanh", "relu"):
-            raise ValueError(f"nonlinearity is {nonlinearity!r}; it needs 'tanh' or 'relu'")
-        self.nonlinearity = nonlinearity
+        self.nonlinearity = choice("nonlinearity", nonlinearity, ("tanh", "relu"))
         self.reset_parameters()
 
     def sequence(
         self, input: Tensor, *states: Tensor | None, lengths: Tensor | None = None
     ) -> tuple[Tensor, ...]:
-        """Run over (T, B, I, *S) from h0 (B, C, *S) or None; return (T, B, C, *S) and h_n."""
+        """Run over (T, B, I, *S) from h0; see `ConvCell.sequence`."""
         (h0,) = states
         return ops.rnn(input, h0, self.weight_ih, self.weight_hh, self.bias, self.nonlinearity, lengths)
 
@@ -75,7 +73,7 @@ class ConvRNNCell(ConvCell):
 
 
 class ConvLSTMCell(ConvCell):
-    """One step of a convolutional LSTM, with the interface of `torch.nn.LSTMCell`.
+    """A convolutional LSTM cell: one step, with the interface of `torch.nn.LSTMCell`.
 
         i = sigmoid(W_ii * x + W_hi * h + w_ci . c  + b_i)
         f = sigmoid(W_if * x + W_hf * h + w_cf . c  + b_f)
@@ -84,31 +82,32 @@ class ConvLSTMCell(ConvCell):
         o = sigmoid(W_io * x + W_ho * h + w_co . c' + b_o)
         h' = o . tanh(c')
 
-    Without peepholes the cell has 4C ((I + C) K + 1) parameters. Source: Shi et al. 2015, "Convolutional
+    where `*` is a convolution that keeps the frame size and `.` an elementwise product. Without peepholes the
+    cell has 4C ((I + C) K + 1) parameters, for kernels of K taps. Source: Shi et al. 2015, "Convolutional
     LSTM Network", equation 3.
 
     Args:
-        input_channels: I, channels of a frame; 0 means no input convolution: the input only carries sizes.
-        hidden_channels: C, channels of the state.
-        kernel_size: taps, one number for all axes or one per axis; odd or even, the frame size is kept.
-        bias: add a bias per gate and channel (default True).
-        spatial_dims: 1, 2 (default) or 3.
-        peephole: None (default, no w_c), "channel" for one weight per channel, or the frame size, (H, W),
-            for one per channel and pixel; then frames of that size only. They start at zero.
-        forget_bias: added to b_f at initialisation (default 1.0; Jozefowicz et al. 2015); nothing is added
-            where bias is False.
-        recompute: keep less for the backward pass and compute the rest anew in it (default False): less
-            memory for more time, in the fused op.
-        device: of the parameters.
-        dtype: of the parameters.
+        input_channels: I, the channels of a frame; 0 for no input convolution: the input only gives sizes.
+        hidden_channels: C, the channels of the state.
+        kernel_size: of the convolutions, one number or one per axis. Odd or even, the frame size is kept.
+        bias: add a bias per gate and channel. Default: True.
+        spatial_dims: number of spatial axes, 1 to 3. Default: 2.
+        peephole: None for no w_c, "channel" for one weight per channel, or a frame size (H, W) for one per
+            channel and pixel, which fits frames of that size only. Peepholes start at zero. Default: None.
+        forget_bias: added to b_f at initialization, if there is a bias (Jozefowicz et al. 2015).
+            Default: 1.0.
+        recompute: keep less for the backward pass and compute the gates again in it: less memory, more
+            time, the same numbers. Default: False.
+        device: device of the parameters.
+        dtype: type of the parameters.
 
     Shapes:
-        input (B, I, *S) or (I, *S); hx, a pair (h, c), and the result, a pair, (B, C, *S) or (C, *S) each.
+        input (B, I, *S), or unbatched (I, *S); hx and the result are pairs (h, c) of (B, C, *S) or (C, *S).
         hx defaults to zeros. h has the type of the convolutions, c is float32 (float64 for float64).
 
     Raises:
-        TypeError: an input that is no tensor.
-        ValueError: an argument, input or state that does not fit, named with what is needed.
+        TypeError: the input is not a tensor.
+        ValueError: an argument, input or state does not fit.
     """
 
     gates = 4
@@ -144,7 +143,7 @@ class ConvLSTMCell(ConvCell):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw all parameters anew; peepholes start at zero, the forget gate's bias higher by forget_bias."""
+        """Initialize all parameters: peepholes with zeros, the bias of f with `forget_bias` added."""
         super().reset_parameters()
         with torch.no_grad():
             if self.weight_ch is not None:
@@ -155,12 +154,12 @@ class ConvLSTMCell(ConvCell):
     def sequence(
         self, input: Tensor, *states: Tensor | None, lengths: Tensor | None = None
     ) -> tuple[Tensor, ...]:
-        """Run over (T, B, I, *S) from h0, c0 (B, C, *S) or None; return (T, B, C, *S), h_n and c_n."""
+        """Run over (T, B, I, *S) from h0 and c0; see `ConvCell.sequence`."""
         h0, c0 = states
         return ops.lstm(input, h0, c0, *self.parameters_of_op(), lengths, recompute=self.recompute)
 
     def parameters_of_op(self) -> ops.Layer:
-        """weight_ih, weight_hh, bias and weight_ch, as the ops take them."""
+        """Return weight_ih, weight_hh, bias and weight_ch."""
         return self.weight_ih, self.weight_hh, self.bias, self.weight_ch
 
     def forward(self, input: Tensor, hx: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor]:
@@ -175,7 +174,7 @@ class ConvLSTMCell(ConvCell):
 
 
 class ConvGRUCell(ConvCell):
-    """One step of a convolutional GRU, with the interface of `torch.nn.GRUCell`.
+    """A convolutional GRU cell: one step, with the interface of `torch.nn.GRUCell`.
 
         r = sigmoid(W_ir * x + W_hr * h + b_r)
         z = sigmoid(W_iz * x + W_hz * h + b_z)
@@ -183,27 +182,29 @@ class ConvGRUCell(ConvCell):
         n = tanh(W_in * x + b_n + W_hn * (r . h))            reset_after=False, as most ConvGRU papers
         h' = (1 - z) . n + z . h
 
-    The cell has 3C ((I + C) K + 1) parameters, and C more for b_hn with reset_after. Sources: Cho et al.
-    2014; Ballas et al. 2016, "Delving Deeper into Convolutional Networks for Learning Video Representations".
+    where `*` is a convolution that keeps the frame size and `.` an elementwise product. The cell has
+    3C ((I + C) K + 1) parameters, for kernels of K taps, and C more for b_hn. Sources: Cho et al. 2014;
+    Ballas et al. 2016, "Delving Deeper into Convolutional Networks for Learning Video Representations".
 
     Args:
-        input_channels: I, channels of a frame; 0 means no input convolution: the input only carries sizes.
-        hidden_channels: C, channels of the state.
-        kernel_size: taps, one number for all axes or one per axis; odd or even, the frame size is kept.
-        bias: add a bias per gate and channel (default True).
-        spatial_dims: 1, 2 (default) or 3.
-        reset_after: apply the reset gate after the recurrent convolution (default True) or before it.
-        recompute: keep less for the backward pass and compute the rest anew in it (default False): less
-            memory for more time, in the fused op.
-        device: of the parameters.
-        dtype: of the parameters.
+        input_channels: I, the channels of a frame; 0 for no input convolution: the input only gives sizes.
+        hidden_channels: C, the channels of the state.
+        kernel_size: of the convolutions, one number or one per axis. Odd or even, the frame size is kept.
+        bias: add a bias per gate and channel. Default: True.
+        spatial_dims: number of spatial axes, 1 to 3. Default: 2.
+        reset_after: apply the reset gate after the recurrent convolution, or before it. Only the former has
+            a fused implementation. Default: True.
+        recompute: keep less for the backward pass and compute the gates again in it: less memory, more
+            time, the same numbers. Default: False.
+        device: device of the parameters.
+        dtype: type of the parameters.
 
     Shapes:
-        input (B, I, *S) or (I, *S); hx and the result (B, C, *S) or (C, *S). hx defaults to zeros.
+        input (B, I, *S), or unbatched (I, *S); hx and the result (B, C, *S) or (C, *S). hx defaults to zeros.
 
     Raises:
-        TypeError: an input that is no tensor.
-        ValueError: an argument, input or state that does not fit, named with what is needed.
+        TypeError: the input is not a tensor.
+        ValueError: an argument, input or state does not fit.
     """
 
     gates = 3
@@ -235,13 +236,13 @@ class ConvGRUCell(ConvCell):
     def sequence(
         self, input: Tensor, *states: Tensor | None, lengths: Tensor | None = None
     ) -> tuple[Tensor, ...]:
-        """Run over (T, B, I, *S) from h0 (B, C, *S) or None; return (T, B, C, *S) and h_n."""
+        """Run over (T, B, I, *S) from h0; see `ConvCell.sequence`."""
         (h0,) = states
         options = {"lengths": lengths, "recompute": self.recompute}
         return ops.gru(input, h0, *self.parameters_of_op(), self.reset_after, **options)
 
     def parameters_of_op(self) -> ops.Layer:
-        """weight_ih, weight_hh, bias and bias_hn, as the ops take them."""
+        """Return weight_ih, weight_hh, bias and bias_hn."""
         return self.weight_ih, self.weight_hh, self.bias, self.bias_hn
 
     def forward(self, input: Tensor, hx: Tensor | None = None) -> Tensor:

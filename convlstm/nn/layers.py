@@ -27,33 +27,33 @@ class ConvRNN(ConvRecurrent):
     `torch.nn.RNN` (`convlstm.from_torch` converts one).
 
     Args:
-        input_channels: I, channels of a frame; 0 means no input convolution: the input only carries sizes.
-        hidden_channels: C, channels of the state of every layer.
-        kernel_size: taps, one number for all axes or one per axis; odd or even, the frame size is kept.
-        num_layers: L, layers that each read the outputs of the one before (default 1).
-        bias: add a bias per channel (default True).
-        batch_first: input and output are (B, T, ...) instead of (T, B, ...) (default False); states are not.
-        dropout: probability of zeroing an output between layers, in training (default 0.0).
-        bidirectional: run each layer in both directions of time and concatenate the outputs (default False).
-        spatial_dims: 1, 2 (default) or 3.
-        nonlinearity: "tanh" (default) or "relu".
-        device: of the parameters.
-        dtype: of the parameters.
+        input_channels: I, the channels of a frame; 0 for no input convolution: the input only gives sizes.
+        hidden_channels: C, the channels of each layer's state.
+        kernel_size: of the convolutions, one number or one per axis. Odd or even, the frame size is kept.
+        num_layers: L, the number of layers; each reads the outputs of the one below. Default: 1.
+        bias: add a bias per channel. Default: True.
+        batch_first: take and return (B, T, ...) instead of (T, B, ...), except states. Default: False.
+        dropout: probability of zeroing a number between layers, in training. Default: 0.0.
+        bidirectional: run each layer forward and backward in time and concatenate both. Default: False.
+        spatial_dims: number of spatial axes, 1 to 3. Default: 2.
+        nonlinearity: "tanh" or "relu". Default: "tanh".
+        device: device of the parameters.
+        dtype: type of the parameters.
 
     Inputs:
         input: (T, B, I, *S), (B, T, I, *S) with batch_first, or (T, I, *S) unbatched.
-        hx: the initial state (D * L, B, C, *S), unbatched (D * L, C, *S); zeros by default.
-        lengths: (B,), steps of each sequence, 1 to T; T for all by default. What comes after them is not
-            looked at, outputs there are zero, last states are those at the length, and the backward direction
-            starts there. In place of a PackedSequence.
+        hx: the initial state (D * L, B, C, *S), or (D * L, C, *S) unbatched. Default: zeros.
+        lengths: (B,), the steps of each sequence, 1 to T. Frames past a length are not read, outputs there
+            are zero, the last states are those at the length, and the backward direction starts there. It
+            takes the place of a PackedSequence. Default: T for all.
 
     Outputs:
-        output: (T, B, D * C, *S), (B, T, D * C, *S) or (T, D * C, *S), the last layer's states.
-        h_n: (D * L, B, C, *S) or (D * L, C, *S), the state of each layer and direction at its end.
+        output: (T, B, D * C, *S), (B, T, D * C, *S) or (T, D * C, *S), the states of the last layer.
+        h_n: (D * L, B, C, *S) or (D * L, C, *S), the last state of each layer and direction.
 
     Raises:
-        TypeError: an input that is no tensor.
-        ValueError: an argument, input or state that does not fit, named with what is needed.
+        TypeError: the input is not a tensor.
+        ValueError: an argument, input or state does not fit.
 
     Example:
         >>> layer = ConvRNN(1, 8, kernel_size=3, batch_first=True)
@@ -119,38 +119,38 @@ class ConvLSTM(ConvRecurrent):
     "Convolutional LSTM Network", equation 3.
 
     Args:
-        input_channels: I, channels of a frame; 0 means no input convolution: the input only carries sizes.
-        hidden_channels: C, channels of the state of every layer.
-        kernel_size: taps, one number for all axes or one per axis; odd or even, the frame size is kept.
-        num_layers: L, layers that each read the outputs of the one before (default 1).
-        bias: add a bias per gate and channel (default True).
-        batch_first: input and output are (B, T, ...) instead of (T, B, ...) (default False); states are not.
-        dropout: probability of zeroing an output between layers, in training (default 0.0).
-        bidirectional: run each layer in both directions of time and concatenate the outputs (default False).
-        spatial_dims: 1, 2 (default) or 3.
-        peephole: None (default, no w_c), "channel" for one weight per channel, or the frame size, (H, W),
-            for one per channel and pixel; then frames of that size only. They start at zero.
-        forget_bias: added to b_f at initialisation (default 1.0); nothing is added where bias is False.
-        recompute: keep less for the backward pass and compute the rest anew in it (default False): less
-            memory for more time, in the fused op.
-        device: of the parameters.
-        dtype: of the parameters.
+        input_channels: I, the channels of a frame; 0 for no input convolution: the input only gives sizes.
+        hidden_channels: C, the channels of each layer's state.
+        kernel_size: of the convolutions, one number or one per axis. Odd or even, the frame size is kept.
+        num_layers: L, the number of layers; each reads the outputs of the one below. Default: 1.
+        bias: add a bias per gate and channel. Default: True.
+        batch_first: take and return (B, T, ...) instead of (T, B, ...), except states. Default: False.
+        dropout: probability of zeroing a number between layers, in training. Default: 0.0.
+        bidirectional: run each layer forward and backward in time and concatenate both. Default: False.
+        spatial_dims: number of spatial axes, 1 to 3. Default: 2.
+        peephole: None for no w_c, "channel" for one weight per channel, or a frame size (H, W) for one per
+            channel and pixel, which fits frames of that size only. Peepholes start at zero. Default: None.
+        forget_bias: added to b_f at initialization, if there is a bias. Default: 1.0.
+        recompute: keep less for the backward pass and compute the gates again in it: less memory, more
+            time, the same numbers. Default: False.
+        device: device of the parameters.
+        dtype: type of the parameters.
 
     Inputs:
         input: (T, B, I, *S), (B, T, I, *S) with batch_first, or (T, I, *S) unbatched.
-        hx: the initial states (h_0, c_0), (D * L, B, C, *S) each, unbatched (D * L, C, *S); zeros by default.
-        lengths: (B,), steps of each sequence, 1 to T; T for all by default. What comes after them is not
-            looked at, outputs there are zero, last states are those at the length, and the backward direction
-            starts there. In place of a PackedSequence.
+        hx: initial states (h_0, c_0), each (D * L, B, C, *S), or (D * L, C, *S) unbatched. Default: zeros.
+        lengths: (B,), the steps of each sequence, 1 to T. Frames past a length are not read, outputs there
+            are zero, the last states are those at the length, and the backward direction starts there. It
+            takes the place of a PackedSequence. Default: T for all.
 
     Outputs:
-        output: (T, B, D * C, *S), (B, T, D * C, *S) or (T, D * C, *S), the last layer's hidden states.
-        (h_n, c_n): (D * L, B, C, *S) each, or (D * L, C, *S), of each layer and direction at its end. h_n has
-            the type of the convolutions (autocast's), c_n is float32 (float64 for float64).
+        output: (T, B, D * C, *S), (B, T, D * C, *S) or (T, D * C, *S), the hidden states of the last layer.
+        (h_n, c_n): each (D * L, B, C, *S) or (D * L, C, *S), the last states of each layer and direction. h_n
+            has the type of the convolutions (autocast's), c_n is float32 (float64 for float64).
 
     Raises:
-        TypeError: an input that is no tensor.
-        ValueError: an argument, input or state that does not fit, named with what is needed.
+        TypeError: the input is not a tensor.
+        ValueError: an argument, input or state does not fit.
 
     Example:
         >>> layer = ConvLSTM(1, 16, kernel_size=3, num_layers=2, batch_first=True)
@@ -222,36 +222,36 @@ class ConvGRU(ConvRecurrent):
     "Delving Deeper into Convolutional Networks for Learning Video Representations".
 
     Args:
-        input_channels: I, channels of a frame; 0 means no input convolution: the input only carries sizes.
-        hidden_channels: C, channels of the state of every layer.
-        kernel_size: taps, one number for all axes or one per axis; odd or even, the frame size is kept.
-        num_layers: L, layers that each read the outputs of the one before (default 1).
-        bias: add a bias per gate and channel (default True).
-        batch_first: input and output are (B, T, ...) instead of (T, B, ...) (default False); states are not.
-        dropout: probability of zeroing an output between layers, in training (default 0.0).
-        bidirectional: run each layer in both directions of time and concatenate the outputs (default False).
-        spatial_dims: 1, 2 (default) or 3.
-        reset_after: apply the reset gate after the recurrent convolution (default True, as torch.nn.GRU) or
-            before it, as most ConvGRU papers.
-        recompute: keep less for the backward pass and compute the rest anew in it (default False): less
-            memory for more time, in the fused op.
-        device: of the parameters.
-        dtype: of the parameters.
+        input_channels: I, the channels of a frame; 0 for no input convolution: the input only gives sizes.
+        hidden_channels: C, the channels of each layer's state.
+        kernel_size: of the convolutions, one number or one per axis. Odd or even, the frame size is kept.
+        num_layers: L, the number of layers; each reads the outputs of the one below. Default: 1.
+        bias: add a bias per gate and channel. Default: True.
+        batch_first: take and return (B, T, ...) instead of (T, B, ...), except states. Default: False.
+        dropout: probability of zeroing a number between layers, in training. Default: 0.0.
+        bidirectional: run each layer forward and backward in time and concatenate both. Default: False.
+        spatial_dims: number of spatial axes, 1 to 3. Default: 2.
+        reset_after: apply the reset gate after the recurrent convolution, as torch.nn.GRU, or before it, as
+            most ConvGRU papers. Only the former has a fused implementation. Default: True.
+        recompute: keep less for the backward pass and compute the gates again in it: less memory, more
+            time, the same numbers. Default: False.
+        device: device of the parameters.
+        dtype: type of the parameters.
 
     Inputs:
         input: (T, B, I, *S), (B, T, I, *S) with batch_first, or (T, I, *S) unbatched.
-        hx: the initial state (D * L, B, C, *S), unbatched (D * L, C, *S); zeros by default.
-        lengths: (B,), steps of each sequence, 1 to T; T for all by default. What comes after them is not
-            looked at, outputs there are zero, last states are those at the length, and the backward direction
-            starts there. In place of a PackedSequence.
+        hx: the initial state (D * L, B, C, *S), or (D * L, C, *S) unbatched. Default: zeros.
+        lengths: (B,), the steps of each sequence, 1 to T. Frames past a length are not read, outputs there
+            are zero, the last states are those at the length, and the backward direction starts there. It
+            takes the place of a PackedSequence. Default: T for all.
 
     Outputs:
-        output: (T, B, D * C, *S), (B, T, D * C, *S) or (T, D * C, *S), the last layer's states.
-        h_n: (D * L, B, C, *S) or (D * L, C, *S), the state of each layer and direction at its end.
+        output: (T, B, D * C, *S), (B, T, D * C, *S) or (T, D * C, *S), the states of the last layer.
+        h_n: (D * L, B, C, *S) or (D * L, C, *S), the last state of each layer and direction.
 
     Raises:
-        TypeError: an input that is no tensor.
-        ValueError: an argument, input or state that does not fit, named with what is needed.
+        TypeError: the input is not a tensor.
+        ValueError: an argument, input or state does not fit.
 
     Example:
         >>> layer = ConvGRU(3, 8, kernel_size=(3, 5), bidirectional=True)

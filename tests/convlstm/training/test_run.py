@@ -95,7 +95,9 @@ def test_a_damaged_line_of_the_log_is_named(tmp_path: Path, line: str) -> None:
     begun(tmp_path)
     text = '{"step": 1}\n' + line + '\n{"step": 2}\n'
     (tmp_path / METRICS).write_text(text, encoding="latin-1")
-    with pytest.raises(ValueError, match=r"metrics.jsonl, line 2, is damaged; .*mend the line or remove it"):
+    with pytest.raises(
+        ValueError, match=r"metrics.jsonl, line 2, is damaged; .*repair the line or remove it"
+    ):
         RunDirectory(tmp_path, ALONE, {}).restore()
     assert (tmp_path / METRICS).read_text(encoding="latin-1") == text
 
