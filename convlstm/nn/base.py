@@ -221,7 +221,11 @@ class ConvRecurrent(Savable):
         lengths: Tensor | Sequence[int] | None,
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Run the stack; states and last states are (D * L, B, C, *S) each, unbatched without the B."""
-        input, batched = self._time_first(input)  # (T, B, I, *S)
+        batched = self._cell(0).check_input(input, ("B", "T") if self.batch_first else ("T", "B"), ("T",))
+        if not batched:
+            input = input.unsqueeze(1)  # (T, 1, I, *S)
+        elif self.batch_first:
+            input = input.transpose(0, 1)  # (T, B, I, *S)
         steps = ops.check_lengths(lengths, input)
         names = [f"{name}_0" for name in self.cell_type.states]
         if states is not None:
@@ -285,13 +289,6 @@ class ConvRecurrent(Savable):
         layers, kind = [cell.parameters_of_op() for cell in cells], str(cells[0].kind)
         output, last = ops.stack(kind, input, first, layers, lengths, recompute=cells[0].recompute)
         return output, [pair[:count] for pair in last]
-
-    def _time_first(self, input: Tensor) -> tuple[Tensor, bool]:
-        """Return the input as (T, B, I, *S), and whether it has a batch axis."""
-        order = ("B", "T") if self.batch_first else ("T", "B")
-        if not self._cell(0).check_input(input, order, ("T",)):
-            return input.unsqueeze(1), False  # (T, 1, I, *S)
-        return (input.transpose(0, 1) if self.batch_first else input), True
 
     def extra_repr(self) -> str:
         """Return the options that differ from their defaults; the cells show the sizes."""

@@ -80,20 +80,10 @@ class ConvRNN(ConvRecurrent):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ):
-        super().__init__(
-            input_channels,
-            hidden_channels,
-            kernel_size,
-            num_layers,
-            bias,
-            batch_first,
-            dropout,
-            bidirectional,
-            spatial_dims=spatial_dims,
-            nonlinearity=nonlinearity,
-            device=device,
-            dtype=dtype,
-        )
+        sizes = (input_channels, hidden_channels, kernel_size)
+        options = {"spatial_dims": spatial_dims, "nonlinearity": nonlinearity}
+        where = {"device": device, "dtype": dtype}
+        super().__init__(*sizes, num_layers, bias, batch_first, dropout, bidirectional, **options, **where)
 
     def forward(
         self, input: Tensor, hx: Tensor | None = None, lengths: Tensor | Sequence[int] | None = None
@@ -179,22 +169,15 @@ class ConvLSTM(ConvRecurrent):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ):
-        super().__init__(
-            input_channels,
-            hidden_channels,
-            kernel_size,
-            num_layers,
-            bias,
-            batch_first,
-            dropout,
-            bidirectional,
-            spatial_dims=spatial_dims,
-            peephole=peephole,
-            forget_bias=forget_bias,
-            recompute=recompute,
-            device=device,
-            dtype=dtype,
-        )
+        sizes = (input_channels, hidden_channels, kernel_size)
+        options = {
+            "spatial_dims": spatial_dims,
+            "peephole": peephole,
+            "forget_bias": forget_bias,
+            "recompute": recompute,
+        }
+        where = {"device": device, "dtype": dtype}
+        super().__init__(*sizes, num_layers, bias, batch_first, dropout, bidirectional, **options, **where)
 
     def forward(
         self,
@@ -279,21 +262,10 @@ class ConvGRU(ConvRecurrent):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ):
-        super().__init__(
-            input_channels,
-            hidden_channels,
-            kernel_size,
-            num_layers,
-            bias,
-            batch_first,
-            dropout,
-            bidirectional,
-            spatial_dims=spatial_dims,
-            reset_after=reset_after,
-            recompute=recompute,
-            device=device,
-            dtype=dtype,
-        )
+        sizes = (input_channels, hidden_channels, kernel_size)
+        options = {"spatial_dims": spatial_dims, "reset_after": reset_after, "recompute": recompute}
+        where = {"device": device, "dtype": dtype}
+        super().__init__(*sizes, num_layers, bias, batch_first, dropout, bidirectional, **options, **where)
 
     def forward(
         self, input: Tensor, hx: Tensor | None = None, lengths: Tensor | Sequence[int] | None = None

@@ -1,7 +1,5 @@
 """The cells: parameters and their beginnings, one step, gradients, and arguments that do not fit."""
 
-import copy
-import io
 import math
 from typing import Any
 
@@ -68,8 +66,7 @@ def assert_all_close(actual: Any, expected: Any) -> None:
 
 @pytest.mark.parametrize("name", CELLS)
 @pytest.mark.parametrize("spatial_dims", [1, 2, 3])
-@pytest.mark.parametrize("kernel_size", [1, 2, 3])
-@pytest.mark.parametrize("input_channels", [0, C_IN])
+@pytest.mark.parametrize(("kernel_size", "input_channels"), [(1, C_IN), (2, 0), (3, C_IN)])
 def test_step_is_the_function(name: str, spatial_dims: int, kernel_size: int, input_channels: int) -> None:
     cell = make(name, kernel_size, spatial_dims=spatial_dims, input_channels=input_channels)
     frame = FRAMES[spatial_dims]
@@ -106,21 +103,6 @@ def test_gradients(name: str, input_channels: int) -> None:
     assert torch.autograd.gradcheck(lambda *_: cell.sequence(x, *states), inputs, fast_mode=True)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("bias", [False, True])
-@pytest.mark.parametrize(("input_channels", "hidden", "kernel"), [(1, 1, 1), (3, 4, (2, 5)), (0, 5, 3)])
-def test_parameter_count(kind: Any, bias: bool, input_channels: int, hidden: int, kernel: Any) -> None:
-    taps = {1: 1, 3: 9}.get(kernel, 10)
-    gates = {ConvRNNCell: 1, ConvGRUCell: 3, ConvLSTMCell: 4}[kind]
-    expected = gates * hidden * ((input_channels + hidden) * taps + bias)
-    if kind is ConvGRUCell and bias:
-        before = kind(input_channels, hidden, kernel, reset_after=False)
-        assert sum(p.numel() for p in before.parameters()) == expected
-        expected += hidden
-    cell = kind(input_channels, hidden, kernel, bias)
-    assert sum(p.numel() for p in cell.parameters()) == expected
-
-
 @pytest.mark.parametrize("name", CELLS)
 def test_names_and_shapes_of_the_parameters(name: str) -> None:
     kind, own = CELLS[name]
@@ -130,7 +112,8 @@ def test_names_and_shapes_of_the_parameters(name: str) -> None:
     expected |= {"bias_hn": (C,)} if name == "gru" else {}
     state = kind(C_IN, C, (2, 3), **own).state_dict()
     assert {key: tuple(value.shape) for key, value in state.items()} == expected
-    assert "weight_ih" not in kind(0, C, 3, **own).state_dict()
+    less = kind(0, C, (2, 3), bias=False, **own).state_dict()
+    assert set(less) == set(expected) - {"weight_ih", "bias", "bias_hn"}
 
 
 def test_per_pixel_peepholes_have_the_frame_size() -> None:
@@ -168,30 +151,19 @@ def test_forget_bias_lands_in_the_rows_of_f_and_peepholes_start_at_zero() -> Non
 
 
 @pytest.mark.parametrize("name", CELLS)
-def test_device_dtype_copies_and_the_same_draw_of_a_seed(name: str) -> None:
+def test_device_dtype_and_the_same_draw_of_a_seed(name: str) -> None:
     on_meta = make(name, device="meta", dtype=torch.float64)
     assert {(p.device.type, p.dtype) for p in on_meta.parameters()} == {("meta", torch.float64)}
     x = torch.empty(B, C_IN, 7, 5, device="meta", dtype=torch.float64)
     assert as_list(on_meta(x))[0].shape == (B, C, 7, 5)
 
-    cell = make(name)
-    x, hx = torch.randn(B, C_IN, 7, 5), states_of(cell, B, C, 7, 5)
-    file = io.BytesIO()
-    torch.save(cell, file)
-    file.seek(0)
-    for again in (copy.deepcopy(cell), torch.load(file, weights_only=False)):
-        assert_all_close(again(x, hx), cell(x, hx))
-        assert repr(again) == repr(cell)
-        assert not {id(p) for p in again.parameters()} & {id(p) for p in cell.parameters()}
-
-    before = {key: value.clone() for key, value in cell.state_dict().items()}
-    torch.manual_seed(7)
-    cell.reset_parameters()
-    assert not torch.equal(cell.weight_hh, before["weight_hh"])
-    torch.manual_seed(7)
+    cell, again = make(name), make(name)
+    for each in (cell, again):
+        torch.manual_seed(7)
+        each.reset_parameters()
+    torch.testing.assert_close(again.state_dict(), cell.state_dict(), rtol=0, atol=0)
     again.reset_parameters()
-    for key, value in cell.state_dict().items():
-        assert torch.equal(again.state_dict()[key], value)
+    assert not torch.equal(cell.weight_hh, again.weight_hh)
 
 
 @pytest.mark.parametrize(
@@ -215,36 +187,33 @@ def test_repr_shows_what_differs_from_the_defaults(cell: ConvCell, expected: str
     assert repr(cell) == expected
 
 
-@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
     ("arguments", "options", "match"),
     [
         ((-1, 4, 3), {}, r"input_channels is -1; it needs a whole number of 0 or more"),
         ((3, 0, 3), {}, r"hidden_channels is 0; it needs a whole number of 1 or more"),
         ((3, 4.0, 3), {}, r"hidden_channels is 4\.0; it needs a whole number"),
-        ((3, 4, 0), {}, r"kernel_size is 0; it needs a whole number of 1 or more"),
-        ((3, 4, (3, 0)), {}, r"kernel_size is 0; it needs"),
-        ((3, 4, 3.0), {}, r"kernel_size is 3\.0; it needs a whole number"),
+        ((3, 4, (3, 0)), {}, r"kernel_size is 0; it needs a whole number of 1 or more"),
         ((3, 4, (3, 3, 3)), {}, r"kernel_size \(3, 3, 3\) has 3 axes; it needs 2"),
         ((3, 4, (3, 3)), {"spatial_dims": 3}, r"kernel_size \(3, 3\) has 2 axes; it needs 3"),
         ((3, 4, 3), {"spatial_dims": 4}, r"spatial_dims is 4; it needs 1, 2 or 3"),
     ],
 )
-def test_sizes_that_do_not_fit(kind: Any, arguments: Any, options: dict[str, Any], match: str) -> None:
-    with pytest.raises(ValueError, match=match):
-        kind(*arguments, **options)
-
-
-@pytest.mark.parametrize("peephole", ["pixel", (7,), (7, 5, 3), 7])
-def test_peepholes_that_do_not_fit(peephole: Any) -> None:
-    with pytest.raises(ValueError, match=r"peephole is .*; it needs None, 'channel' or a frame size of 2"):
-        ConvLSTMCell(3, 4, 3, peephole=peephole)
+def test_sizes_that_do_not_fit(arguments: Any, options: dict[str, Any], match: str) -> None:
+    for kind in KINDS:
+        with pytest.raises(ValueError, match=match):
+            kind(*arguments, **options)
 
 
 def test_options_that_do_not_fit() -> None:
+    for peephole in ("pixel", (7,), 7):
+        with pytest.raises(
+            ValueError, match=r"peephole is .*; it needs None, 'channel' or a frame size of 2"
+        ):
+            ConvLSTMCell(3, 4, 3, peephole=peephole)
     with pytest.raises(ValueError, match=r"peephole is 0; it needs a whole number of 1 or more"):
         ConvLSTMCell(3, 4, 3, peephole=(7, 0))
-    with pytest.raises(ValueError, match=r"nonlinearity is 'gelu'; it needs 'tanh' or 'relu'"):
+    with pytest.raises(ValueError, match=r"nonlinearity is 'gelu'; it needs one of \('tanh', 'relu'\)"):
         ConvRNNCell(3, 4, 3, nonlinearity="gelu")
 
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from convlstm import ConvGRU, ConvLSTM, ConvRNN
+from convlstm import ConvGRU, ConvLSTM, ConvRNN, ops
 from convlstm.nn.base import ConvCell, ConvRecurrent
 
 T, B, C_IN, C = 6, 2, 3, 2
@@ -51,8 +51,7 @@ def by_hand(cell: ConvCell, frames: Tensor, state: Any = None) -> tuple[Tensor, 
 
 
 @each_kind
-@pytest.mark.parametrize("num_layers", [1, 3])
-@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize(("num_layers", "bidirectional"), [(1, True), (3, False), (2, True)])
 def test_parameter_count(kind: Any, num_layers: int, bidirectional: bool) -> None:
     gates, extra = {ConvRNN: (1, 0), ConvLSTM: (4, 0), ConvGRU: (3, 1)}[kind]
     directions, taps, hidden = 1 + bidirectional, 10, 5
@@ -245,9 +244,9 @@ def test_repr_shows_what_differs_from_the_defaults() -> None:
     )
 
 
+@each_kind
 @pytest.mark.parametrize("batch_first", [False, True])
-@pytest.mark.parametrize("kind", [ConvRNN, ConvLSTM, ConvGRU])
-def test_sequences_of_different_length_run_as_if_alone(kind, batch_first) -> None:
+def test_sequences_of_different_length_run_as_if_alone(kind: Any, batch_first: bool) -> None:
     layer = kind(2, 3, 3, num_layers=2, bidirectional=True, batch_first=batch_first, dtype=torch.float64)
     input, lengths = torch.rand(5, 3, 2, 6, 4, dtype=torch.float64), [2, 5, 3]
     output, last = layer(input.transpose(0, 1) if batch_first else input, lengths=torch.tensor(lengths))
@@ -256,16 +255,18 @@ def test_sequences_of_different_length_run_as_if_alone(kind, batch_first) -> Non
         alone, alone_last = layer(input[:length, b])  # unbatched
         torch.testing.assert_close(output[:length, b], alone)
         assert (output[length:, b] == 0).all()
-        for ours, theirs in zip(last, alone_last, strict=True) if kind is ConvLSTM else [(last, alone_last)]:
-            torch.testing.assert_close(ours[:, b], theirs)
+        assert_all_close(each(lambda s, b=b: s[:, b], last), alone_last)
 
 
-def test_recompute_changes_no_number() -> None:
-    layer, again = ConvLSTM(2, 3, 3, num_layers=2), ConvLSTM(2, 3, 3, num_layers=2, recompute=True)
+@pytest.mark.parametrize("kind", [ConvLSTM, ConvGRU])
+@pytest.mark.parametrize("implementation", ["reference", "fused"])
+def test_recompute_changes_no_number(kind: Any, implementation: str) -> None:
+    layer, again = kind(2, 3, 3, num_layers=2), kind(2, 3, 3, num_layers=2, recompute=True)
     again.load_state_dict(layer.state_dict())
     input = torch.rand(7, 2, 2, 6, 5)
-    for module in (layer, again):
-        module(input)[0].square().sum().backward()
+    with ops.use_implementation(implementation):
+        for module in (layer, again):
+            module(input)[0].square().sum().backward()
     for ours, theirs in zip(again.parameters(), layer.parameters(), strict=True):
         torch.testing.assert_close(ours.grad, theirs.grad)
     assert "recompute=True" in repr(again)

@@ -60,6 +60,7 @@ def test_transforms_of_torch_func_take_the_reference() -> None:
     torch.testing.assert_close(each.sum(), loss(weights, input))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [ConvLSTM, ConvGRU])
 def test_traced_without_a_break_in_any_implementation(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     for implementation in ("auto", "reference", "fused"):
