@@ -59,7 +59,7 @@ def test_a_header_of_python_2_will_do(tmp_path: Path) -> None:
     [
         (b"", "is empty; it needs a .npy array"),
         (b"PK\x03\x04 no array", r"begins with b'PK\\x03\\x04 n'; it needs a .npy array"),
-        (b"\x93NUMPY\x01\x00\x76\x00{'descr'", "is damaged .*EOF"),
+        (b"\x93NUMPY\x01\x00\x76\x00{'descr'", "is damaged: EOF"),
         (npy(header("(4, 5, 6)")), "is damaged"),  # cut short
         (npy(header("(-4, 5, 5)")), "is damaged"),
         (npy(header("(10000000000000000000000,)")), "is damaged"),
@@ -68,7 +68,7 @@ def test_a_header_of_python_2_will_do(tmp_path: Path) -> None:
         (npy("(" * 9000 + "\n"), "is damaged"),
         (npy(header("-" * 9000 + "1")), "is damaged"),
         (npy("{'a':" * 300 + "1" + "}" * 300), "is damaged"),
-        (npy(" " * 30_000 + "\n"), "is damaged .*Header info length"),
+        (npy(" " * 30_000 + "\n"), "is damaged: Header info length"),
     ],
     ids=range(12),
 )
@@ -85,9 +85,7 @@ def test_what_is_no_array_is_said_in_a_line(tmp_path: Path, content: bytes, mess
 
 def test_objects_and_missing_files_are_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.array([{"a": 1}, None], dtype=object), allow_pickle=True)
-    with pytest.raises(
-        ValueError, match=r"a.npy holds Python objects \(a pickle\), which are never loaded"
-    ):
+    with pytest.raises(ValueError, match=r"a.npy holds Python objects \(a pickle\), which are never loaded"):
         open_npy(tmp_path / "a.npy")
     for path in (tmp_path, tmp_path / "nowhere.npy"):
         with pytest.raises(FileNotFoundError, match=r"is no file; it needs a .npy array"):

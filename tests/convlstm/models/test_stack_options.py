@@ -10,16 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.testing import assert_close
 
-from convlstm import (
-    StackedForecaster,
-    StackedForecasterConfig,
-    load_checkpoint,
-    load_weights,
-    ops,
-    rollout,
-    save_checkpoint,
-    stream,
-)
+from convlstm import StackedForecaster, StackedForecasterConfig, load_weights, ops, rollout, stream
 
 FORMS: list[dict[str, Any]] = [
     {"residual": True},
@@ -124,15 +115,15 @@ def test_options_that_do_not_fit(options: dict[str, Any], message: str) -> None:
 
 def test_it_is_saved_and_a_config_from_before_reads_all(tmp_path: Path) -> None:
     model, context = make(head="last"), torch.rand(1, T, 1, *SIZE)
-    save_checkpoint(tmp_path / "last", model)
-    loaded = load_checkpoint(tmp_path / "last")
+    model.save_pretrained(tmp_path / "last")
+    loaded = StackedForecaster.from_pretrained(tmp_path / "last")
     assert loaded.config == model.config
     assert_close(loaded(context, 2), model(context, 2))
-    save_checkpoint(tmp_path / "all", make())
+    make().save_pretrained(tmp_path / "all")
     stored = json.loads((tmp_path / "all" / "config.json").read_text())
     assert stored["network"].pop("head") == "all"
     (tmp_path / "all" / "config.json").write_text(json.dumps(stored))
-    assert load_checkpoint(tmp_path / "all").config == make().config
+    assert StackedForecaster.from_pretrained(tmp_path / "all").config == make().config
 
 
 @pytest.mark.parametrize(
