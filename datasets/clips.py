@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from convlstm.clips import ArrangedArray, find_clips, fit, open_clips, unit_range
-from convlstm.core.checks import choice, finite, positive
+from convlstm.clips import ArrangedArray, find_clips, fit, open_clips, two_values, unit_range
+from convlstm.core.checks import choice, positive
 from datasets.cache import decode, default_folder
 from datasets.digits import SPLITS
 from datasets.source import check_indices
@@ -114,10 +114,8 @@ class Clips:
         self._channels = choice("channels", channels, (1, 3))
         height, width = size if isinstance(size, tuple | list) else (size, size)
         self._size = None if size is None else (positive("size", height), positive("size", width))
-        self.value_range, self.unit = _two_values("value_range", value_range), unit
-        if self.value_range[0] > self.value_range[1]:
-            raise ValueError(f"value_range is {value_range}; it needs the lower value first")
-        self._stored = None if stored is None else _two_values("stored", stored)
+        self.value_range, self.unit = two_values("value_range", value_range, ordered=True), unit
+        self._stored = None if stored is None else two_values("stored", stored)
         self.layout: str | None = None
         self.unreadable: dict[str, str] = {}
         self.too_short: dict[str, int] = {}
@@ -155,11 +153,6 @@ class Clips:
                 f"cache is {folder}, inside the folder of the clips {root}; it needs another place"
             )
         paths = {path.relative_to(root).as_posix(): path for path in find_clips(root)}
-        if not paths:
-            raise FileNotFoundError(
-                f"{root} has no clips in it; it needs films, GIFs, arrays (.npy, .npz, HDF5) or folders of "
-                "frames"
-            )
         settings = {"size": self._size, "channels": self._channels, "layout": layout, "variable": variable}
         decoded, self.unreadable = decode(paths, folder, settings, strict)
         found: dict[str, Recording] = {}
@@ -241,13 +234,6 @@ class Clips:
         frames = recording.frames(clip, slice(start, start + self._span, self._stride))
         frames = fit(frames, self._size, self._channels)
         return unit_range(name, frames, self._stored, self.value_range)
-
-
-def _two_values(name: str, ends: tuple[float, float]) -> tuple[float, float]:
-    low, high = (finite(name, end) for end in ends)
-    if low == high:
-        raise ValueError(f"{name} is {ends}; it needs two different numbers, for black and white")
-    return low, high
 
 
 def _some(items: list[str]) -> str:

@@ -276,8 +276,8 @@ def test_a_gray_network_reads_colour_and_says_what_it_cannot(
     run("--data.clips gifs --data.image-size 16")
     for arguments, message in (
         (["--size", "18", "16"], "frames of 18 x 16 pixels, which patches of 4 x 4 do not divide"),
-        (["--size", "0", "16"], "--size is 0 16; it needs 1 pixel or more each"),
-        (["--stored", "3", "3"], "--stored is [3.0, 3.0]; it needs two different finite numbers"),
+        (["--size", "0", "16"], "size is 0; it needs a whole number of 1 or more"),
+        (["--stored", "3", "3"], "stored is 3 to 3; it needs two different numbers"),
     ):
         assert main(["rollout", "runs/NAME", "gifs", *arguments]) == 2
         assert message in capsys.readouterr().err

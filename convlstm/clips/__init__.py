@@ -1,9 +1,9 @@
 """Clips in (arrays, films, GIFs, folders of frames) and out (GIFs, MP4s), as numpy arrays."""
 
-from convlstm.clips.arrays import ArrangedArray
+from convlstm.clips.arrays import ArrangedArray, is_array, open_clips
 from convlstm.clips.media import check_clip, write_clip
-from convlstm.clips.pixels import fit, unit_range
-from convlstm.clips.reading import find_clips, is_array, open_clips, stream_clips
+from convlstm.clips.pixels import fit, two_values, unit_range
+from convlstm.clips.reading import find_clips, stream_clips
 from convlstm.clips.sources import ClipSource, read_clips
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "open_clips",
     "read_clips",
     "stream_clips",
+    "two_values",
     "unit_range",
     "write_clip",
 ]

@@ -15,28 +15,43 @@ from numpy.typing import NDArray
 
 from convlstm.core.files import open_npy
 
-__all__ = ["ArrangedArray", "open_array"]
+__all__ = ["ARRAYS", "ArrangedArray", "is_array", "open_clips"]
+
+HDF5 = (".h5", ".hdf5", ".hdf", ".nc", ".nc4")
+ARRAYS = (".npy", ".npz", *HDF5)
 
 
-def open_array(path: Path, kind: str, variable: str | None = None) -> Any:
+def is_array(path: Path) -> bool:
+    """Return whether a file is an array, by its suffix; only arrays have a layout and may have a variable."""
+    return path.suffix.lower() in ARRAYS
+
+
+def open_clips(path: str | Path, layout: str | None = None, variable: str | None = None) -> "ArrangedArray":
     """Open the array in a file: a .npy is memory-mapped, an HDF5 dataset opened, an .npz read.
 
     Args:
         path: of the file.
-        kind: "npy", "npz" or "hdf5".
+        layout: see `ArrangedArray`.
         variable: the array's name, such as "rain" or "group/rain". Default: None, the only array of three
             axes or more.
 
     Raises:
-        ValueError: a damaged file, no such variable or more than one to choose from, or Python objects.
+        FileNotFoundError: no such file.
+        ValueError: a file of another kind, a damaged one, or Python objects; no such variable or more than
+            one to choose from; what `ArrangedArray` refuses.
         ImportError: an HDF5 file, and h5py is not installed.
     """
-    if kind == "npy":
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is no file; it needs a .npy, .npz or HDF5 file")
+    if not is_array(path):
+        raise ValueError(f"{path} is no array; it needs a .npy, .npz or HDF5 file")
+    if path.suffix.lower() == ".npy":
         if variable is not None:
             raise ValueError(f"variable is {variable!r}, but {path} holds one array without a name")
-        return open_npy(path)
+        return ArrangedArray(path, open_npy(path), layout)
     try:
-        arrays = _arrays_of_npz(path) if kind == "npz" else _arrays_of_hdf5(path)
+        arrays = _arrays_of_hdf5(path) if path.suffix.lower() in HDF5 else _arrays_of_npz(path)
     except (OSError, ValueError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"{path} is damaged or cut short: {error}") from error
     if variable is None:
@@ -50,7 +65,7 @@ def open_array(path: Path, kind: str, variable: str | None = None) -> Any:
     if variable not in arrays:
         known = ", ".join(list(arrays)[:8]) or "none"
         raise ValueError(f"variable is {variable!r}, which {path} does not have; it has {known}")
-    return arrays[variable]
+    return ArrangedArray(path, arrays[variable], layout)
 
 
 def _arrays_of_npz(path: Path) -> dict[str, Any]:

@@ -23,11 +23,10 @@ from numpy.typing import NDArray
 from convlstm.core.files import check_output, write_atomically
 
 __all__ = [
-    "IMAGE_SUFFIXES",
+    "IMAGES",
     "check_clip",
     "frames_of_film",
     "frames_of_folder",
-    "image_files",
     "natural_order",
     "read_gif",
     "write_clip",
@@ -37,7 +36,7 @@ SHORTEST, LONGEST = 2, 2**16 - 1  # how long a frame of a GIF may last, in hundr
 LARGEST = 2**30  # bytes that the frames of a GIF may take, three for a pixel
 SOUND = 0.1  # seconds by which sound may outlast the frames of a film
 MISSING = 0.1  # part of its length that a film may lack if it does not say how many frames it has
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".pgm", ".tif", ".tiff")
+IMAGES = (".png", ".jpg", ".jpeg", ".pgm", ".tif", ".tiff")
 _GAP = rb"(?:\s|#[^\n]*\n)+"
 _PGM = re.compile(rb"(P[25]%b\d+%b\d+%b)(\d+)(?=\s)" % (_GAP, _GAP, _GAP))  # the last: the highest value
 
@@ -156,26 +155,19 @@ def natural_order(name: str) -> tuple:
     return [(int(part) if n % 2 else 0, part.casefold()) for n, part in enumerate(parts)], name
 
 
-def image_files(folder: Path) -> list[Path]:
-    """Return the images in a folder in their natural order, without hidden files.
-
-    A link to nowhere is among them: it stands for a frame that would be missing.
-    """
-    files = (p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith("."))
-    return sorted((p for p in files if not p.is_dir()), key=lambda p: natural_order(p.name))
-
-
 def frames_of_folder(folder: Path) -> Iterator[NDArray]:
-    """Iterate over a folder's images in their natural order, (C, H, W): uint8, uint16 or float32 (TIFF).
+    """Iterate over a folder's images in natural order, (C, H, W), without hidden ones.
 
-    Color of 16 bits comes as 8. A PGM gives the values in the file, whatever it says its highest is.
+    They are uint8 or uint16, of a TIFF also int32 or float32. Color of 16 bits comes as 8. A PGM gives the
+    values in the file, whatever it says its highest is.
 
     Raises:
-        ValueError: as it is met: an image that is damaged or has transparent pixels, other values or several
-            pages.
+        ValueError: as it is met: an image that is damaged or has transparent pixels or several pages.
     """
-    for path in image_files(folder):
-        yield _read_image(path)
+    for path in sorted(folder.iterdir(), key=lambda path: natural_order(path.name)):
+        # A link to nowhere is read, too: it stands for a frame that would be missing.
+        if path.suffix.lower() in IMAGES and not path.name.startswith(".") and not path.is_dir():
+            yield _read_image(path)
 
 
 def _read_image(path: Path) -> NDArray:
@@ -205,10 +197,8 @@ def _read_image(path: Path) -> NDArray:
             f"{path} has an alpha channel ({mode}) with transparent pixels; it needs 1 or 3 channels: write "
             "it without"
         )
-    if mode.startswith("I") and pixels.dtype != np.uint16:  # 16 bits of a PGM, or 32 of a TIFF
-        if pixels.min() < 0 or pixels.max() >= 2**16:
-            raise ValueError(f"{path} has values from {pixels.min()} to {pixels.max()}; it needs 0 to 65,535")
-        pixels = pixels.astype(np.uint16)
+    if mode.startswith("I;16") or (mode == "I" and path.suffix.lower() == ".pgm"):
+        pixels = pixels.astype(np.uint16)  # from either order of bytes; Pillow reads a PGM's 16 bits as 32
     if pixels.ndim == 2:
         return pixels[None]
     return rearrange(pixels[..., :-1] if alpha else pixels, "h w c -> c h w")

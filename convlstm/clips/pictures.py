@@ -6,7 +6,7 @@ picture. The picture of gray clips has at most 256 colors, the number that a GIF
 
 import math
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from einops import rearrange, repeat
@@ -90,28 +90,22 @@ def comparison(
     return picture
 
 
+@cache
+def _font(size: int) -> Any:
+    return ImageFont.load_default(size)
+
+
 class Text(NamedTuple):
     words: str
     size: int
     color: tuple[int, int, int] = INK
 
     @property
-    def font(self) -> ImageFont.FreeTypeFont:
-        return _font(self.size)
-
-    @property
     def width(self) -> int:
-        return math.ceil(self.font.getlength(self.words))
+        return math.ceil(_font(self.size).getlength(self.words))
 
 
 NO_TRUTH = Text("no truth", NOTE, MUTED)
-
-
-@cache
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    font = ImageFont.load_default(size=size)
-    assert isinstance(font, ImageFont.FreeTypeFont)  # any Pillow from its own wheels
-    return font
 
 
 class _Row(NamedTuple):
@@ -174,7 +168,7 @@ def draw_bar(bar: NDArray[np.uint8], given: int) -> None:
 def write_text(picture: NDArray[np.uint8], text: Text, left: int, middle: int) -> None:
     """Write one line into (T, Y, X, 3), on the bare background, vertically centred at `middle`."""
     mask = Image.new("L", (text.width, LINE))
-    ImageDraw.Draw(mask).text((0, LINE // 2), text.words, 255, text.font, anchor="lm")
+    ImageDraw.Draw(mask).text((0, LINE // 2), text.words, 255, _font(text.size), anchor="lm")
     cover = np.rint(np.asarray(mask) * ((RIMS - 1) / 255)) / (RIMS - 1)  # (LINE, width)
     background, color = np.array(BACKGROUND), np.array(text.color)
     line = picture[:, middle - LINE // 2 : middle + LINE - LINE // 2, left : left + text.width]

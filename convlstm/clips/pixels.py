@@ -3,10 +3,14 @@
 Letters: T time, C channels (1 or 3), H W pixels.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["fit", "unit_range"]
+from convlstm.core.checks import finite
+
+__all__ = ["fit", "two_values", "unit_range"]
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
@@ -57,6 +61,15 @@ def _resized(frames: NDArray, size: tuple[int, int]) -> NDArray:
     tensor = torch.from_numpy(np.array(frames, np.uint8 if frames.dtype == np.uint8 else np.float32))
     tensor = F.resize(tensor, scaled, antialias=True)
     return F.center_crop(tensor, list(size)).numpy()
+
+
+def two_values(name: str, ends: Sequence[float], ordered: bool = False) -> tuple[float, float]:
+    """Return two different finite numbers, the lower first if they are to be ordered; else raise ValueError."""
+    low, high = (finite(name, end) for end in ends)
+    if low == high or (ordered and low > high):
+        needs = "the lower number first" if low != high else "two different numbers, for black and white"
+        raise ValueError(f"{name} is {low:g} to {high:g}; it needs {needs}")
+    return low, high
 
 
 def unit_range(

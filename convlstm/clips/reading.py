@@ -1,6 +1,6 @@
-"""What a file or folder of clips is, and its frames as stored.
+"""Which files and folders are clips, and their frames as stored. A suffix says of what kind a file is.
 
-Letters: N clips, T time, C channels (1 or 3), H W pixels. A file's suffix says of what kind it is.
+Letters: N clips, T time, C channels (1 or 3), H W pixels.
 """
 
 import os
@@ -11,22 +11,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from convlstm.clips.arrays import ArrangedArray, open_array
-from convlstm.clips.media import (
-    IMAGE_SUFFIXES,
-    frames_of_film,
-    frames_of_folder,
-    image_files,
-    natural_order,
-    read_gif,
-)
+from convlstm.clips.arrays import ARRAYS, is_array, open_clips
+from convlstm.clips.media import IMAGES, frames_of_film, frames_of_folder, natural_order, read_gif
 
-__all__ = ["ARRAYS", "find_clips", "is_array", "kind_of", "open_clips", "stream_clips"]
+__all__ = ["find_clips", "stream_clips"]
 
-ARRAYS = ("npy", "npz", "hdf5")
-KINDS = {".npy": "npy", ".npz": "npz", ".gif": "gif"}
-KINDS |= dict.fromkeys((".h5", ".hdf5", ".hdf", ".nc", ".nc4"), "hdf5")
-KINDS |= dict.fromkeys((".mp4", ".m4v", ".avi", ".mov", ".webm", ".mkv"), "film")
+FILMS = (".mp4", ".m4v", ".avi", ".mov", ".webm", ".mkv")
 NEEDED = (
     "a film (MP4, AVI, MOV, WebM), a GIF, an array (.npy, .npz, HDF5), or a folder of frames (PNG, JPEG, "
     "PGM, TIFF)"
@@ -34,60 +24,39 @@ NEEDED = (
 STRETCH = 16  # frames that are decoded at a time
 
 
-def kind_of(path: Path) -> str:
-    """Return what a file or folder is: npy, npz, hdf5, gif, film, frames (a folder's images) or folder."""
-    if path.is_dir():
-        if image_files(path):
-            return "frames"
-        if find_clips(path):
-            return "folder"
-        raise FileNotFoundError(f"{path} has no clips in it; it needs {NEEDED}")
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is no file; it needs {NEEDED}")
-    if path.suffix.lower() not in KINDS:
-        raise ValueError(f"{path} ends as no known kind of clips does; it needs {NEEDED}")
-    return KINDS[path.suffix.lower()]
-
-
-def is_array(path: Path) -> bool:
-    """Return whether a file is an array, which has a layout and may have a variable."""
-    return KINDS.get(path.suffix.lower()) in ARRAYS
-
-
 def find_clips(root: str | Path) -> list[Path]:
     """Return the clips at and below a folder in natural order: films, GIFs, arrays, and folders of images.
 
-    Other files and hidden ones are left out. A folder that has images in it is one clip.
+    Other files and hidden ones are left out. A folder that has images in it is one clip. The path of a file
+    is returned as it is.
+
+    Raises:
+        FileNotFoundError: there is none in the folder.
     """
+    root = Path(root)
+    if not root.is_dir():
+        return [root]
     found = []
     for folder, folders, files in os.walk(root):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        names = [name for name in files if not name.startswith(".")]
-        found += [Path(folder, name) for name in names if Path(name).suffix.lower() in KINDS]
-        if any(Path(name).suffix.lower() in IMAGE_SUFFIXES for name in names):
+        paths = [Path(folder, name) for name in files if not name.startswith(".")]
+        found += [path for path in paths if path.suffix.lower() in (*FILMS, ".gif", *ARRAYS)]
+        if any(path.suffix.lower() in IMAGES for path in paths):
             found.append(Path(folder))
+    if not found:
+        raise FileNotFoundError(f"{root} has no clips in it; it needs {NEEDED}")
     return sorted(found, key=lambda path: [natural_order(part) for part in path.relative_to(root).parts])
-
-
-def open_clips(path: str | Path, layout: str | None = None, variable: str | None = None) -> ArrangedArray:
-    """Open a .npy, .npz or HDF5 file, of which parts can be read.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: a file of another kind, a damaged one, or what does not fit.
-        ImportError: an HDF5 file, and h5py is not installed.
-    """
-    path = Path(path)
-    kind = kind_of(path)
-    if kind not in ARRAYS:
-        raise ValueError(f"{path} is no array; it needs a .npy, .npz or HDF5 file")
-    return ArrangedArray(path, open_array(path, kind, variable), layout)
 
 
 def stream_clips(
     path: str | Path, layout: str | None = None, variable: str | None = None
 ) -> tuple[int, Iterator[NDArray]]:
     """Return the number of clips in one file or folder of frames, all of one length, and their frames.
+
+    Args:
+        path: of the file or folder.
+        layout: of an array, see `read_clips`.
+        variable: of an array, see `read_clips`.
 
     Returns:
         N, and an iterator over stretches (t, C, H, W) of all N * T frames, clip after clip, in the type that
@@ -99,20 +68,18 @@ def stream_clips(
         ImportError: see `read_clips`.
     """
     path = Path(path)
-    kind = kind_of(path)
-    if kind in ARRAYS:
+    if is_array(path):
         array = open_clips(path, layout, variable)
         return array.shape[0], (array.frames(clip) for clip in range(array.shape[0]))
-    for name, given in (("layout", layout), ("variable", variable)):
-        if given is not None:
-            raise ValueError(
-                f"{name} is {given!r}, but {path} is no array, which alone has one; leave it out"
-            )
-    if kind == "folder":
-        raise ValueError(f"{path} holds several clips; it needs one, such as {find_clips(path)[0]}")
-    if kind == "gif":
+    if path.is_dir():
+        return 1, _stretches(path, frames_of_folder(path))
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is no file; it needs {NEEDED}")
+    if path.suffix.lower() == ".gif":
         return 1, iter([read_gif(path)])
-    return 1, _stretches(path, frames_of_film(path) if kind == "film" else frames_of_folder(path))
+    if path.suffix.lower() in FILMS:
+        return 1, _stretches(path, frames_of_film(path))
+    raise ValueError(f"{path} ends as no known kind of clip does; it needs {NEEDED}")
 
 
 def _stretches(path: Path, frames: Iterator[NDArray]) -> Iterator[NDArray]:

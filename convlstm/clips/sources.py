@@ -13,9 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from convlstm.clips.arrays import ArrangedArray
-from convlstm.clips.pixels import fit, unit_range
-from convlstm.clips.reading import ARRAYS, find_clips, is_array, kind_of, open_clips, stream_clips
+from convlstm.clips.arrays import ArrangedArray, is_array, open_clips
+from convlstm.clips.pixels import fit, two_values, unit_range
+from convlstm.clips.reading import find_clips, stream_clips
 from convlstm.core.checks import positive
 
 __all__ = ["ClipSource", "read_clips"]
@@ -71,16 +71,19 @@ class ClipSource:
         first: int | None = None,
         held_out: tuple[Path, Collection[str]] | None = None,
     ):
-        self.value_range, self.unit = value_range, unit
-        self._length, self._channels, self._size, self._stored = length, channels, size, stored
-        self._most, self._guessed = length, layout is None
+        self.value_range, self.unit = two_values("value_range", value_range, ordered=True), unit
+        self._stored = None if stored is None else two_values("stored", stored)
+        self._size = None if size is None else (positive("size", size[0]), positive("size", size[1]))
+        self._length = self._most = length
+        self._channels, self._guessed = channels, layout is None
         path = Path(path)
-        kind = kind_of(path)
         self._clips: list[tuple[Path, ArrangedArray | None, int]] = []
-        files = find_clips(path) if path.is_dir() else [path]
-        folder = kind == "folder" or len(files) > 1  # images may lie beside other clips, such as a cover
-        if not folder and kind not in ARRAYS and (layout, variable) != (None, None):
-            stream_clips(path, layout, variable)  # raises: there is nothing of the kind to name
+        files = find_clips(path)
+        folder = files != [path]  # of clips; a folder of frames is one
+        if not folder and not is_array(path):
+            stream_clips(path)  # raises unless there is such a file
+            if (layout, variable) != (None, None):
+                raise ValueError(f"layout and variable are of arrays, and {path} is none; leave them out")
         unfit: list[str] = []
         tried = 0
         for file in files:
@@ -88,7 +91,7 @@ class ClipSource:
                 break
             tried += 1
             try:
-                array = open_clips(file, layout, variable) if kind in ARRAYS or is_array(file) else None
+                array = open_clips(file, layout, variable) if is_array(file) else None
                 if array is not None:
                     self._check_length(file, array.shape[1], f", read as {array.layout}")
                 if folder:
@@ -113,7 +116,7 @@ class ClipSource:
         self.report = "; ".join(parts)
         if not self._clips:
             raise ValueError(f"{path} has no clip that can be used: {self.report}")
-        self.layout = self._clips[0][1].layout if kind in ARRAYS and self._clips[0][1] else None
+        self.layout = self._clips[0][1].layout if self._clips[0][1] and not folder else None
 
     def longer(self, most: int) -> "ClipSource":
         """Return the same clips with so many frames where they have as many."""

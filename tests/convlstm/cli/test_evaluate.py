@@ -101,7 +101,7 @@ def test_without_tqdm_a_line_counts(
             ["run", "clips.npy", "--horizon", "2", "--value-range", "0", "1e6", "--thresholds", "0.5"],
             "thresholds has 0.5, but values go from 0 to 1e+06; it needs numbers above 0 (by more",
         ),
-        (["run", "clip.gif", "--layout", "THW"], "layout is 'THW', but clip.gif is no array"),
+        (["run", "clip.gif", "--layout", "THW"], "layout and variable are of arrays, and clip.gif is none"),
         (["run", "clips.npy", "--horizon", "2", "--json", "no/out.json"], "no is no directory"),
         (["run", "nowhere.npy"], "nowhere.npy is no file"),
         (["nowhere", "clips.npy"], "nowhere is no checkpoint"),

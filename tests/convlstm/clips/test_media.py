@@ -275,7 +275,7 @@ def test_a_pgm_keeps_its_values_whatever_its_highest_is(tmp_path: Path, header: 
         ({"0.png": ("RGBA", 6, 5)}, r"0.png has an alpha channel \(RGBA\) with transparent pixels"),
         ({"0.png": ("LA", 6, 5)}, r"0.png has an alpha channel \(LA\)"),
         ({"0.tif": "pages"}, "0.tif has 3 pages; it needs one"),
-        ({"0.tif": ("I", 6, 5, 70_000)}, "0.tif has values from 70000 to 70000; it needs 0 to 65,535"),
+        ({"0.tif": ("I", 6, 5, 70_000)}, "has values of type int32"),
     ],
 )
 def test_folders_that_are_no_clip(tmp_path: Path, images: dict, message: str) -> None:
