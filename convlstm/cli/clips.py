@@ -25,7 +25,7 @@ def add_clips(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument(
         "--variable",
-        help="Name of the array in a .npz or HDF5 file. Default: the only one of 3 axes or more.",
+        help="Name of the array in a .npz or HDF5 file. Default: the only one of 3 or more axes.",
     )
     command.add_argument(
         "--size",

@@ -64,7 +64,7 @@ def _resized(frames: NDArray, size: tuple[int, int]) -> NDArray:
 
 
 def two_values(name: str, ends: Sequence[float], ordered: bool = False) -> tuple[float, float]:
-    """Return two different finite numbers, the lower first if they are to be ordered; else raise ValueError."""
+    """Return two different finite numbers, the lower first if `ordered`; else raise ValueError."""
     low, high = (finite(name, end) for end in ends)
     if low == high or (ordered and low > high):
         needs = "the lower number first" if low != high else "two different numbers, for black and white"
