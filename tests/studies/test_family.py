@@ -111,8 +111,8 @@ def test_a_row_is_begun_gone_on_with_or_left(tmp_path: Path, monkeypatch: pytest
     options = ["train", "--folder", str(tmp_path), "--jobs", "2", "--data-root", str(tmp_path)]
     assert family.main([*options, "--sequences", "80"]) == 1  # one row failed
     assert not (tmp_path / "fc-rnn.log").exists()
-    told = {row.name: tmp_path / f"{row.name}.log" for row in family.STUDY.rows[1:]}
-    commands = {name: json.loads(log.read_text()) for name, log in told.items()}
+    logs = {row.name: tmp_path / f"{row.name}.log" for row in family.STUDY.rows[1:]}
+    commands = {name: json.loads(log.read_text()) for name, log in logs.items()}
     assert commands["fc-gru"] == ["3", "--resume", "runs/fc-gru"]
     for name, steps in (("fc-lstm", 5), ("conv-lstm", 20)):
         config = train.parse(commands[name][1:])
