@@ -169,7 +169,7 @@ class ConvRecurrent(Savable):
         self.dropout = dropout
         self.bidirectional = bidirectional
         directions = 2 if bidirectional else 1
-        # Cell number layer * D + direction; the second direction reads time backwards.
+        # Cell number layer * D + direction; the second direction reads time backward.
         self.cells = nn.ModuleList(
             self.cell_type(
                 input_channels if layer == 0 else hidden_channels * directions,
@@ -181,16 +181,10 @@ class ConvRecurrent(Savable):
             for layer in range(num_layers)
             for _ in range(directions)
         )
-
-    @property
-    def input_channels(self) -> int:
-        """I, the channels of a frame."""
-        return self._cell(0).input_channels
-
-    @property
-    def hidden_channels(self) -> int:
-        """C, the channels of a state."""
-        return self._cell(0).hidden_channels
+        self.input_channels, self.hidden_channels = (
+            self._cell(0).input_channels,
+            self._cell(0).hidden_channels,
+        )
 
     def _cell(self, number: int) -> ConvCell:
         cell = self.cells[number]

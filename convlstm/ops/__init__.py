@@ -49,14 +49,7 @@ def rnn(
 ) -> tuple[Tensor, Tensor]:
     """Run a convolutional Elman network over a sequence, always by the reference.
 
-    Args:
-        input: (T, B, I, *S).
-        h0: (B, C, *S), or None for zeros.
-        weight_ih: (C, I, *K), or None for no input convolution (then I is 0).
-        weight_hh: (C, C, *K).
-        bias: (C,), or None.
-        nonlinearity: "tanh" (default) or "relu".
-        lengths: see `lstm`.
+    The arguments are those of `functional.conv_rnn_step` with an axis T, and `lengths` as for `lstm`.
 
     Returns:
         The hidden states (T, B, C, *S) and the last of them (B, C, *S).

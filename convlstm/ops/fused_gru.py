@@ -123,14 +123,9 @@ class GRUBackward:
         the convolutions; `carried` is the rest.
         """
         d_x_gates, d_h_gates = self._d_x_gates[slot], self._d_h_gates[slot]
-        self._weights.kernels.gru_backward(
-            gates,
-            self._zeros if h is None else h,
-            d_h,
-            rows(self.carried),
-            rows(d_x_gates),
-            rows(d_h_gates),
-        )
+        before, carried = self._zeros if h is None else h, rows(self.carried)
+        kernel = self._weights.kernels.gru_backward
+        kernel(gates, before, d_h, carried, rows(d_x_gates), rows(d_h_gates))
         d_x = rows(self._back_to_x(d_x_gates)) if input_wanted and self._back_to_x is not None else None
         return d_x, None if h is None else rows(self._back_to_h(d_h_gates))
 

@@ -1,8 +1,7 @@
 """The pointwise part of the GRU's step on CPUs, float32 and bfloat16, compiled by numba.
 
-The arguments are those of `convlstm.ops.kernels.plain_gru`. An array is an address and a stride, in bytes,
-from row to row; of the functions that numba compiles, `kind` tells the type of the rows, and `keep` whether
-anything is saved.
+The arguments are those of `convlstm.ops.kernels.plain_gru`. In the compiled functions an array is an address
+and the bytes from row to row, `kind` is a number of the rows' type, and `keep` is None if nothing is saved.
 """
 
 from typing import Any
@@ -20,10 +19,10 @@ from convlstm.ops.kernels.cpu_language import (
     launch,
     load,
     sigmoid,
-    sources,
     store,
     take,
     tanh,
+    three_parts,
 )
 
 
@@ -77,17 +76,9 @@ def gru_forward(
 ) -> None:
     """See `plain_gru.gru_forward`."""
     N, C = h.shape
-    launch(
-        _FORWARD_KERNELS[h.dtype, saved is not None],
-        N,
-        C,
-        C * h.element_size(),
-        bias_hn.data_ptr(),
-        *address(x_gates, h_gates, h),
-        *((0, 0) if saved is None else address(saved)),
-        len(copies),
-        *address(*copies),
-    )
+    kernel, places = _FORWARD_KERNELS[h.dtype, saved is not None], address(x_gates, h_gates, h, saved)
+    places += [len(copies), *address(*copies)]
+    launch(kernel, N, C, C * h.element_size(), bias_hn.data_ptr(), *places)
 
 
 @njit(**COMPILE)
@@ -141,11 +132,6 @@ def gru_backward(
 ) -> None:
     """See `plain_gru.gru_backward`."""
     N, C = h.shape
-    parts = sources(dh, saved, C)
-    launch(
-        _BACKWARD_KERNELS[h.dtype],
-        N,
-        C,
-        C * h.element_size(),
-        *address(saved, h, carried, d_x_gates, d_h_gates, *parts),
-    )
+    parts = three_parts(dh, saved, C)  # alive until the launch has returned: the kernel takes addresses
+    places = address(saved, h, carried, d_x_gates, d_h_gates, *parts)
+    launch(_BACKWARD_KERNELS[h.dtype], N, C, C * h.element_size(), *places)

@@ -1,7 +1,7 @@
-"""What the CPU kernels are written in: loads, stores and functions that LLVM turns into vector code.
+"""What the CPU kernels share: loads, stores and functions that LLVM vectorizes, and the launch.
 
-numba compiles the kernels in the user's process, so that no compiler is needed there. They run on torch's own
-OpenMP threads: a second pool of threads beside torch's would fight it for the cores.
+numba compiles the kernels in the user's process, which needs no C compiler. They run on torch's own OpenMP
+threads: a second pool of threads would compete with torch's for the cores.
 """
 
 import ctypes
@@ -18,7 +18,7 @@ from torch import Tensor
 COMPILE: dict[str, Any] = {"error_model": "numpy", "fastmath": {"contract", "nsz", "arcp"}, "cache": True}
 
 SIGNATURE = types.void(types.voidptr)
-"""Of every kernel: one pointer, to its arguments."""
+"""Every kernel takes one pointer, to its arguments."""
 
 f32 = np.float32
 
@@ -36,7 +36,7 @@ def _access(context: Any, builder: Any, address: Any, index: Any, kind: Any) -> 
 
 
 def _no_alias(builder: Any, instruction: Any, scope: int) -> None:
-    """Tell LLVM that arrays of different scopes share no memory: it needs no checks at run time then."""
+    """Tell LLVM that arrays of different scopes share no memory, which saves checks at run time."""
     module = builder.module
     domain = module.add_metadata(["convlstm kernels"])
     scopes = [module.add_metadata([f"array {number}", domain]) for number in range(16)]
@@ -47,7 +47,7 @@ def _no_alias(builder: Any, instruction: Any, scope: int) -> None:
 
 @intrinsic(prefer_literal=True)
 def load(typing: Any, address: Any, index: Any, kind: Any, scope: Any) -> Any:
-    """Element `index` of an array as float32; `kind` is a float32, or a uint16 for bfloat16."""
+    """Load element `index` of an array as float32; `kind` is a float32, or a uint16 for bfloat16."""
     if not isinstance(scope, types.IntegerLiteral):
         return None
 
@@ -64,7 +64,7 @@ def load(typing: Any, address: Any, index: Any, kind: Any, scope: Any) -> Any:
 
 @intrinsic(prefer_literal=True)
 def store(typing: Any, address: Any, index: Any, value: Any, kind: Any, scope: Any) -> Any:
-    """Write a float32 to element `index`, rounded to nearest even for bfloat16."""
+    """Store a float32 as element `index`, rounded to nearest even for bfloat16."""
     if not isinstance(scope, types.IntegerLiteral):
         return None
 
@@ -88,7 +88,7 @@ def store(typing: Any, address: Any, index: Any, value: Any, kind: Any, scope: A
 
 @intrinsic
 def argument(typing: Any, data: Any, number: Any) -> Any:
-    """Argument `number` of a kernel, an int64."""
+    """Return argument `number` of a kernel, an int64."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         pointer = builder.bitcast(arguments[0], ir.IntType(64).as_pointer())
@@ -99,7 +99,7 @@ def argument(typing: Any, data: Any, number: Any) -> Any:
 
 @intrinsic
 def pointer(typing: Any, address: Any) -> Any:
-    """An address as what numba.carray makes an array of."""
+    """Convert an address to a pointer, which numba.carray makes an array of."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.inttoptr(arguments[0], ir.IntType(8).as_pointer())
@@ -109,7 +109,7 @@ def pointer(typing: Any, address: Any) -> Any:
 
 @intrinsic
 def take(typing: Any, data: Any, count: Any) -> Any:
-    """Add `count` to argument 0, atomically, and return what it was: how threads share out the rows."""
+    """Add `count` to argument 0 atomically and return its old value: threads share the rows so."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         pointer = builder.bitcast(arguments[0], ir.IntType(64).as_pointer())
@@ -120,7 +120,7 @@ def take(typing: Any, data: Any, count: Any) -> Any:
 
 @intrinsic
 def _power_of_two(typing: Any, exponent: Any) -> Any:
-    """2 to a whole exponent of -126 to 127, put together from its bits."""
+    """Return 2 to a whole exponent of -126 to 127, built from its bits."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         i32 = ir.IntType(32)
@@ -132,7 +132,7 @@ def _power_of_two(typing: Any, exponent: Any) -> Any:
 
 @njit(**COMPILE)
 def _exp(x: Any) -> Any:
-    """e^x to 2 units in the last place: 2^n times a polynomial of what is left, as in Cephes' expf."""
+    """Return e^x to 2 units in the last place: 2^n times a polynomial, as Cephes' expf."""
     x = min(max(x, f32(-87.0)), f32(88.0))
     n = np.floor(x * f32(1.44269504) + f32(0.5))
     r = x - n * f32(0.693359375) + n * f32(2.12194440e-4)
@@ -146,13 +146,13 @@ def _exp(x: Any) -> Any:
 
 @njit(**COMPILE)
 def sigmoid(x: Any) -> Any:
-    """1 / (1 + e^-x)."""
+    """Return 1 / (1 + e^-x)."""
     return f32(1) / (f32(1) + _exp(-x))
 
 
 @njit(**COMPILE)
 def tanh(x: Any) -> Any:
-    """2 / (1 + e^-2x) - 1; near zero, where that loses its digits, a polynomial, as in Cephes' tanhf."""
+    """Return 2 / (1 + e^-2x) - 1; near zero, where that loses digits, a polynomial, as Cephes' tanhf."""
     z = x * x
     p = f32(-5.70498872745e-3) * z + f32(2.06390887954e-2)
     p = p * z - f32(5.37397155531e-2)
@@ -174,13 +174,14 @@ def _gomp_parallel() -> Any:
     return parallel
 
 
-def address(*arrays: Tensor) -> list[int]:
-    """Of each array (N, C) its address, and bytes from row to row."""
-    return [number for a in arrays for number in (a.data_ptr(), a.stride(0) * a.element_size())]
+def address(*arrays: Tensor | None) -> list[int]:
+    """Return of each array (N, C) its address and the bytes from row to row; zeros for None."""
+    pairs = [(0, 0) if a is None else (a.data_ptr(), a.stride(0) * a.element_size()) for a in arrays]
+    return [number for pair in pairs for number in pair]
 
 
-def sources(parts: list[Tensor], like: Tensor, channels: int) -> list[Tensor]:
-    """Three arrays (N, C) whose sum is that of the parts, of which there may be more or less."""
+def three_parts(parts: list[Tensor], like: Tensor, channels: int) -> list[Tensor]:
+    """Return three arrays (N, C) with the same sum as the parts, whatever their number."""
     while len(parts) > 3:
         parts = [parts[0] + parts[1], *parts[2:]]
     zeros = like.new_zeros(1, channels).expand(len(like), -1)
@@ -188,16 +189,16 @@ def sources(parts: list[Tensor], like: Tensor, channels: int) -> list[Tensor]:
 
 
 _PARALLEL = _gomp_parallel()
-_ELEMENTS = 16384  # that a thread takes at a time
+_ELEMENTS = 16384  # taken by a thread at a time
 
 
 def launch(kernel: Any, rows: int, channels: int, *arguments: int) -> None:
     """Run a kernel over rows on torch's threads.
 
     Args:
-        kernel: a numba cfunc of one pointer, to 4 numbers (rows taken so far, rows, rows to take at a time,
-            channels) and the arguments.
-        rows: in all.
+        kernel: a numba cfunc of one pointer to int64 numbers: the rows taken so far, all rows, the rows to
+            take at a time, the channels, then the arguments.
+        rows: number of rows.
         channels: of a row.
         arguments: addresses and sizes.
     """

@@ -1,8 +1,7 @@
 """The pointwise part of the LSTM's step on CPUs, float32 and bfloat16, compiled by numba.
 
-The arguments are those of `convlstm.ops.kernels.plain_lstm`. An array is an address and a stride, in
-bytes, from row to row; of the functions that numba compiles, `kind` tells the type of the gates, and
-`peepholes` whether there are any.
+The arguments are those of `convlstm.ops.kernels.plain_lstm`. In the compiled functions an array is an address
+and the bytes from row to row, `kind` is a number of the gates' type, and `peepholes` is None without any.
 """
 
 from typing import Any
@@ -20,16 +19,16 @@ from convlstm.ops.kernels.cpu_language import (
     launch,
     load,
     sigmoid,
-    sources,
     store,
     take,
     tanh,
+    three_parts,
 )
 
 
 def _peepholes(weight_ch: Tensor | None) -> list[int]:
-    """Address of the peepholes (1 or P, 3C), bytes from row to row, rows until they repeat."""
-    return [0, 0, 1] if weight_ch is None else [*address(weight_ch), len(weight_ch)]
+    """Return the address of peepholes (1 or P, 3C), the bytes from row to row, the rows until they repeat."""
+    return [*address(weight_ch), 1 if weight_ch is None else len(weight_ch)]
 
 
 @njit(**COMPILE)
@@ -102,18 +101,9 @@ def lstm_forward(
 ) -> None:
     """See `plain_lstm.lstm_forward`."""
     N, C = c.shape
-    launch(
-        _FORWARD_KERNELS[gates.dtype, weight_ch is not None],
-        N,
-        C,
-        C * gates.element_size(),
-        *address(gates, c),
-        *_peepholes(weight_ch),
-        *address(c_new, h[0]),
-        *((0, 0) if short_c is None else address(short_c)),
-        len(h) - 1,
-        *address(*h[1:]),
-    )
+    kernel = _FORWARD_KERNELS[gates.dtype, weight_ch is not None]
+    before, after = [*address(gates, c), *_peepholes(weight_ch)], address(c_new, h[0], short_c)
+    launch(kernel, N, C, C * gates.element_size(), *before, *after, len(h) - 1, *address(*h[1:]))
 
 
 @njit(**COMPILE)
@@ -182,13 +172,7 @@ def lstm_backward(
 ) -> None:
     """See `plain_lstm.lstm_backward`."""
     N, C = c.shape
-    parts = sources(dh, gates, C)
-    launch(
-        _BACKWARD_KERNELS[gates.dtype, weight_ch is not None],
-        N,
-        C,
-        C * gates.element_size(),
-        *address(gates, c, c_new),
-        *_peepholes(weight_ch),
-        *address(dc, d_gates, *parts),
-    )
+    kernel = _BACKWARD_KERNELS[gates.dtype, weight_ch is not None]
+    parts = three_parts(dh, gates, C)  # alive until the launch has returned: the kernel takes addresses
+    before = [*address(gates, c, c_new), *_peepholes(weight_ch)]
+    launch(kernel, N, C, C * gates.element_size(), *before, *address(dc, d_gates, *parts))

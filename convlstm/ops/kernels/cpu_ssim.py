@@ -11,13 +11,13 @@ from torch import Tensor
 
 from convlstm.ops.kernels.cpu_language import COMPILE, SIGNATURE, argument, launch, pointer, take
 
-# A sum may be taken in any order, so that LLVM may make vector code of it.
+# Sums may be taken in any order, so that LLVM can vectorize them.
 _COMPILE = COMPILE | {"fastmath": COMPILE["fastmath"] | {"reassoc"}}
 
 
 @njit(**_COMPILE)
 def _of_window(columns: Any, j: Any) -> Any:
-    """The sum of 7 columns, written out: a loop would not become vector code."""
+    """Return the sum of 7 columns, written out: LLVM would not vectorize a loop."""
     return (
         columns[j]
         + columns[j + 1]
@@ -81,7 +81,7 @@ def _similarities(data: Any) -> None:
 
 
 def similarities(prediction: Tensor, target: Tensor, data_ranges: Sequence[float]) -> list[Tensor]:
-    """Return (B, T) for each data range: what `evaluation.metrics.ssim` does of frames that are clipped.
+    """Return (B, T) for each data range, as `evaluation.metrics.ssim` does for clipped frames.
 
     Args:
         prediction: float64 (B, T, C, H, W) on the CPU, H and W 7 or more.

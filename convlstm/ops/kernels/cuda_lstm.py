@@ -160,5 +160,5 @@ def lstm_backward(
 
 
 def _repeat(weight_ch: Tensor | None) -> int:
-    """After how many rows the peepholes begin anew."""
+    """Return after how many rows the peepholes repeat."""
     return 1 if weight_ch is None else len(weight_ch)
