@@ -24,7 +24,7 @@ from convlstm import (
     StackedForecasterConfig,
 )
 from convlstm.models.forecaster import build
-from studies import family, family_gradients, study
+from studies import family, family_gradients, family_report, study
 from studies.study import MACHINE, Row, Study, macs
 
 TINY = (
@@ -148,6 +148,25 @@ def test_what_is_stopped_stops_its_runs(tmp_path: Path, monkeypatch: pytest.Monk
     assert stopped.exists()
 
 
+def axes_in(path: Path) -> int:
+    """Return the number of charts in an SVG of matplotlib."""
+    groups = ElementTree.parse(path).getroot().iter("{http://www.w3.org/2000/svg}g")
+    return sum(group.get("id", "").startswith("axes_") for group in groups)
+
+
+def test_charts(tmp_path: Path) -> None:
+    curves = {row.label: ([2000, 4000], [150.0 + n, 90.0 + n]) for n, row in enumerate(family.STUDY.rows)}
+    norms = {row.name: [0.01, 0.1, 1.0] for row in family.STUDY.rows}
+    gradients = {"initial": norms, "trained": norms, "radius": {"0.5": [4.0, 2.0], "2.0": [1.0, 2.0]}}
+    panels = family_report.gradient_panels(family.STUDY, gradients, {"fc-rnn": {"trained": [3.0, 1.5]}})
+    x, y = panels["Untrained FC-RNN, by spectral radius"]["radius 0.5"]
+    assert (list(x), y) == ([0, 1], [1, 2])
+    family_report.draw_validation(curves, tmp_path / "validation.svg")
+    family_report.draw_gradients(panels, tmp_path / "gradients.svg")
+    assert [axes_in(tmp_path / f"{name}.svg") for name in ("validation", "gradients")] == [1, 4]
+
+
+@pytest.mark.slow
 def test_from_runs_to_tables_and_pictures(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -175,11 +194,10 @@ def test_from_runs_to_tables_and_pictures(
     gradients = json.loads((tmp_path / family.GRADIENTS).read_text())
     assert set(gradients["trained"]) == {row.name for row in ROWS}
     assert all(len(norms) == 3 for norms in gradients["radius"].values())
-    svg = "{http://www.w3.org/2000/svg}"
-    for name, panels in (("validation", 1), ("gradients", 4)):
-        root = ElementTree.parse(tmp_path / "assets" / f"family-{name}.svg").getroot()
-        groups = [group.get("id", "") for group in root.iter(f"{svg}g")]
-        assert len([group for group in groups if group.startswith("axes_")]) == panels
+    assert [axes_in(tmp_path / "assets" / f"family-{name}.svg") for name in ("validation", "gradients")] == [
+        1,
+        4,
+    ]
     with Image.open(tmp_path / "assets" / "family-rollouts.png") as picture:
         pixels = np.asarray(picture.convert("L"))
     assert pixels[0, 0] == 255  # a light page
