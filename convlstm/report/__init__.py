@@ -3,7 +3,7 @@
 from convlstm.report.examples import FURTHER, example_rollouts, long_rollout
 from convlstm.report.frames import Shown
 from convlstm.report.page import render_report, write_report
-from convlstm.report.run import Run, read_run
+from convlstm.report.training import Run, read_run
 
 __all__ = [
     "FURTHER",

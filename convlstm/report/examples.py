@@ -1,4 +1,4 @@
-"""The rollouts that a report shows, made anew: of an evaluation no forecast is kept."""
+"""The rollouts that a report shows, made anew: an evaluation keeps no forecast."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ from convlstm.report.frames import Shown
 
 __all__ = ["FURTHER", "example_rollouts", "long_rollout"]
 
-FURTHER = 4  # times the horizon of the evaluation, that the long rollout goes
+FURTHER = 4  # times the horizon of the evaluation: the length of the long rollout
 
 
 def example_rollouts(
@@ -27,26 +27,21 @@ def example_rollouts(
 
     Args:
         evaluation: of this model on these clips.
-        model: as for `convlstm.evaluation.evaluate`, on `device`.
-        clips: as for `convlstm.evaluation.evaluate`.
-        device: where the sequences go (default the CPU).
+        model: as for `convlstm.evaluate`, on `device`.
+        clips: as for `convlstm.evaluate`.
+        device: where the sequences go. Default: the CPU.
 
     Returns:
-        One for each sequence; one that is at once the best and the median, say, comes once. None where frames
-        have neither 1 nor 3 channels, which there is no picture of.
+        One for each sequence; a sequence that is both the best and the median, say, comes once. None at all
+        if frames have neither 1 nor 3 channels: there is no picture of them.
     """
     found: dict[int, list[str]] = {}
     for name in ("best", "median", "worst"):
         found.setdefault(getattr(evaluation.examples, name), []).append(name)
-    if evaluation.frame[0] not in (1, 3):
-        return []
-    _, predict = as_predictor(model)
     shown = []
-    for number, names in found.items():
-        context, truth = _split(evaluation, clips, number, evaluation.horizon, device)
-        prediction = predict(context, evaluation.horizon)
-        error = float(mse(prediction, truth).mean())
-        note = f"sequence {number:,}, MSE {error:,.2f}"
+    for number, names in found.items() if evaluation.frame[0] in (1, 3) else ():
+        context, prediction, truth = _forecast(evaluation, model, clips, number, evaluation.horizon, device)
+        note = f"sequence {number:,}, MSE {float(mse(prediction, truth).mean()):,.2f}"
         shown.append(_shown(", ".join(names).capitalize(), note, context, prediction, truth))
     return shown
 
@@ -59,36 +54,34 @@ def long_rollout(
 ) -> Shown | None:
     """Return a rollout of the median sequence, `FURTHER` times as long as the horizon of the evaluation.
 
-    Arguments are those of `example_rollouts`. None where there is no picture of the frames.
+    Arguments are those of `example_rollouts`. None if there is no picture of the frames.
     """
     if evaluation.frame[0] not in (1, 3):
         return None
     number, horizon = evaluation.examples.median, FURTHER * evaluation.horizon
-    context, truth = _split(evaluation, clips, number, horizon, device)
-    _, predict = as_predictor(model)
-    note = f"sequence {number:,}" + (
-        f", known for {truth.shape[1]} frames" if truth.shape[1] < horizon else ""
+    context, prediction, truth = _forecast(evaluation, model, clips, number, horizon, device)
+    known = f", known for {truth.shape[1]} frames" if truth.shape[1] < horizon else ""
+    return _shown(
+        f"Median, {FURTHER} times as far", f"sequence {number:,}{known}", context, prediction, truth
     )
-    return _shown(f"Median, {FURTHER} times as far", note, context, predict(context, horizon), truth)
 
 
-def _split(
+def _forecast(
     evaluation: Evaluation,
+    model: nn.Module | Predict,
     clips: Source | Tensor | NDArray[Any],
     number: int,
     horizon: int,
     device: torch.device | str,
-) -> tuple[Tensor, Tensor]:
-    """Return one sequence's context, and at most `horizon` of the frames that follow it."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return a sequence's context, its forecast, and at most `horizon` of the frames that follow."""
     clip = as_source(clips).batch([number], device)  # (1, T, C, H, W)
-    return clip[:, : evaluation.context], clip[:, evaluation.context : evaluation.context + horizon]
+    context, truth = clip[:, : evaluation.context], clip[:, evaluation.context :][:, :horizon]
+    return context, as_predictor(model)[1](context, horizon), truth
 
 
-def _shown(title: str, note: str, context: Tensor, prediction: Tensor, truth: Tensor) -> Shown:
-    first, forecast, after = (x[0].float().cpu().numpy() for x in (context, prediction, truth))
-    if np.isnan(forecast).any():
-        note, forecast = (
-            f"{note}; what is no number is shown as 0",
-            np.nan_to_num(forecast, posinf=1, neginf=0),
-        )
-    return Shown(title=title, note=note, context=first, prediction=forecast, truth=after)
+def _shown(title: str, note: str, *clips: Tensor) -> Shown:
+    context, prediction, truth = (clip[0].float().cpu().numpy() for clip in clips)
+    if np.isnan(prediction).any():
+        note, prediction = f"{note}; nan is shown as 0", np.nan_to_num(prediction, posinf=1, neginf=0)
+    return Shown(title=title, note=note, context=context, prediction=prediction, truth=truth)

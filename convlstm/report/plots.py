@@ -1,25 +1,23 @@
-"""Curves as inline SVG. Colours, dashes and type belong to the page's style: the classes s0, s1, ..."""
+"""Charts of curves: where their lines, marks and ticks lie, which report.html draws as SVG."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
-from convlstm.report.markup import Html, joined, tag
-
-__all__ = ["HEIGHT", "KINDS", "WIDTH", "Curve", "chart", "drawing", "legend", "number"]
+__all__ = ["AREA", "KINDS", "Chart", "Curve", "chart", "number"]
 
 KINDS = 7  # of lines that the style tells apart
 
 # In units that are pixels of the screen at the width that a chart has on a phone, so that type stays legible.
-WIDTH, HEIGHT = 350, 210
-LEFT, RIGHT, TOP, BOTTOM = 48, 10, 10, 36
-MOST_POINTS = 60  # of a curve that are marked one by one
+AREA = {"width": 350, "height": 210, "left": 48, "right": 340, "top": 10, "bottom": 174}
+MOST_MARKS = 60  # of a curve
 DIGIT = 7.5  # width of one, at most
 TICKS = 5  # on an axis, about
 
 
 class Curve(NamedTuple):
-    """A line in a chart; points whose value is no finite number are left out."""
+    """A line in a chart; points whose value is not finite are left out."""
 
     name: str
     x: Sequence[float]
@@ -27,8 +25,37 @@ class Curve(NamedTuple):
     kind: int = 0
     """Which of the `KINDS` of line it is drawn as."""
     low: Sequence[float] = ()
-    """Lower ends of a band around the line, one for each point, or none; `high` the upper ones."""
+    """Lower ends of a band around the line, one for each point, or none; `high` are the upper ends."""
     high: Sequence[float] = ()
+
+
+class Line(NamedTuple):
+    """A curve as it is drawn."""
+
+    kind: int
+    path: str
+    """Of the line; "" for a single point."""
+    band: str
+    """Outline of the band, or ""."""
+    marks: list[tuple[float, float, str]]
+    """Points that show their value under the mouse: x, y and the words."""
+    dots: bool
+    """Whether the marks are visible."""
+
+
+@dataclass
+class Chart:
+    """A chart as it is drawn: without lines if no value is finite."""
+
+    title: str
+    note: str
+    x_label: str
+    words: str
+    """The chart for those who do not see it."""
+    y_ticks: Sequence[tuple[float, str]] = ()
+    x_ticks: Sequence[tuple[float, float, str]] = ()
+    """Place of the tick, place of the label, and the label."""
+    lines: Sequence[Line] = ()
 
 
 def chart(
@@ -39,45 +66,23 @@ def chart(
     *,
     start: float | None = None,
     logarithmic: bool = False,
-) -> Html:
-    """Return a figure: a caption, axes with labelled ticks, and the curves, each point with its value.
+) -> Chart:
+    """Lay out curves on axes with labeled ticks.
 
     Args:
         title: the quantity, with its unit.
         curves: one or more.
-        x_label: what runs along the horizontal axis.
-        note: beside the title, such as which direction is better.
-        start: where the horizontal axis begins at the latest; None (default) for the first point.
-        logarithmic: whether the vertical axis is; it is linear in any case where a value is not above 0.
-    """
-    caption = tag("figcaption", tag("b", title), *([" ", tag("small", note)] if note else []))
-    parts = drawing(curves, x_label, start=start, logarithmic=logarithmic)
-    if parts is None:
-        return tag("figure", caption, tag("p", "No finite values."), class_="chart")
-    said = f"{title}: {'; '.join(_in_words(_finite(curve)) for curve in curves)}"
-    picture = tag("svg", parts, viewBox=f"0 0 {WIDTH} {HEIGHT}", role="img", aria_label=said)
-    return tag("figure", caption, picture, class_="chart")
-
-
-def drawing(
-    curves: Sequence[Curve], x_label: str, *, start: float | None = None, logarithmic: bool = False
-) -> Html | None:
-    """Return what is inside a chart's picture, `WIDTH` by `HEIGHT`: axes with labelled ticks, and curves.
-
-    Args:
-        curves: one or more.
-        x_label: as of `chart`.
-        start: as of `chart`.
-        logarithmic: as of `chart`.
-
-    Returns:
-        Elements of SVG; None where no value is finite.
+        x_label: the quantity on the horizontal axis.
+        note: beside the title, such as which direction is better. Default: none.
+        start: where the horizontal axis begins at the latest. Default: at the first point.
+        logarithmic: whether the vertical axis is; ignored where a value is not above 0. Default: False.
     """
     found = [_finite(curve) for curve in curves]
+    layout = Chart(title, note, x_label, f"{title}: {'; '.join(map(_in_words, found))}")
     xs = [x for curve in found for x in curve.x]
     ys = [y for curve in found for y in (*curve.y, *curve.low, *curve.high)]
     if not ys:
-        return None
+        return layout
     logarithmic = logarithmic and min(ys) > 0
     y_ticks = _log_ticks(min(ys), max(ys)) if logarithmic else _ticks(min(ys), max(ys))
     low, high = min(y_ticks[0], min(ys)), max(y_ticks[-1], max(ys))
@@ -87,75 +92,48 @@ def drawing(
     scale = math.log if logarithmic else float
 
     def across(x: float) -> float:
-        return LEFT + (x - first) / (last - first) * (WIDTH - LEFT - RIGHT)
+        return round(AREA["left"] + (x - first) / (last - first) * (AREA["right"] - AREA["left"]), 1)
 
     def down(y: float) -> float:
         share = (scale(y) - scale(low)) / (scale(high) - scale(low))
-        return HEIGHT - BOTTOM - share * (HEIGHT - TOP - BOTTOM)
+        return round(AREA["bottom"] - share * (AREA["bottom"] - AREA["top"]), 1)
 
-    parts = []
-    for y, label in zip(y_ticks, _distinct(y_ticks), strict=True):
-        parts.append(tag("path", d=f"M{LEFT} {down(y):.1f}H{WIDTH - RIGHT}", class_="grid"))
-        parts.append(tag("text", label, x=LEFT - 6, y=down(y) + 4, text_anchor="end"))
-    for x, label in zip(x_ticks, _distinct(x_ticks), strict=True):
-        parts.append(tag("path", d=f"M{across(x):.1f} {HEIGHT - BOTTOM}v4", class_="tick"))
-        place = min(across(x), WIDTH - DIGIT / 2 * len(label))
-        parts.append(tag("text", label, x=place, y=HEIGHT - BOTTOM + 16, text_anchor="middle"))
-    middle = (LEFT + WIDTH - RIGHT) / 2
-    parts.append(tag("text", x_label, x=middle, y=HEIGHT - 4, text_anchor="middle", class_="axis"))
+    layout.y_ticks = [(down(y), label) for y, label in zip(y_ticks, _distinct(y_ticks), strict=True)]
+    layout.x_ticks = [
+        (across(x), min(across(x), AREA["width"] - DIGIT / 2 * len(label)), label)
+        for x, label in zip(x_ticks, _distinct(x_ticks), strict=True)
+    ]
+
+    def path(xs: Sequence[float], ys: Sequence[float]) -> str:
+        return "L".join(f"{across(x)} {down(y)}" for x, y in zip(xs, ys, strict=True))
+
+    layout.lines = []
     for curve in reversed(found):  # the first lies on top
-        places = [(across(x), down(y)) for x, y in zip(curve.x, curve.y, strict=True)]
-        if len(curve.low) > 1:
-            upper = zip(curve.x, curve.high, strict=True)
-            edges = [*zip(curve.x, curve.low, strict=True), *reversed(list(upper))]
-            band = "L".join(f"{across(x):.1f} {down(y):.1f}" for x, y in edges)
-            parts.append(tag("path", d=f"M{band}Z", class_=f"band s{curve.kind % KINDS}"))
-        parts.append(_line(curve, places))
-    return joined(*parts)
-
-
-def legend(lines: Iterable[tuple[str, int]]) -> Html:
-    """Return the list of what lines stand for: their names, each with the kind of line it is drawn as."""
-    swatch = {"viewBox": "0 0 30 10", "width": "30", "height": "10", "aria_hidden": "true"}
-    items = []
-    for name, kind in lines:
-        line = tag("path", d="M1 5H29", class_=f"line s{kind % KINDS}")
-        items.append(tag("li", tag("svg", line, **swatch), " ", name))
-    return tag("ul", *items, class_="legend")
+        step = math.ceil(len(curve.x) / MOST_MARKS) or 1
+        points = list(zip(curve.x, curve.y, strict=True))[::step]
+        marks = [(across(x), down(y), f"{curve.name}, {number(x)}: {number(y, 4)}") for x, y in points]
+        band = path([*curve.x, *curve.x[::-1]], [*curve.low, *curve.high[::-1]]) if curve.low else ""
+        line = path(curve.x, curve.y) if len(curve.x) > 1 else ""
+        layout.lines.append(Line(curve.kind % KINDS, line, line and band, marks, step == 1))
+    return layout
 
 
 def number(value: float, digits: int = 3) -> str:
-    """Return a number of about so many significant digits, as one writes it: 1,234 and 0.00012."""
+    """Return a number with about so many significant digits, as one writes it: 1,234 and 0.00012."""
     if not math.isfinite(value):
         return str(value)
     if value == 0 or 1e-4 <= abs(value) < 1e7:
         places = max(0, digits - 1 - math.floor(math.log10(abs(value)))) if value else 0
-        text = f"{value:,.{places}f}"
-        text = text.rstrip("0").rstrip(".") if "." in text else text
+        mantissa, exponent = f"{value:,.{places}f}", ""
     else:
-        text = f"{value:.{digits - 1}e}"
-        mantissa, exponent = text.split("e")
-        mantissa = mantissa.rstrip("0").rstrip(".") if "." in mantissa else mantissa
-        text = f"{mantissa}e{int(exponent)}"
-    return text.replace("-", "\N{MINUS SIGN}")
-
-
-def _line(curve: Curve, places: Sequence[tuple[float, float]]) -> Html:
-    """Return a curve: the line, and at each point that is marked its value, shown where one points at it."""
-    kind = f"s{curve.kind % KINDS}"
-    d = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in places)
-    parts = [tag("path", d=d, class_=f"line {kind}")] if len(places) > 1 else []
-    step = math.ceil(len(places) / MOST_POINTS) or 1
-    for n, (x, y) in list(enumerate(places))[::step]:
-        words = f"{curve.name}, {number(curve.x[n])}: {number(curve.y[n], 4)}"
-        dot = tag("circle", cx=x, cy=y, r=2.2, class_=f"dot {kind}") if step == 1 else ""
-        reach = tag("circle", cx=x, cy=y, r=7, class_="reach")
-        parts.append(tag("g", tag("title", words), *([dot] if dot else []), reach))
-    return joined(*parts)
+        mantissa, power = f"{value:.{digits - 1}e}".split("e")
+        exponent = f"e{int(power)}"
+    mantissa = mantissa.rstrip("0").rstrip(".") if "." in mantissa else mantissa
+    return (mantissa + exponent).replace("-", "\N{MINUS SIGN}")
 
 
 def _finite(curve: Curve) -> Curve:
-    """Return a curve of those points whose values, and those of the band, are numbers."""
+    """Return a curve of those points whose values, and those of the band, are finite."""
     rows = zip(curve.x, curve.y, curve.low or curve.y, curve.high or curve.y, strict=True)
     kept = [row for row in rows if all(map(math.isfinite, row))]
     x, y, low, high = ([row[n] for row in kept] for n in range(4))
@@ -163,11 +141,13 @@ def _finite(curve: Curve) -> Curve:
 
 
 def _distinct(ticks: Sequence[float]) -> list[str]:
-    """Return the numbers with as many digits as it takes to tell them apart, 3 at least."""
-    digits = 3
-    while len({number(tick, digits) for tick in ticks}) < len(ticks) and digits < 17:
-        digits += 1
-    return [number(tick, digits) for tick in ticks]
+    """Return the numbers with as many digits as it takes to tell them apart, at least 3."""
+    labels: list[str] = []
+    for digits in range(3, 18):
+        labels = [number(tick, digits) for tick in ticks]
+        if len(set(labels)) == len(ticks):
+            break
+    return labels
 
 
 def _in_words(curve: Curve) -> str:
@@ -177,7 +157,7 @@ def _in_words(curve: Curve) -> str:
 
 
 def _ticks(low: float, high: float, whole: bool = False) -> list[float]:
-    """Return round numbers, evenly spaced, of which the first is at most low and the last at least high."""
+    """Return round numbers, evenly spaced, the first at most low and the last at least high."""
     if low == high:
         spread = abs(low) / 2 or 1
         low, high = low - spread, high + spread
@@ -192,6 +172,7 @@ def _ticks(low: float, high: float, whole: bool = False) -> list[float]:
 def _log_ticks(low: float, high: float) -> list[float]:
     """Return round numbers, about evenly spaced on a logarithmic axis, that enclose low and high."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    ticks: list[float] = []
     for steps in ((1, 2, 3, 5, 7), (1, 2, 5), (1, 3), (1,)):
         every = sorted(10.0**power * m for power in powers for m in steps)
         below = [y for y in every if y <= low * 1.0001][-1:] or every[:1]

@@ -1,196 +1,168 @@
-"""The numbers of an evaluation in a page: the verdict, the table of scores, the curves and what they show."""
+"""The numbers of an evaluation as a page shows them: the verdict, the table of scores, the curves."""
 
 import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from convlstm.evaluation.protocols import Metric
-from convlstm.evaluation.results import Evaluation, PredictorScores, Score
-from convlstm.report.markup import Html, joined, tag
-from convlstm.report.plots import Curve, chart, legend, number
+from convlstm.evaluation.protocols import RATIOS, Metric
+from convlstm.evaluation.results import Evaluation, Score
+from convlstm.report.plots import Chart, Curve, chart, number
 
-__all__ = ["curves", "score_table", "verdict"]
+__all__ = ["curves", "score_groups", "verdict"]
 
-# What is drawn frame by frame of the metrics in a protocol: the first of each line that there is.
-DRAWN = (
-    ("mse", "mse_clipped"),
-    ("mae", "mae_clipped"),
-    ("ssim", "ssim_range2"),
-    ("psnr",),
-    ("cross_entropy",),
-)
+# The metrics drawn frame by frame: of each group the first that the protocol has.
+DRAWN = ("mse mse_clipped", "mae mae_clipped", "ssim ssim_range2", "psnr", "cross_entropy")
 MOST_THRESHOLDS = 6  # whose curves are drawn
-RATIOS = {
-    "csi": ("CSI", "critical success index: hits / (hits + misses + false alarms); 1 is best", 1.0),
-    "pod": ("POD", "probability of detection: hits / (hits + misses); 1 is best", 1.0),
-    "far": ("FAR", "false alarm ratio: false alarms / (hits + false alarms); 0 is best", 0.0),
-    "bias": ("Bias", "(hits + false alarms) / (hits + misses); 1 is best", 1.0),
-}
-MISSING = "\N{EN DASH}"  # in the place of what is undefined
+MISSING = "\N{EN DASH}"  # in place of what is undefined
 
 
-class _Row(NamedTuple):
+class Verdict(NamedTuple):
+    """The result in a sentence or two, in the parts that a page sets apart."""
+
+    metric: str
+    value: str
+    comparison: str
+    rival: str = ""
+    """The best baseline, if there is one to compare with."""
+    conclusion: str = ""
+
+
+class Cell(NamedTuple):
+    """A score of one predictor."""
+
+    mean: str
+    interval: str
+    best: bool
+
+
+class Row(NamedTuple):
+    """A row of the table of scores."""
+
     label: str
     words: str
-    scores: Sequence[Score | None]  # the model's, then those of the baselines
-    decimals: int
-    badness: Callable[[float], float]  # of a mean; the lowest is best
+    cells: list[tuple[str, Cell]]
+    """By the names of the predictors."""
 
 
-def verdict(evaluation: Evaluation) -> Html:
-    """Return the result in a sentence or two: the model's first metric beside that of the best baseline."""
-    metric = next((m for m in _present(evaluation) if m.name == "mse"), _present(evaluation)[0])
+def verdict(evaluation: Evaluation) -> Verdict:
+    """Return how the model's MSE (or its first metric) compares with the best baseline's."""
+    present = _present(evaluation)
+    metric = next((m for m in present if m.name == "mse"), present[0])
+    title, badness = metric.title(evaluation.unit), _badness(metric)
     found = evaluation.model[metric.name]
     value = _value(found.mean, metric.decimals)
-    parts: list[str] = [f"{metric.title(evaluation.unit)} ", tag("strong", value)]
-    if math.isfinite(found.low):
-        parts.append(f" (95% interval {_interval(found, metric.decimals)})")
+    interval = f" (95% interval {_interval(found, metric.decimals)})" if math.isfinite(found.low) else ""
     rivals = [b for b in evaluation.baselines if metric.name in b.metrics]
     rivals = [b for b in rivals if math.isfinite(b[metric.name].mean)]
     if not rivals or not math.isfinite(found.mean):
-        return tag("p", *parts, ".", class_="verdict")
-    rival = min(rivals, key=lambda b: _badness(metric)(b[metric.name].mean))
-    return tag("p", *parts, *_compared(evaluation, metric, rival), class_="verdict")
-
-
-def _compared(evaluation: Evaluation, metric: Metric, rival: PredictorScores) -> list[str]:
-    """Return how the model's metric compares with that of the best baseline, and what else is to be known."""
-    found, other = evaluation.model[metric.name], rival[metric.name]
-    better = _badness(metric)(found.mean) < _badness(metric)(other.mean)
+        return Verdict(title, value, f"{interval}.")
+    rival = min(rivals, key=lambda b: badness(b[metric.name].mean))
+    other = rival[metric.name]
     side = "below" if found.mean < other.mean else "above" if found.mean > other.mean else "the same as"
     if other.mean and found.mean != other.mean:
         share = abs(found.mean - other.mean) / abs(other.mean)
         side = f"{100 * share:.{0 if share >= 0.1 else 1}f}% {side}"
-    parts = [f": {side} the best baseline, ", tag("strong", rival.name)]
-    parts.append(f" ({_value(other.mean, metric.decimals)}).")
-    if not better:
-        return [*parts, " The model does not beat it."]
-    if found.high < other.low or found.low > other.high:
-        parts.append(" The intervals do not overlap.")
-    elif math.isfinite(found.low):
-        parts.append(" The intervals overlap: more sequences would tell whether the model is better.")
-    others = [m for m in _present(evaluation) if m is not metric]
-    lost = [m.title(evaluation.unit) for m in others if _is_beaten(evaluation, m)]
-    return [*parts, f" But a baseline is better in {_listed(lost)}."] if lost else parts
+    words = [f" ({_value(other.mean, metric.decimals)})."]
+    if badness(found.mean) >= badness(other.mean):
+        words.append("The model does not beat it.")
+    else:
+        if found.high < other.low or found.low > other.high:
+            words.append("The intervals do not overlap.")
+        elif interval:
+            words.append("The intervals overlap: more sequences would tell whether the model is better.")
+        lost = [m.title(evaluation.unit) for m in present if m is not metric and _is_beaten(evaluation, m)]
+        if lost:
+            listed = " and ".join(filter(None, [", ".join(lost[:-1]), lost[-1]]))
+            words.append(f"But a baseline is better in {listed}.")
+    return Verdict(title, value, f"{interval}: {side} the best baseline, ", rival.name, " ".join(words))
 
 
-def score_table(evaluation: Evaluation) -> Html:
-    """Return the table of all scores: a row for each metric, the model beside the baselines."""
+def score_groups(evaluation: Evaluation) -> list[tuple[str, list[Row]]]:
+    """Return the rows of the table of scores in groups: the metrics, then the ratios at each threshold."""
     predictors = [evaluation.model, *evaluation.baselines]
     names = [predictor.name for predictor in predictors]
-    head = tag("tr", tag("td"), *(tag("th", name, scope="col") for name in names))
-    unit = evaluation.unit
-    rows = (_row(_metric_row(metric, predictors, unit), names) for metric in _present(evaluation))
-    bodies = [tag("tbody", *rows)]
-    for n, scores in enumerate(evaluation.model.thresholds):
-        counts = f"{scores.hits:,} hits, {scores.misses:,} misses, {scores.false_alarms:,} false alarms"
-        title = f"At {_level(scores.threshold, evaluation.unit)} or more; {counts} of the model"
-        rows = [tag("tr", tag("th", title, scope="rowgroup", colspan=len(names) + 1), class_="group")]
-        for name, (label, words, best) in RATIOS.items():
-            found = [getattr(predictor.thresholds[n], name) for predictor in predictors]
-            rows.append(_row(_Row(label, words, found, 3, _distance(best)), names))
-        bodies.append(tag("tbody", *rows))
-    return _scrolling("Scores", tag("table", tag("thead", head), *bodies, class_="scores"))
+    rows = []
+    for metric in _present(evaluation):
+        scores = [predictor.metrics.get(metric.name) for predictor in predictors]
+        cells = _cells(names, scores, metric.decimals, _badness(metric))
+        rows.append(Row(metric.title(evaluation.unit), _conventions(metric), cells))
+    groups = [("", rows)]
+    for n, at in enumerate(evaluation.model.thresholds):
+        counts = f"{at.hits:,} hits, {at.misses:,} misses, {at.false_alarms:,} false alarms"
+        rows = []
+        for name, ratio in RATIOS.items():
+            scores = [getattr(predictor.thresholds[n], name) for predictor in predictors]
+            cells = _cells(names, scores, 3, lambda mean, best=ratio.best: abs(mean - best))
+            rows.append(Row(ratio.label, ratio.words, cells))
+        groups.append((f"At {_level(at.threshold, evaluation.unit)} or more; {counts} of the model", rows))
+    return groups
 
 
-def curves(evaluation: Evaluation) -> Html:
-    """Return the charts of the main metrics frame by frame, with a table of the numbers in them."""
+def curves(evaluation: Evaluation) -> list[tuple[Chart, list[tuple[str, list[str]]]]]:
+    """Return the charts of the main metrics and the CSI frame by frame, each with its table of numbers."""
     predictors = [evaluation.model, *evaluation.baselines]
     columns = {metric.name: metric for metric in _present(evaluation)}
-    drawn = [next((columns[n] for n in names if n in columns), None) for names in DRAWN]
+    drawn = [next((columns[n] for n in names.split() if n in columns), None) for names in DRAWN]
     shown: list[tuple[str, str, Sequence[Score | None]]] = [
         (m.label, f"{m.better} is better", [p.metrics.get(m.name) for p in predictors]) for m in drawn if m
     ]
-    for n, scores in enumerate(evaluation.model.thresholds[:MOST_THRESHOLDS]):
-        found = [p.thresholds[n].csi for p in predictors]
-        shown.append((f"CSI at {_level(scores.threshold, evaluation.unit)}", "higher is better", found))
-    charts, tables = [], []
+    for n, at in enumerate(evaluation.model.thresholds[:MOST_THRESHOLDS]):
+        title = f"CSI at {_level(at.threshold, evaluation.unit)}"
+        shown.append((title, "higher is better", [p.thresholds[n].csi for p in predictors]))
+    frames, result = range(1, evaluation.horizon + 1), []
     for title, note, scores in shown:
-        lines = [(p.name, s, kind) for kind, (p, s) in enumerate(zip(predictors, scores, strict=True)) if s]
-        frames = range(1, evaluation.horizon + 1)
-        drawings = [
-            Curve(name, frames, s.per_frame, kind, s.per_frame_low, s.per_frame_high)
-            for name, s, kind in lines
-        ]
-        charts.append(chart(title, drawings, "frame of the forecast", note))
-        tables.append(_frame_table(title, [(name, s) for name, s, _ in lines], frames))
-    return joined(
-        legend((predictor.name, kind) for kind, predictor in enumerate(predictors)),
-        tag("p", "Shaded: 95% bootstrap intervals over the sequences.", class_="muted"),
-        tag("div", *charts, class_="charts"),
-        tag("details", tag("summary", "The numbers in these curves"), *tables),
-    )
+        lines, rows = [], []
+        for kind, (predictor, score) in enumerate(zip(predictors, scores, strict=True)):
+            if score is not None:
+                band = score.per_frame_low, score.per_frame_high
+                lines.append(Curve(predictor.name, frames, score.per_frame, kind, *band))
+                values = [number(x, 4) if math.isfinite(x) else MISSING for x in score.per_frame]
+                rows.append((predictor.name, values))
+        result.append((chart(title, lines, "frame of the forecast", note), rows))
+    return result
+
+
+def _present(evaluation: Evaluation) -> list[Metric]:
+    """Return the protocol's metrics that the model has."""
+    return [metric for metric in evaluation.protocol.columns if metric.name in evaluation.model.metrics]
+
+
+def _badness(metric: Metric) -> Callable[[float], float]:
+    """Return the function of a mean that is lowest for the best."""
+    return (lambda mean: mean) if metric.better == "lower" else (lambda mean: -mean)
 
 
 def _is_beaten(evaluation: Evaluation, metric: Metric) -> bool:
-    """Whether a baseline is better than the model in a metric."""
     badness = _badness(metric)
     means = [b[metric.name].mean for b in evaluation.baselines if metric.name in b.metrics]
     return any(badness(mean) < badness(evaluation.model[metric.name].mean) for mean in means)
 
 
-def _listed(words: Sequence[str]) -> str:
-    """Return "a, b and c"."""
-    return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
-
-
-def _present(evaluation: Evaluation) -> list[Metric]:
-    """Return the protocol's metrics that the model has; cross-entropy is of probabilities alone."""
-    return [metric for metric in evaluation.protocol.columns if metric.name in evaluation.model.metrics]
-
-
-def _metric_row(metric: Metric, predictors: Sequence[PredictorScores], unit: str) -> _Row:
+def _conventions(metric: Metric) -> str:
     parts = "values of a frame" if not metric.name.startswith("ssim") else "windows of a frame"
     words = [f"{'summed' if metric.per == 'sum' else 'mean'} over the {parts}"]
     words.append("predictions clipped to [0, 1]" if metric.clipped else "unclipped")
     if metric.data_range is not None:
         words.append(f"data range {number(metric.data_range)}")
-    words.append(f"{metric.better} is better")
-    scores = [predictor.metrics.get(metric.name) for predictor in predictors]
-    return _Row(metric.title(unit), ", ".join(words), scores, metric.decimals, _badness(metric))
+    return ", ".join([*words, f"{metric.better} is better"])
 
 
-def _row(row: _Row, names: Sequence[str]) -> Html:
-    badness = [row.badness(s.mean) if s and math.isfinite(s.mean) else math.inf for s in row.scores]
+def _cells(
+    names: Sequence[str], scores: Sequence[Score | None], decimals: int, badness: Callable[[float], float]
+) -> list[tuple[str, Cell]]:
+    bad = [badness(s.mean) if s and math.isfinite(s.mean) else math.inf for s in scores]
     cells = []
-    for name, score, bad in zip(names, row.scores, badness, strict=True):
-        best = "best" if bad == min(badness) < math.inf else None
+    for score, own in zip(scores, bad, strict=True):
         if score is None or math.isnan(score.mean):
-            cells.append(tag("td", MISSING, data_of=name))
-            continue
-        interval = tag("small", _interval(score, row.decimals)) if math.isfinite(score.low) else ""
-        value = tag("span", _value(score.mean, row.decimals), interval)
-        cells.append(tag("td", value, class_=best, data_of=name))
-    return tag("tr", tag("th", row.label, tag("small", row.words), scope="row"), *cells)
-
-
-def _frame_table(title: str, scores: Sequence[tuple[str, Score]], frames: Sequence[int]) -> Html:
-    head = tag(
-        "tr", tag("th", title, scope="col"), *(tag("th", f"+{frame}", scope="col") for frame in frames)
-    )
-    rows = []
-    for name, score in scores:
-        values = (number(x, 4) if math.isfinite(x) else MISSING for x in score.per_frame)
-        rows.append(tag("tr", tag("th", name, scope="row"), *(tag("td", value) for value in values)))
-    table = tag("table", tag("thead", head), tag("tbody", *rows), class_="frames")
-    return _scrolling(f"{title}, frame by frame", table)
-
-
-def _scrolling(name: str, table: Html) -> Html:
-    """Return a table that scrolls where it is wider than the page, also by keyboard."""
-    return tag("div", table, class_="wide", tabindex="0", role="region", aria_label=name)
+            cells.append(Cell(MISSING, "", False))
+        else:
+            interval = _interval(score, decimals) if math.isfinite(score.low) else ""
+            cells.append(Cell(_value(score.mean, decimals), interval, own == min(bad) < math.inf))
+    return list(zip(names, cells, strict=True))
 
 
 def _level(threshold: float, unit: str) -> str:
     return f"{threshold:g} {unit}".rstrip()
-
-
-def _badness(metric: Metric) -> Callable[[float], float]:
-    return (lambda mean: mean) if metric.better == "lower" else (lambda mean: -mean)
-
-
-def _distance(best: float) -> Callable[[float], float]:
-    return lambda mean: abs(mean - best)
 
 
 def _value(value: float, decimals: int) -> str:

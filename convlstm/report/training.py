@@ -1,0 +1,118 @@
+"""What a report shows of the run that a checkpoint came from: its settings, and what it logged, as curves."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from convlstm.core.files import METRICS, read_metrics
+from convlstm.hub.checkpoint import read_config
+from convlstm.report.plots import Chart, Curve, chart
+
+__all__ = ["Run", "origin", "read_run", "training_curves"]
+
+MOST_POINTS = 200  # of a curve; a longer one is drawn as means of the stretches that end at its points
+# What networks are chosen by, the first that was logged: it is in the unit of the loss.
+CHOSEN_BY = {"val/cross_entropy": "validation cross-entropy", "val/mse": "validation MSE"}
+OTHERS = {
+    "val/mse": ("Validation MSE", "lower is better", False),
+    "val/mae": ("Validation MAE", "lower is better", False),
+    "val/ssim": ("Validation SSIM", "higher is better", False),
+    "train/lr": ("Learning rate", "", False),
+    "train/gradient_norm": ("Gradient norm", "before clipping", True),
+    "train/teacher_forcing": ("Teacher forcing", "share of true frames read", False),
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """How a checkpoint was made, as far as its files tell."""
+
+    config: Mapping[str, Any]
+    """config.json of the checkpoint."""
+    metrics: Sequence[Mapping[str, Any]] = field(default=())
+    """Values by name such as "train/loss", the optimizer step under "step"; empty if none were logged."""
+
+
+def read_run(directory: str | Path) -> Run:
+    """Read config.json and, if train.py wrote one, metrics.jsonl.
+
+    An incomplete last line, as of a run that still trains, is left out.
+
+    Raises:
+        FileNotFoundError: there is no such checkpoint.
+        ValueError: config.json or a line of metrics.jsonl is damaged.
+    """
+    config, path = read_config(directory), Path(directory) / METRICS
+    return Run(config, [values for _, values in read_metrics(path)] if path.is_file() else ())
+
+
+def training_curves(metrics: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """Return charts of the losses and of the other values in a run's metrics, and the legend of the first.
+
+    Args:
+        metrics: values by name, such as "train/loss", the optimizer step under "step".
+    """
+    chosen_by = next((key for key in CHOSEN_BY if _values(metrics, key)), "val/mse")
+    lines = {"train/loss": "training loss", chosen_by: CHOSEN_BY[chosen_by]}
+    losses = [
+        Curve(name, *found, kind)
+        for kind, (key, name) in enumerate(lines.items())
+        if (found := _values(metrics, key))
+    ]
+    charts: list[Chart] = []
+    if losses:
+        charts.append(chart("Loss", losses, "optimizer step", "logarithmic", start=0, logarithmic=True))
+    for key, (title, note, logarithmic) in OTHERS.items():
+        if key not in lines and (found := _values(metrics, key)):
+            curve = [Curve(title, *found, 1 if key.startswith("val/") else 0)]
+            charts.append(chart(title, curve, "optimizer step", note, start=0, logarithmic=logarithmic))
+    return {"charts": charts, "legend": [(curve.name, curve.kind) for curve in losses]}
+
+
+def origin(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the parts of config.json that a page sets apart, as texts, and all of it."""
+    step = ""
+    if isinstance(config.get("step"), int):
+        step = f"The weights are those of optimizer step {config['step']:,}"
+        validation = config.get("validation")
+        if isinstance(validation, dict) and isinstance(validation.get("mse"), float):
+            step += f", chosen by validation (MSE {validation['mse']:,.2f}), not by the scores above"
+        step += "."
+    training = config.get("training")
+    data = training.get("data") if isinstance(training, dict) else None
+    settings = {"Network": config.get("network"), "Data trained on": data}
+    return {
+        "command": config.get("command"),
+        "step": step,
+        "settings": [
+            (title, [(name, _words(value)) for name, value in values.items()])
+            for title, values in settings.items()
+            if isinstance(values, dict)
+        ],
+        "config": json.dumps(config, indent=2, ensure_ascii=False) if config else "",
+    }
+
+
+def _words(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(_words, value))
+    if value is None:
+        return "none"
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _values(metrics: Sequence[Mapping[str, Any]], key: str) -> tuple[list[float], list[float]] | None:
+    """Return steps and values logged under a name, thinned out; None if there are fewer than two."""
+    points = [
+        (float(values["step"]), float(values[key]))
+        for values in metrics
+        if isinstance(values.get(key), int | float) and math.isfinite(values[key])
+    ]
+    if len(points) < 2:
+        return None
+    size = math.ceil(len(points) / MOST_POINTS)
+    groups = [points[n : n + size] for n in range(0, len(points), size)]
+    return [group[-1][0] for group in groups], [math.fsum(y for _, y in g) / len(g) for g in groups]
