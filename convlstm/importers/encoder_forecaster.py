@@ -10,29 +10,44 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-from torch import nn
-
-from convlstm.importers.building import Part, network, unused
-from convlstm.importers.foreign import Foreign
+from convlstm.importers.building import Part, network, stack, unused
+from convlstm.importers.foreign import Foreign, Imported
 from convlstm.models.imported.stages import Activation, Convolution
 
 STRIDES = "strides of the encoder's stages, as 1,2,2 (default: what undoes the forecaster's transposed ones)"
 
-MakeCell = Callable[..., Part]
-"""Takes the name of a cell and fields of its stage."""
 
-
-def encoder_forecaster(
-    foreign: Foreign, second: str, make_cell: MakeCell, in_cell: Sequence[str]
-) -> tuple[nn.Module, tuple[str, ...], list[str], dict[str, str]]:
-    """Return the network, its stages in words, the guesses that were made, and what was dropped and why.
+def import_nowcaster(
+    foreign: Foreign,
+    second: str,
+    make_cell: Callable[..., Part],
+    in_cell: Sequence[str],
+    own: tuple[str, ...],
+    layout: str,
+    **facts: Any,
+) -> Imported:
+    """Return the network, or a ConvLSTM where the file holds a lone cell.
 
     Args:
         foreign: the file.
         second: name of the second half, "decoder" or "forecaster".
-        make_cell: makes a cell's part, of its name and fields of its stage.
+        make_cell: makes a cell's part of the file, the beginning of its names and fields of its stage.
         in_cell: names of the tensors that a cell may have.
+        own: what the names of a lone cell's tensors begin with.
+        layout: axes of the input and the output.
+        facts: other fields of the result.
     """
+    if in_cell[0] in foreign.tensors:
+        cell = make_cell(foreign, "")
+        return Imported(
+            stack([cell]),
+            layers=(str(cell.stage),),
+            input_layout=layout,
+            output_layout=layout,
+            dropped=unused(foreign, in_cell, own=own),
+            gates="i, f, g, o",
+            **facts,
+        )
     levels = _levels(foreign, second)
     up = {n: _transposed_strides(foreign, f"{second}.stage{n}.") for n in levels}
     if "strides" in foreign.options:
@@ -45,21 +60,30 @@ def encoder_forecaster(
     parts, forecaster, guesses = [], [], []
     for n in levels:
         parts += _stage(foreign, f"encoder.stage{n}.", down[n])
-        parts.append(make_cell(f"encoder.rnn{n}"))
+        parts.append(make_cell(foreign, f"encoder.rnn{n}."))
     for n in reversed(levels):
-        forecaster.append(make_cell(f"{second}.rnn{n}", starts_from=n - 1))
+        forecaster.append(make_cell(foreign, f"{second}.rnn{n}.", starts_from=n - 1))
         forecaster += _stage(foreign, f"{second}.stage{n}.", down[n])
     if "strides" not in foreign.options and not foreign.modules:
         words = ", ".join(str(down[n]) for n in levels)
         guesses.append(f"strides of the stages {words}, from the kernels of the forecaster (option strides)")
-    lines = tuple(str(part.stage) for part in (*parts, *forecaster))
     halves = [f"{half}." for half in ("encoder", second)]
     used = [f"{half}rnn{n}.{name}" for half in halves for n in levels for name in in_cell]
     for half in halves:
         for n in levels:
             layers = _layers(foreign, f"{half}stage{n}.")
             used += [f"{layer}.{end}" for layer in layers for end in ("weight", "bias")]
-    return network(parts, forecaster), lines, guesses, unused(foreign, used, own=tuple(halves))
+    return Imported(
+        network(parts, forecaster),
+        layers=tuple(str(part.stage) for part in (*parts, *forecaster)),
+        input_layout=layout,
+        output_layout=layout,
+        forecasts=True,
+        guesses=tuple(guesses),
+        dropped=unused(foreign, used, own=tuple(halves)),
+        gates="i, f, g, o",
+        **facts,
+    )
 
 
 def _levels(foreign: Foreign, second: str) -> list[int]:

@@ -48,14 +48,17 @@ class Foreign:
 
     def option(self, name: str, choices: Sequence[Any], why: str) -> Any:
         """Return what the user chose; where nothing was, an error that lists the choices."""
+        listed = ", ".join(map(repr, choices))
         if name not in self.options:
+            either = " or ".join(f"{name}={choice!r}" for choice in choices)
             raise ValueError(
-                f"{name} is not in the file: {why}; say {_either(name, choices)} (on the command line: "
+                f"{name} is not in the file: {why}; say "
+                f"{either if len(choices) < 4 else f'{name}=..., one of {listed}'} (on the command line: "
                 f"--option {name}={choices[0]})"
             )
         by_text = {str(choice): choice for choice in choices}  # 2 on a command line, "2" in a call
         if str(self.options[name]) not in by_text:
-            raise ValueError(f"{name} is {self.options[name]!r}; it needs one of {_listed(choices)}")
+            raise ValueError(f"{name} is {self.options[name]!r}; it needs one of {listed}")
         return by_text[str(self.options[name])]
 
 
@@ -90,13 +93,3 @@ class Source(NamedTuple):
     convert: Callable[[Foreign], Imported]
     options: Mapping[str, str]
     """What a user may say, and what it means."""
-
-
-def _either(name: str, choices: Sequence[Any]) -> str:
-    if len(choices) > 3:
-        return f"{name}=..., one of {_listed(choices)}"
-    return " or ".join(f"{name}={choice!r}" for choice in choices)
-
-
-def _listed(choices: Sequence[Any]) -> str:
-    return ", ".join(repr(choice) for choice in choices)

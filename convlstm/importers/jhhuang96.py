@@ -4,11 +4,10 @@ One convolution over [x | h] per cell, gates i, f, g, o, GroupNorm(4 H // 32 gro
 project's other files hold a ConvGRU (its flag for the ConvLSTM trained that too): refused.
 """
 
-from functools import partial
 from typing import Any
 
-from convlstm.importers.building import Part, fused_cell, stack, unused
-from convlstm.importers.encoder_forecaster import STRIDES, encoder_forecaster
+from convlstm.importers.building import Part, fused_cell
+from convlstm.importers.encoder_forecaster import STRIDES, import_nowcaster
 from convlstm.importers.foreign import Foreign, Imported, Source
 
 GROUP = 32  # channels a group
@@ -29,34 +28,15 @@ def convert(foreign: Foreign) -> Imported:
             "this is the ConvGRU of jhhuang96/ConvLSTM-PyTorch (its -clstm flag trained that too), with "
             "group norms inside the cell, which no GRU of this library has: only its ConvLSTM is imported"
         )
-    if "conv.0.weight" in foreign.tensors:
-        cell = _cell(foreign, "")
-        model, lines, guesses, layout = stack([cell]), (str(cell.stage),), [], "t b c h w"
-        dropped = unused(foreign, CELL, own=("conv.",))
-    else:
-        make_cell = partial(_cell_of, foreign)
-        model, lines, guesses, dropped = encoder_forecaster(foreign, "decoder", make_cell, CELL)
-        layout = "b t c h w"
-    return Imported(
-        model,
-        source="jhhuang96/ConvLSTM-PyTorch",
-        layers=lines,
-        gates="i, f, g, o",
-        input_layout=layout,
-        output_layout=layout,
-        forecasts="conv.0.weight" not in foreign.tensors,
-        guesses=tuple(guesses),
-        dropped=dropped,
-    )
+    lone = CELL[0] in foreign.tensors
+    layout = "t b c h w" if lone else "b t c h w"
+    project = "jhhuang96/ConvLSTM-PyTorch"
+    return import_nowcaster(foreign, "decoder", _cell, CELL, ("conv.",), layout, source=project)
 
 
 def _is_gru(foreign: Foreign) -> bool:
     lone = {f"conv{n}.{m}.{end}" for n in (1, 2) for m in (0, 1) for end in ("weight", "bias")}
     return foreign.tensors.keys() == lone or "encoder.rnn1.conv1.0.weight" in foreign.tensors
-
-
-def _cell_of(foreign: Foreign, name: str, **fields: Any) -> Part:
-    return _cell(foreign, f"{name}.", **fields)
 
 
 def _cell(foreign: Foreign, before: str, **fields: Any) -> Part:

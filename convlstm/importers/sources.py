@@ -18,27 +18,16 @@ from convlstm.importers import (
     openstl,
     sladewinter,
     torch_rnn,
-    vpsuite,
 )
 from convlstm.importers.building import NO_SUCH_PART
 from convlstm.importers.foreign import Foreign, Imported, Source
 from convlstm.importers.reading.files import read_foreign
 
-SOURCES: dict[str, Source] = {
-    module.SOURCE.name: module.SOURCE
-    for module in (
-        ndrplz,
-        automan000,
-        jhhuang96,
-        hzzone,
-        vpsuite,
-        sladewinter,
-        holmdk,
-        openstl,
-        keras,
-        torch_rnn,
-    )
-}
+_SOURCES = (
+    *(ndrplz.SOURCE, automan000.SOURCE, jhhuang96.SOURCE, hzzone.SOURCE, hzzone.VP_SUITE),
+    *(sladewinter.SOURCE, holmdk.SOURCE, openstl.SOURCE, keras.SOURCE, torch_rnn.SOURCE),
+)
+SOURCES: dict[str, Source] = {source.name: source for source in _SOURCES}
 WRAPPERS = ("module.", "_orig_mod.", "model.", "net.", "network.")
 """What wrappers put before all names: DataParallel, torch.compile, Lightning and their like."""
 COUNTER = "n_averaged"  # what torch's AveragedModel has beside its "module."

@@ -247,7 +247,7 @@ def test_truncated_files_are_refused(tmp_path: Path) -> None:
         read_foreign(tmp_path / "a.h5")
 
 
-@pytest.mark.parametrize("examples", [3, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("examples", [3, pytest.param(30, marks=pytest.mark.slow)])
 def test_damaged_files_are_refused_or_read(tmp_path: Path, examples: int) -> None:
     path = tmp_path / "damaged.h5"
     keras_2(path)
