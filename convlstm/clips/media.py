@@ -178,30 +178,24 @@ def _read_image(path: Path) -> NDArray:
             # Pillow stretches the values to 255 or 65,535 where the highest is another, a pixel at a time.
             data = _PGM.sub(lambda head: head[1] + _full_range(head[2]), data, count=1)
         with _open(data) as file:
-            info, pages = file.metadata(index=0), file.properties(index=...).n_images
-            mode = info["mode"]
-            alpha = mode in ("LA", "PA", "RGBA") or "transparency" in info
-            if mode.startswith(("I", "F")):
-                alpha, target = False, None
-            elif mode in ("1", "L", "LA"):
-                target = "LA" if alpha else "L"
-            else:
-                target = "RGBA" if alpha else "RGB"
+            mode, pages = file.metadata(index=0)["mode"], file.properties(index=...).n_images
+            whole = mode.startswith(("I", "F"))  # of more than 8 bits
+            target = None if whole else "LA" if mode in ("1", "L", "LA") else "RGBA"
             pixels = file.read(index=0, mode=target)
     if pages != 1:
         raise ValueError(
             f"{path} has {pages} pages; it needs one: write each as a file, in a folder of the clip"
         )
-    if alpha and (pixels[..., -1] != 255).any():
+    if whole:
+        # 16 bits are in either order of bytes, and those of a PGM come as 32.
+        short = mode.startswith("I;16") or path.suffix.lower() == ".pgm"
+        return pixels[None].astype(np.uint16 if short else pixels.dtype)
+    if (pixels[..., -1] != 255).any():
         raise ValueError(
             f"{path} has an alpha channel ({mode}) with transparent pixels; it needs 1 or 3 channels: write "
             "it without"
         )
-    if mode.startswith("I;16") or (mode == "I" and path.suffix.lower() == ".pgm"):
-        pixels = pixels.astype(np.uint16)  # from either order of bytes; Pillow reads a PGM's 16 bits as 32
-    if pixels.ndim == 2:
-        return pixels[None]
-    return rearrange(pixels[..., :-1] if alpha else pixels, "h w c -> c h w")
+    return rearrange(pixels[..., :-1], "h w c -> c h w")
 
 
 def _full_range(highest: bytes) -> bytes:
