@@ -2,30 +2,30 @@
 # The checks and measurements for a machine with CUDA, in stages that each end within nine minutes:
 #
 #     benchmarks/gpu.sh test                     the tests that need a GPU
-#     benchmarks/gpu.sh speed [ROWS [FOLDER]]    the speed tables of the ops: ROWS is small or large (default)
-#     benchmarks/gpu.sh steps [FOLDER]           the table of whole training steps
-#     benchmarks/gpu.sh study                    the design study (studies/design_study.md), every change from
-#                                                three seeds; again, to go on with it
+#     benchmarks/gpu.sh speed [ROWS [FOLDER]]    speed tables of the ops; ROWS is small or large (default)
+#     benchmarks/gpu.sh steps [FOLDER]           speed table of whole training steps
+#     benchmarks/gpu.sh study                    the design study (studies/design_study.md), each change from three
+#                                                seeds; run it again to resume
 #     benchmarks/gpu.sh family                   the recurrent family at an equal number of sequences
 #     benchmarks/gpu.sh reach                    how far back its gradients reach; its tables and pictures
-#     benchmarks/gpu.sh train NAME [ARGS]        a training of nine minutes at most; again, to go on with it. Of the
-#                                                shipped weights: train base --preset base --minutes 20
-#                                                of the cross-entropy: train base-ce --preset base --minutes 20
+#     benchmarks/gpu.sh train NAME [ARGS]        a training of at most nine minutes; run it again to resume.
+#                                                Of the shipped weights: train base --preset base --minutes 20
+#                                                For the cross-entropy: train base-ce --preset base --minutes 20
 #                                                    --loss cross-entropy --model.output sigmoid
 #                                                20 minutes are three or four of these calls: each compiles anew
 #     benchmarks/gpu.sh score NAME               a finished training's scores on all 10,000 test sequences, its
 #                                                cross-entropy in the table of the field, its forecasts of 90 frames
 #     benchmarks/gpu.sh ship NAME SHIPPED        the weights of a finished training, scored, under the name SHIPPED
-#                                                (train base: moving_mnist_base), and the tables of the field
+#                                                (of train base: moving_mnist_base), and the tables of the field
 #
-# The tables are printed as Markdown; FOLDER (default: runs/gpu) gets them too, as speed-ROWS.json and
-# train_step.json. Numbers mean something only after the tests have passed.
+# The tables are printed as Markdown and written to FOLDER (default: runs/gpu) as speed-ROWS.json and
+# train_step.json. The numbers count only after the tests have passed.
 #
-# Run in a checkout, in an environment with `pip install -e ".[train,test]"` and a C compiler, which triton needs
+# Run it in a checkout, in an environment with `pip install -e ".[train,test]"` and a C compiler, which triton needs
 # for the fused kernels. MNIST is downloaded; without a network, put its four files into data/MNIST/raw.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-LIMIT=480 # seconds of training in a stage; what is before and after them takes less than 60
+LIMIT=480 # seconds of training in a stage; the rest of a stage takes less than 60
 
 machine() {
     python - <<'END'
@@ -43,17 +43,17 @@ print("none compiled: is there triton and a C compiler?" if kernels is None else
 END
 }
 
-limited() { # runs a program that ends by itself when a SIGTERM says that the time is up, with its state saved
+limited() { # runs a program that saves its state and ends at a SIGTERM, which comes when the time is up
     local status=0
     timeout --foreground --preserve-status --signal=TERM "$LIMIT" "$@" || status=$?
-    if [ "$status" = 143 ] || [ "$status" = 130 ]; then echo "to be continued by the same command"; fi
+    if [ "$status" = 143 ] || [ "$status" = 130 ]; then echo "run the same command again to resume"; fi
     return "$status"
 }
 
-name_of() { # an argument that is to be a name
+name_of() { # checks that an argument is a name
     case "$1" in
     '' | -*)
-        echo "gpu.sh: a name is '$1'; it needs one, such as base: benchmarks/gpu.sh tells which" >&2
+        echo "gpu.sh: '$1' is no name; give one, such as base (see benchmarks/gpu.sh)" >&2
         exit 2
         ;;
     esac
@@ -62,7 +62,7 @@ name_of() { # an argument that is to be a name
 
 finished() {
     if [ ! -f "runs/$1/rollout.gif" ]; then
-        echo "gpu.sh: runs/$1 is no finished run; it needs benchmarks/gpu.sh train $1" >&2
+        echo "gpu.sh: runs/$1 is no finished run; run benchmarks/gpu.sh train $1" >&2
         exit 2
     fi
 }
@@ -103,7 +103,7 @@ train)
     shift 2
     machine
     if [ -n "$(ls "runs/$name/states" 2> /dev/null)" ]; then
-        echo "runs/$name goes on under the settings that it began with"
+        echo "runs/$name is resumed with the settings that it began with"
         set -- --resume "runs/$name"
     else
         set -- --name "$name" "$@"

@@ -46,7 +46,7 @@ SIZES = "T, B, I, C, frame, kernel"
 NOTES = """\
 Input, parameters and h have the named type. The cell state has it for the textbook, compiled and keras; it is
 float32 for reference, op and recompute. The floor is the bare convolutions and one pass of the gates
-(benchmarks/floor.py), each in its cheapest arrangement. Times are in milliseconds, with sequences per second
+(benchmarks/floor.py), each in its fastest arrangement. Times are in milliseconds, with sequences per second
 in brackets. Memory is the peak above parameters and inputs, after one call that compiles: on CUDA what torch
 allocates outside of graphs, on the CPU the resident memory of a fresh process. On CUDA the floor, op,
 recompute, reference, compiled and textbook-graph are timed in a CUDA graph, textbook, keras and op-eager

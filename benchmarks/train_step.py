@@ -39,10 +39,10 @@ TOLERANCES = {torch.float32: {"cpu": 1e-3, "cuda": 2e-2}, torch.bfloat16: {"cpu"
 MAX_FLOORS, MAX_DATA = 1.3, 0.03  # targets: a step's time in floors, and the data's share of it
 NOTES = """\
 The floor is the bare convolutions of the forward and the backward pass with the products of the head, and one
-pass of the gates forward and back (benchmarks/floor.py), with the network's sizes, each in its cheapest
+pass of the gates forward and back (benchmarks/floor.py), with the network's sizes, each in its fastest
 arrangement; the first layer has gradients of its input at the steps that may read a prediction. On CUDA it
-is timed inside a CUDA graph, the step as train.py runs it, and convolutions of float32 are TF32, torch's
-default. bfloat16 is autocast. Stages are timed in runs of their own, which wait for the device after each."""
+is timed in a CUDA graph, the step as train.py runs it, and float32 convolutions are TF32, torch's default.
+bfloat16 is autocast. Stages are timed in separate runs, which wait for the device after each stage."""
 
 
 class Step:
@@ -76,7 +76,6 @@ class Step:
         )
         for group in self._optimizer.param_groups:
             group["lr"] = config.lr
-        self.parts = {"model": self.model, "ema": self._ema, "optimizer": self._optimizer}
         self._step = 0
         self.stages: dict[str, list[float]] = {name: [] for name in STAGES}
 
@@ -89,9 +88,16 @@ class Step:
         end("data")
         context, targets = clips.split((config.context, config.horizon), dim=1)
         with training.autocast(self._bfloat16, device):
-            told = draw_use_target(self._teacher_forcing, config.seed, self._step, indices, config.horizon)
-            options = {"targets": targets, "use_target": told.to(device), "return_context": True}
-            predictions = model(context, config.horizon, **options)
+            use_target = draw_use_target(
+                self._teacher_forcing, config.seed, self._step, indices, config.horizon
+            )
+            predictions = model(
+                context,
+                config.horizon,
+                targets=targets,
+                use_target=use_target.to(device),
+                return_context=True,
+            )
         loss = (predictions - clips[:, 1:]).square().sum(dim=(2, 3, 4)).mean()
         end("forward")
         self._optimizer.zero_grad()
