@@ -98,10 +98,9 @@ def compare(depth: int, spatial: int, kernel: Any, given: bool, **options: Any) 
             assert_equal(cell.get_parameter("bias").grad, grads[2])
 
 
-@pytest.mark.parametrize("kernel", [1, 3, 5, 2, 4, (3, 5), (2, 3), (5, 2), (4, 2), (8, 6)])
-@pytest.mark.parametrize("depth", [1, 2])
-def test_kernels(kernel: int | tuple[int, int], depth: int) -> None:
-    compare(depth, 2, kernel, given=False)
+@pytest.mark.parametrize("kernel", [1, 3, 2, 4, (3, 5), (5, 2), (8, 6)])
+def test_kernels(kernel: int | tuple[int, int]) -> None:
+    compare(1, 2, kernel, given=False)
 
 
 @pytest.mark.parametrize("given", [False, True])

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.testing import assert_close
 
 from convlstm import ConvGRUCell, ConvLSTMCell, ConvRNNCell
 from convlstm.nn.base import ConvCell
@@ -47,21 +48,15 @@ def as_list(state: Any) -> list[Tensor]:
     return [state] if isinstance(state, Tensor) else list(state)
 
 
-def written_out(cell: ConvCell, x: Tensor, hx: Any) -> list[Tensor]:
+def written_out(cell: ConvCell, x: Tensor, hx: Any) -> Any:
     """One step by the function of the cell's kind, given each of the cell's tensors by its name."""
     shared = {"weight_ih": cell.weight_ih, "weight_hh": cell.weight_hh, "bias": cell.bias}
     if isinstance(cell, ConvRNNCell):
-        return [conv_rnn_step(x, hx, **shared, nonlinearity=cell.nonlinearity)]
+        return conv_rnn_step(x, hx, **shared, nonlinearity=cell.nonlinearity)
     if isinstance(cell, ConvGRUCell):
-        return [conv_gru_step(x, hx, **shared, bias_hn=cell.bias_hn, reset_after=cell.reset_after)]
+        return conv_gru_step(x, hx, **shared, bias_hn=cell.bias_hn, reset_after=cell.reset_after)
     assert isinstance(cell, ConvLSTMCell)
-    return list(conv_lstm_step(x, *hx, **shared, weight_ch=cell.weight_ch))
-
-
-def assert_all_close(actual: Any, expected: Any) -> None:
-    assert len(as_list(actual)) == len(as_list(expected))
-    for ours, theirs in zip(as_list(actual), as_list(expected), strict=True):
-        torch.testing.assert_close(ours, theirs)
+    return conv_lstm_step(x, *hx, **shared, weight_ch=cell.weight_ch)
 
 
 @pytest.mark.parametrize("name", CELLS)
@@ -71,7 +66,7 @@ def test_step_is_the_function(name: str, spatial_dims: int, kernel_size: int, in
     cell = make(name, kernel_size, spatial_dims=spatial_dims, input_channels=input_channels)
     frame = FRAMES[spatial_dims]
     x, hx = torch.randn(B, input_channels, *frame), states_of(cell, B, C, *frame)
-    assert_all_close(cell(x, hx), written_out(cell, x, hx))
+    assert_close(cell(x, hx), written_out(cell, x, hx))
 
 
 @pytest.mark.parametrize("name", CELLS)
@@ -79,11 +74,11 @@ def test_unbatched_and_default_states(name: str) -> None:
     cell = make(name)
     x, hx = torch.randn(C_IN, 7, 5), states_of(cell, C, 7, 5)
     batched = cell(x[None], hx[None] if isinstance(hx, Tensor) else tuple(s[None] for s in hx))
-    assert_all_close(cell(x, hx), [s[0] for s in as_list(batched)])
+    assert_close(as_list(cell(x, hx)), [s[0] for s in as_list(batched)])
     zeros = torch.zeros(1, C, 7, 5)
     from_zeros = cell(x[None], zeros if isinstance(hx, Tensor) else (zeros, zeros))
-    assert_all_close(cell(x[None]), from_zeros)
-    assert_all_close(cell(x), [s[0] for s in as_list(from_zeros)])
+    assert_close(cell(x[None]), from_zeros)
+    assert_close(as_list(cell(x)), [s[0] for s in as_list(from_zeros)])
     for given, default in zip(as_list(batched), as_list(from_zeros), strict=True):
         assert not torch.allclose(given, default)
 
@@ -161,7 +156,7 @@ def test_device_dtype_and_the_same_draw_of_a_seed(name: str) -> None:
     for each in (cell, again):
         torch.manual_seed(7)
         each.reset_parameters()
-    torch.testing.assert_close(again.state_dict(), cell.state_dict(), rtol=0, atol=0)
+    assert_close(again.state_dict(), cell.state_dict(), rtol=0, atol=0)
     again.reset_parameters()
     assert not torch.equal(cell.weight_hh, again.weight_hh)
 
@@ -206,7 +201,8 @@ def test_sizes_that_do_not_fit(arguments: Any, options: dict[str, Any], match: s
 
 
 def test_options_that_do_not_fit() -> None:
-    for peephole in ("pixel", (7,), 7):
+    wrong: list[Any] = ["pixel", (7,), 7]
+    for peephole in wrong:
         with pytest.raises(
             ValueError, match=r"peephole is .*; it needs None, 'channel' or a frame size of 2"
         ):

@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.testing import assert_close
 
 from convlstm import ConvGRU, ConvLSTM, ConvRNN, ops
 from convlstm.nn.base import ConvCell, ConvRecurrent
@@ -31,14 +32,6 @@ def as_list(state: Any) -> list[Tensor]:
 def each(function: Any, state: Any) -> Any:
     """Apply a function to a state, or to both of a pair."""
     return function(state) if isinstance(state, Tensor) else tuple(function(s) for s in state)
-
-
-def assert_all_close(
-    actual: Any, expected: Any, rtol: float | None = None, atol: float | None = None
-) -> None:
-    assert len(as_list(actual)) == len(as_list(expected))
-    for ours, theirs in zip(as_list(actual), as_list(expected), strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=rtol, atol=atol)
 
 
 def by_hand(cell: ConvCell, frames: Tensor, state: Any = None) -> tuple[Tensor, Any]:
@@ -82,8 +75,8 @@ def test_stack_is_its_cells_run_by_hand(kind: Any, bidirectional: bool, given: b
             last.append(as_list(state))
         frames = torch.cat(outputs, dim=2)
     output, state = layer(x, hx)
-    torch.testing.assert_close(output, frames)
-    assert_all_close(state, [torch.stack(s) for s in zip(*last, strict=True)])
+    assert_close(output, frames)
+    assert_close(as_list(state), [torch.stack(s) for s in zip(*last, strict=True)])
     if given:
         assert not torch.allclose(layer(x)[0][-1], output[-1])
 
@@ -108,8 +101,8 @@ def test_a_run_in_two_parts_is_one_run(kind: Any) -> None:
     output, last = layer(x)
     first, state = layer(x[:4])
     second, end = layer(x[4:], state)
-    torch.testing.assert_close(torch.cat([first, second]), output, rtol=0, atol=1e-6)
-    assert_all_close(end, last, rtol=0, atol=1e-6)
+    assert_close(torch.cat([first, second]), output, rtol=0, atol=1e-6)
+    assert_close(end, last, rtol=0, atol=1e-6)
     assert not torch.allclose(layer(x[4:])[0], second, atol=1e-3)
 
 
@@ -118,16 +111,16 @@ def test_states_default_to_zeros_and_batches_may_come_first_or_not_at_all(kind: 
     layer = kind(C_IN, C, 3, num_layers=2, bidirectional=True)
     x, hx = torch.randn(T, B, C_IN, 7, 5), states_of(layer, 7, 5)
     output, last = layer(x, hx)
-    assert_all_close(layer(x)[0], layer(x, each(torch.zeros_like, hx))[0], rtol=0, atol=0)
+    assert_close(layer(x)[0], layer(x, each(torch.zeros_like, hx))[0], rtol=0, atol=0)
     layer.batch_first = True
     first, last_first = layer(x.transpose(0, 1), hx)
-    torch.testing.assert_close(first, output.transpose(0, 1))
-    assert_all_close(last_first, last)
+    assert_close(first, output.transpose(0, 1))
+    assert_close(last_first, last)
     for layer.batch_first in (False, True):  # without a batch, there is nothing to come first
         for n in range(B):
             alone, last_alone = layer(x[:, n], each(lambda s, n=n: s[:, n], hx))
-            torch.testing.assert_close(alone, output[:, n])
-            assert_all_close(last_alone, each(lambda s, n=n: s[:, n], last))
+            assert_close(alone, output[:, n])
+            assert_close(last_alone, each(lambda s, n=n: s[:, n], last))
 
 
 @each_kind
@@ -143,9 +136,9 @@ def test_dropout_acts_between_layers_and_in_training(kind: Any, bidirectional: b
     torch.manual_seed(3)
     expected, _ = second(F.dropout(between, 0.5))
     torch.manual_seed(3)
-    torch.testing.assert_close(layer(x)[0], expected)
+    assert_close(layer(x)[0], expected)
     assert not torch.allclose(layer(x)[0], expected)  # another draw
-    torch.testing.assert_close(layer.eval()(x)[0], second(between)[0])
+    assert_close(layer.eval()(x)[0], second(between)[0])
 
 
 @each_kind
@@ -163,8 +156,8 @@ def test_odd_sizes(kind: Any, kernel: Any, steps: int, batch: int, frame: tuple[
     output, state = layer(torch.randn(steps, batch, C_IN, *frame))
     assert output.shape == (steps, batch, 2 * C, *frame)
     assert {s.shape for s in as_list(state)} == {(4, batch, C, *frame)}
-    torch.testing.assert_close(output[-1, :, :C], as_list(state)[0][2])
-    torch.testing.assert_close(output[0, :, C:], as_list(state)[0][3])
+    assert_close(output[-1, :, :C], as_list(state)[0][2])
+    assert_close(output[0, :, C:], as_list(state)[0][3])
 
 
 @each_kind
@@ -173,10 +166,7 @@ def test_input_need_not_be_contiguous(kind: Any) -> None:
     x = torch.randn(5, 2 * B, 7, C_IN, 2 * T).permute(4, 1, 3, 2, 0)[::2, ::2]  # (T, B, I, 7, 5)
     assert not x.is_contiguous()
     hx = each(lambda s: s.mT, states_of(layer, 5, 7))
-    output, state = layer(x, hx)
-    again, state_again = layer(x.contiguous(), each(Tensor.contiguous, hx))
-    torch.testing.assert_close(output, again)
-    assert_all_close(state, state_again)
+    assert_close(layer(x, hx), layer(x.contiguous(), each(Tensor.contiguous, hx)))
 
 
 @each_kind
@@ -186,11 +176,9 @@ def test_without_input_convolution_frames_only_carry_sizes(kind: Any, bias: bool
     like = kind(C_IN, C, 3, num_layers=2, bias=bias)
     like.load_state_dict(layer.state_dict() | {"cells.0.weight_ih": like.cells[0].weight_ih * 0})
     hx = states_of(layer, 7, 5)
-    output, state = layer(torch.empty(T, B, 0, 7, 5), hx)
-    expected, expected_state = like(torch.randn(T, B, C_IN, 7, 5), hx)
-    torch.testing.assert_close(output, expected)
-    assert_all_close(state, expected_state)
-    assert expected.std() > 1e-3
+    expected = like(torch.randn(T, B, C_IN, 7, 5), hx)
+    assert_close(layer(torch.empty(T, B, 0, 7, 5), hx), expected)
+    assert expected[0].std() > 1e-3
 
 
 @each_kind
@@ -198,7 +186,7 @@ def test_copies_pickles_and_draws_anew(kind: Any) -> None:
     layer = kind(C_IN, C, 3, num_layers=2)
     x = torch.randn(T, B, C_IN, 7, 5)
     for again in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
-        torch.testing.assert_close(again(x)[0], layer(x)[0], rtol=0, atol=0)
+        assert_close(again(x)[0], layer(x)[0], rtol=0, atol=0)
         again.reset_parameters()
         for name, parameter in again.named_parameters():
             assert not torch.equal(parameter, layer.get_parameter(name))
@@ -216,7 +204,7 @@ def test_types_under_autocast(kind: Any, given: torch.dtype | None, num_layers: 
     assert output.dtype == torch.bfloat16
     assert [s.dtype for s in as_list(state)] == [torch.bfloat16, torch.float32][: len(as_list(state))]
     exact, _ = layer(x, each(Tensor.float, hx) if given else None)
-    torch.testing.assert_close(output.float(), exact, rtol=0, atol=0.05)
+    assert_close(output.float(), exact, rtol=0, atol=0.05)
 
 
 @each_kind
@@ -253,9 +241,9 @@ def test_sequences_of_different_length_run_as_if_alone(kind: Any, batch_first: b
     output = output.transpose(0, 1) if batch_first else output
     for b, length in enumerate(lengths):
         alone, alone_last = layer(input[:length, b])  # unbatched
-        torch.testing.assert_close(output[:length, b], alone)
+        assert_close(output[:length, b], alone)
         assert (output[length:, b] == 0).all()
-        assert_all_close(each(lambda s, b=b: s[:, b], last), alone_last)
+        assert_close(each(lambda s, b=b: s[:, b], last), alone_last)
 
 
 @pytest.mark.parametrize("kind", [ConvLSTM, ConvGRU])
@@ -268,5 +256,5 @@ def test_recompute_changes_no_number(kind: Any, implementation: str) -> None:
         for module in (layer, again):
             module(input)[0].square().sum().backward()
     for ours, theirs in zip(again.parameters(), layer.parameters(), strict=True):
-        torch.testing.assert_close(ours.grad, theirs.grad)
+        assert_close(ours.grad, theirs.grad)
     assert "recompute=True" in repr(again)
