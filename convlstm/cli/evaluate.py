@@ -3,7 +3,6 @@
 import argparse
 import contextlib
 import dataclasses
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -30,44 +29,37 @@ def add_command(commands: Any) -> None:
     command = commands.add_parser(
         "evaluate",
         help="score a network on clips, beside baselines",
-        description="Score a network on clips, beside copying the last frame, the mean frame, and moving the "
-        "whole picture on as it moved last.",
+        description="Score a network on clips, beside three baselines: the last frame repeated, the mean of "
+        "the frames given, and the picture moving as it moved last.",
     )
-    command.add_argument("checkpoint", help=CHECKPOINT)
+    add = command.add_argument
+    add("checkpoint", help=CHECKPOINT)
     add_clips(command)
-    command.add_argument("--context", type=int, default=10, help="frames given (default: %(default)s)")
-    command.add_argument("--horizon", type=int, default=10, help="frames forecast (default: %(default)s)")
-    command.add_argument("--sequences", type=int, help="clips, from the first on (default: all)")
-    command.add_argument(
-        "--batch-size", type=int, default=32, help="clips at a time: memory and speed (default: %(default)s)"
-    )
-    command.add_argument(
+    add("--context", type=int, default=10, help="number of frames given (default: %(default)s)")
+    add("--horizon", type=int, default=10, help="number of frames to predict (default: %(default)s)")
+    add("--sequences", type=int, help="number of clips, from the first on (default: all)")
+    add("--batch-size", type=int, default=32, help="clips at a time (default: %(default)s)")
+    add(
         "--protocol",
         choices=PROTOCOLS,
         default="strict",
         help="strict: every metric with its conventions; openstl: the columns and conventions of OpenSTL's "
         "tables (default: %(default)s)",
     )
-    command.add_argument(
+    add(
         "--thresholds",
         type=float,
         nargs="+",
         default=(),
-        help="for CSI, POD, FAR and bias, in the unit of the clips: 0 to 1 where they have none",
+        help="of CSI, POD, FAR and bias, in the unit of the clips, 0 to 1 without one (default: none)",
     )
-    command.add_argument("--json", type=Path, metavar="FILE", help="write all numbers there")
-    command.add_argument(
-        "--report", type=Path, metavar="FILE", help="write a page there: tables, curves and rollouts"
-    )
-    command.add_argument("--device", default="auto", help="cuda, mps or cpu (default: the first there is)")
+    add("--json", type=Path, metavar="FILE", help="write all numbers to this file")
+    add("--report", type=Path, metavar="FILE", help="write a page with tables, curves and rollouts")
+    add("--device", default="auto", help="cuda, mps or cpu (default: the first available)")
     command.set_defaults(run=_evaluate)
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    for name in ("context", "horizon", "sequences", "batch_size"):
-        value = getattr(options, name)
-        if value is not None and value < 1:
-            raise ValueError(f"--{name.replace('_', '-')} is {value}; it needs 1 or more")
     _check_outputs(options)
     device = training.choose_device(options.device)
     model = pretrained.from_pretrained(options.checkpoint, device=device)
@@ -94,7 +86,7 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 
 def _check_outputs(options: argparse.Namespace) -> None:
-    """Raise ValueError where a file cannot be written, before the work that goes into it."""
+    """Raise ValueError if an output cannot be written, before the work begins."""
     taken = {options.clips.resolve(): "that is the file of the clips"}
     for name, path in (("json", options.json), ("report", options.report)):
         if path is None:
@@ -107,7 +99,7 @@ def _check_outputs(options: argparse.Namespace) -> None:
 
 
 def _read(options: argparse.Namespace, model: nn.Module, config: Mapping[str, Any]) -> ClipSource:
-    """Return the clips as the model takes them, less those that it was trained or validated on."""
+    """Return the clips as the model takes them, without those that it was trained or validated on."""
     kept = config.get("test_clips")
     held_out = (Path(kept["of"]), set(kept["names"])) if isinstance(kept, dict) else None
     clips = source_from(options, model, config, options.context + options.horizon, held_out=held_out)
@@ -118,7 +110,7 @@ def _read(options: argparse.Namespace, model: nn.Module, config: Mapping[str, An
 
 
 def run(options: argparse.Namespace, model: nn.Module, clips: ClipSource, device: torch.device) -> Evaluation:
-    """Evaluate as the command line says, with a progress bar on stderr."""
+    """Return the evaluation that the command line asks for; show progress on stderr."""
     with _progress(options.sequences or len(clips)) as progress:
         evaluation = evaluate(
             model,
@@ -142,21 +134,12 @@ def run(options: argparse.Namespace, model: nn.Module, clips: ClipSource, device
 
 
 @contextlib.contextmanager
-def _progress(total: int) -> Iterator[Callable[[int], object]]:
-    """A bar on a terminal's stderr, of tqdm's or where it is not installed a line that counts."""
+def _progress(total: int) -> Iterator[Callable[[int], object] | None]:
+    """Show a progress bar if stderr is a terminal and tqdm is installed."""
     try:
         from tqdm import tqdm
     except ImportError:
-        done = 0
-
-        def count(sequences: int) -> None:
-            nonlocal done
-            done += sequences
-            if sys.stderr.isatty():
-                end = "\n" if done == total else ""
-                print(f"\r{done:,} of {total:,} sequences", end=end, file=sys.stderr, flush=True)
-
-        yield count
+        yield None
         return
     options = {"unit": "seq", "dynamic_ncols": True, "leave": False, "disable": None}
     with tqdm(total=total, desc="evaluate", **options) as bar:
