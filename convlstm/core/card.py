@@ -54,16 +54,16 @@ def model_card(
         summary: what it is, in a sentence.
         parameters: how many it has.
         example: how the network named `model` is called.
-        notes: what config.json holds beside the network. A license, and training, command, versions, step,
-            resumed, validation and test as train.py writes them, have places of their own. So have "trained"
-            ("sequences", "minutes", "hardware") and "rollout" (a picture beside the card). The rest
-            is shown as it is.
+        notes: what config.json holds. A license, and training, command, versions, step, resumed and
+            validation as train.py writes them, have places of their own. So have "trained" ("sequences",
+            "minutes", "hardware") and "rollout" (a picture beside the card). The rest is shown as it is.
         evaluations: of `Evaluation.to_dict`; the frames of the first are shown one by one.
 
     Raises:
-        ValueError: a license that is no identifier, or evaluations of another form.
+        ValueError: a license that is no identifier.
     """
-    name, kept = network["network"], dict(notes)  # what has found its place is taken out of the notes
+    name = network["network"]
+    kept = {key: note for key, note in notes.items() if key != "network"}  # less and less, to be shown last
     front = ["library_name: convlstm", "tags:", "- convlstm", "- video-prediction"]
     if "license" in kept:
         license = kept.pop("license")
@@ -112,25 +112,12 @@ def _take(notes: dict[str, Any], key: str, kind: type[T]) -> T | None:
     return notes.pop(key) if isinstance(notes.get(key), kind) else None
 
 
-def _metrics(validation: Mapping[str, Any] | None, test: Mapping[str, Any] | None) -> list[str]:
-    """Return the table of the scores that train.py notes, of validation and of all that was tested."""
-    test = dict(test or {})
-    title = test.pop("set", "test")
-    scores = {} if validation is None else {"validation": validation}
-    scores |= {f"{name} ({title})": found for name, found in test.items() if isinstance(found, dict)}
-    rows = []
-    for name, found in scores.items():
-        numbers = [
-            f"{found[key]:.{digits}f}" if isinstance(found.get(key), int | float) else ""
-            for key, digits in SCORES.values()
-        ]
-        rows.append([_words(name), _words(found.get("sequences", "")), *numbers])
-    if not rows:
-        return []
-    heads = ["", "sequences", *SCORES]
-    if not any(row[-1] for row in rows):  # cross-entropy is of probabilities alone
-        heads, *rows = (row[:-1] for row in (heads, *rows))
-    return ["## Metrics", _table(heads, rows), CONVENTIONS]
+def _metrics(scores: Mapping[str, Any]) -> list[str]:
+    """Return the table of the scores that train.py notes of the validation."""
+    columns = {title: key for title, key in SCORES.items() if isinstance(scores.get(key[0]), int | float)}
+    numbers = [f"{scores[key]:.{digits}f}" for key, digits in columns.values()]
+    row = ["validation", _words(scores.get("sequences", "")), *numbers]
+    return ["## Metrics", _table(["", "sequences", *columns], [row]), CONVENTIONS]
 
 
 def _training(kept: dict[str, Any], settings: Mapping[str, Any]) -> list[str]:
@@ -152,8 +139,6 @@ def _training(kept: dict[str, Any], settings: Mapping[str, Any]) -> list[str]:
 
 def _evaluations(evaluations: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return a table of each evaluation, the first one's curves, and the commands."""
-    if not evaluations:
-        return []
     parts = [part for evaluation in evaluations for part in _evaluation(evaluation)]
     scored = evaluations[0]["model"]["metrics"]
     columns = {column["name"]: column for column in evaluations[0]["protocol"]["columns"]}

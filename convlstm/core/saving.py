@@ -9,7 +9,6 @@ import contextlib
 import dataclasses
 import inspect
 import json
-import os
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -28,9 +27,6 @@ WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
 CARD = "README.md"
 EVALUATION = "evaluation.json"
-
-# The types of tensors that are saved, as a safetensors header names them.
-FLOATING = {torch.float16: "F16", torch.bfloat16: "BF16", torch.float32: "F32", torch.float64: "F64"}
 
 NETWORKS: dict[str, type["Savable"]] = {}
 """Every class that a checkpoint may name; `register_model` adds to it."""
@@ -139,16 +135,15 @@ class Savable(nn.Module):
             directory: created if it is missing; a network that is saved there is replaced.
             notes: anything else to keep in config.json (JSON values). The card shows what train.py notes
                 (training, command, versions, step, validation: all of config.json of a run will do), a
-                license ("mit", an identifier of the Hub), the scores in a test-*.json of a run as "test", and
-                what studies/ship.py notes of shipped weights (trained, rollout).
+                license ("mit", an identifier of the Hub) and what studies/ship.py notes of shipped weights
+                (trained, rollout).
             evaluations: results of `convlstm.evaluate`, as `to_dict` gives them, to show on the card and to
                 keep in evaluation.json (default: none).
 
         Raises:
-            TypeError: the class is not registered, or notes is not a mapping.
+            TypeError: the class is not registered.
             ValueError: notes has a value that JSON cannot hold, another "network" or a license that is no
-                identifier; the network has tensors without values, or other tensors than its class builds;
-                directory is a file.
+                identifier; or the network has other tensors than its class builds.
         """
         save_checkpoint(directory, self, notes, evaluations=evaluations, card=True)
 
@@ -269,36 +264,32 @@ def save_checkpoint(
     evaluations: Sequence[Mapping[str, Any]] = (),
     card: bool = False,
 ) -> None:
-    """Write model.safetensors and config.json; with `card` all of what `Savable.save_pretrained` writes.
-
-    The weights come first, so that notes never speak of weights that are not there yet.
-    """
-    folder, notes, network = _check_folder(directory), _check_notes(notes), model.description()
-    if notes.get("network", network) != network:
+    """Write model.safetensors and config.json; with `card` all of what `Savable.save_pretrained` writes."""
+    folder, network = Path(directory), model.description()
+    if (notes or {}).get("network", network) != network:
         raise ValueError("notes has a key 'network', which holds the network's config; choose another name")
     try:
-        config = to_json({"network": network, **notes}, allow_nan=False)
+        config = to_json({"network": network, **(notes or {})}, allow_nan=False)
         scores = to_json(list(evaluations), allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"notes has a value that JSON cannot hold: {error}") from error
-    tensors = {}
-    for name, tensor in model.state_dict().items():
-        if tensor.is_meta:
-            raise ValueError(
-                f"model has no values in {name}, which is on the meta device; load weights first"
-            )
-        # A copy each: tensors that share memory, as tied weights do, have no place in safetensors.
-        tensors[name] = tensor.detach().to("cpu", copy=True).contiguous()
+    # A copy each: tensors that share memory, as tied weights do, have no place in safetensors.
+    tensors = {name: t.detach().to("cpu", copy=True).contiguous() for name, t in model.state_dict().items()}
+    # The weights come first, so that notes never speak of weights that are not there yet.
     files = {WEIGHTS: save(tensors, metadata={"format": "pt"}), CONFIG: config.encode()}
     edited = card and (folder / CARD).exists() and not is_as_written((folder / CARD).read_bytes())
     if card:
-        files |= {EVALUATION: scores.encode()} if evaluations else {}
-        text = _card(model, json.loads(config), evaluations)  # whose errors come before anything is written
+        text = model_card(
+            network,
+            summary=inspect.cleandoc(type(model).__doc__ or "").partition("\n")[0],
+            parameters=sum(parameter.numel() for parameter in model.parameters()),
+            example=model.example(),
+            notes=json.loads(config),
+            evaluations=evaluations,
+        )
         files |= {} if edited else {CARD: text.encode()}
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError) as error:
-        raise ValueError(f"directory is {str(folder)!r}, where a file is in the way; give another") from error
+        files |= {EVALUATION: scores.encode()} if evaluations else {}
+    folder.mkdir(parents=True, exist_ok=True)
     for name, data in files.items():
         write_atomically(folder / name, lambda path, data=data: path.write_bytes(data))
     if card and not evaluations:
@@ -309,17 +300,6 @@ def save_checkpoint(
             "away for a card of this network",
             stacklevel=3,
         )
-
-
-def _card(model: Savable, config: dict[str, Any], evaluations: Sequence[Mapping[str, Any]]) -> str:
-    return model_card(
-        config.pop("network"),
-        summary=inspect.cleandoc(type(model).__doc__ or "").partition("\n")[0],
-        parameters=sum(parameter.numel() for parameter in model.parameters()),
-        example=model.example(),
-        notes=config,
-        evaluations=evaluations,
-    )
 
 
 def unwrap(model: nn.Module) -> nn.Module:
@@ -340,10 +320,9 @@ def without_memory() -> Iterator[None]:
 
 
 def _kinds(model: nn.Module) -> dict[str, tuple[Any, ...]]:
-    """What must be the same in a network that is built anew: shapes, and a type that is loaded."""
+    """Return what must be the same in a network that is built anew: shapes, and that numbers are floats."""
     return {
-        name: (tuple(tensor.shape), "floating" if tensor.dtype in FLOATING else tensor.dtype)
-        for name, tensor in model.state_dict().items()
+        name: (tuple(tensor.shape), tensor.is_floating_point()) for name, tensor in model.state_dict().items()
     }
 
 
@@ -353,18 +332,3 @@ def _check_known(cls: type[Savable], given: Mapping[str, Any], known: Collection
         raise ValueError(
             f"{cls.__name__} has no config field {', '.join(unknown)}; it has {', '.join(known)}"
         )
-
-
-def _check_notes(notes: object) -> Mapping[str, Any]:
-    if notes is not None and not isinstance(notes, Mapping):
-        raise TypeError(f"notes is a {type(notes).__name__}; it needs a mapping, such as a dict")
-    return notes or {}
-
-
-def _check_folder(directory: object) -> Path:
-    if not isinstance(directory, str | os.PathLike) or not os.fspath(directory):
-        raise ValueError(f"directory is {directory!r}; it needs the path of a directory")
-    folder = Path(directory)
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"directory is {str(folder)!r}, which is a file; it needs a directory")
-    return folder

@@ -1,20 +1,20 @@
 """Read what `save_pretrained` and train.py write: a directory with model.safetensors and config.json.
 
-Loading executes nothing that a file holds: tensors are safetensors, the rest is JSON.
+Loading executes nothing: tensors are safetensors, the rest is JSON.
 """
 
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor
 
 from convlstm.core.checks import usable_device
-from convlstm.core.saving import CONFIG, EVALUATION, FLOATING, WEIGHTS, Savable, construct, without_memory
+from convlstm.core.saving import CONFIG, EVALUATION, WEIGHTS, Savable, construct, without_memory
 
 __all__ = ["load_checkpoint", "read_config", "read_evaluations"]
 
@@ -68,15 +68,13 @@ def load_checkpoint(directory: str | Path, device: torch.device | str = "cpu") -
     path = Path(directory) / WEIGHTS
     if not path.is_file():
         raise FileNotFoundError(f"{directory} has no {WEIGHTS}; it needs {WEIGHTS} beside {CONFIG}")
-    with _opened(path) as file:
-        slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-        model = _build(config, max_layers=len(slices), where=Path(directory) / CONFIG)
-        _check_fit(path, slices, model.state_dict())
-        tensors = {name: file.get_tensor(name) for name in slices}
+    try:
+        tensors = load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is damaged or not safetensors, such as a pickle: {error}") from error
+    model = _build(config, max_layers=len(tensors), where=Path(directory) / CONFIG)
+    _check_fit(path, tensors, model.state_dict())
     model.to_empty(device=device).load_state_dict(tensors)
-    for name, tensor in model.state_dict().items():
-        if not tensor.isfinite().all():
-            raise ValueError(f"{path} has values in {name} that are not finite; it needs finite weights")
     return model.eval()
 
 
@@ -99,34 +97,18 @@ def _build(config: Mapping[str, Any], max_layers: int, where: Path) -> Savable:
         raise ValueError(f"{where} does not fit: {str(error).splitlines()[0]}") from error
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    """Open a safetensors file; what is wrong with it is a ValueError."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            yield file
-    except SafetensorError as error:
-        with path.open("rb") as file:
-            start = file.read(2)
-        # torch.save writes a zip of pickles, or in its old format a bare pickle.
-        if start == b"PK" or start[:1] == b"\x80":
-            raise ValueError(f"{path} is a pickle, which is never loaded; it needs safetensors") from error
-        raise ValueError(f"{path} is damaged or not safetensors: {error}") from error
-
-
-def _check_fit(path: Path, slices: Mapping[str, Any], wanted: Mapping[str, Tensor]) -> None:
-    """Raise ValueError unless a file's tensors have the names, shapes and kinds of the wanted ones."""
-    problems = [f"{name} is missing" for name in wanted.keys() - slices.keys()]
-    problems += [f"{name} is not in the network" for name in slices.keys() - wanted.keys()]
-    for name in wanted.keys() & slices.keys():
-        shape, needed = tuple(slices[name].get_shape()), tuple(wanted[name].shape)
+def _check_fit(path: Path, tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
+    """Raise ValueError unless tensors have the names and shapes of the wanted ones, and finite values."""
+    problems = [f"{name} is missing" for name in wanted.keys() - tensors.keys()]
+    problems += [f"{name} is not in the network" for name in tensors.keys() - wanted.keys()]
+    for name in wanted.keys() & tensors.keys():
+        shape, needed = tuple(tensors[name].shape), tuple(wanted[name].shape)
         if shape != needed:
             problems.append(f"{name} has shape {shape}, the network needs {needed}")
-        kind = slices[name].get_dtype()
-        if kind not in FLOATING.values():
-            problems.append(
-                f"{name} has type {kind}, the network needs one of {', '.join(FLOATING.values())}"
-            )
+        elif not tensors[name].is_floating_point():
+            problems.append(f"{name} has type {tensors[name].dtype}, the network needs a floating type")
+        elif not tensors[name].float().isfinite().all():
+            problems.append(f"{name} has values that are not finite")
     if problems:
         more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
         raise ValueError(f"{path} does not fit {CONFIG}: {'; '.join(sorted(problems)[:3])}{more}")
