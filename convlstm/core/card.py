@@ -80,17 +80,13 @@ def model_card(
         "## Use",
         _fence("python", f"import convlstm\n\n{LOAD}\n{example}"),
     ]
-    settings = dict(_take(kept, "training", dict) or {})
+    settings = dict(_take(kept, "training", dict) or {})  # a copy, as its data are taken out
     if data := _take(settings, "data", dict):
         items = (f"- {_words(key)}: {_words(v)}" for key, v in data.items() if v not in (None, ""))
         parts += ["## Data", "\n".join(items)]
-    parts += _metrics(_take(kept, "validation", dict), _take(kept, "test", dict))
-    try:
-        parts += _evaluations(evaluations)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"evaluations has something else than Evaluation.to_dict gives: {error!r}"
-        ) from error
+    if scores := _take(kept, "validation", dict):
+        parts += _metrics(scores)
+    parts += _evaluations(evaluations) if evaluations else []
     if picture := _take(kept, "rollout", str):
         parts += ["## Rollout", f"![a forecast beside what came to be]({quote(picture)})"]
     training = _training(kept, settings)

@@ -14,43 +14,42 @@ from convlstm.nn.base import ConvRecurrent
 
 __all__ = ["rollout", "stream"]
 
-HALVINGS = 50  # of the interval that b lies in, which one wild pixel widens: to 1e-15 of it
-STRONGEST = 1000  # beyond it lies nothing of use, and at last what float32 cannot hold
+HALVINGS = 50  # of the interval that b lies in, to 1e-15 of it: one wild pixel may have widened it
+MAX_SHARPEN = 1000  # stronger is of no use, and float32 overflows in the end
 
 
 def rollout(model: nn.Module, context: Tensor, horizon: int, *, sharpen: float = 0.0) -> Tensor:
     """Forecast the `horizon` frames that follow the context, without gradients and in evaluation mode.
 
     A network trained on squared errors predicts the mean of what may follow, which is blurred. One that reads
-    its own predictions blurs the blur, frame after frame, till nothing has a shape. With `sharpen` above 0 it
-    reads each prediction p after unsharp masking (Gonzalez and Woods, "Digital Image Processing", section 3.6
-    of the 3rd edition), as bright as p within [0, 1]; k * p is p smoothed by [1 2 1] / 4 along rows and
-    columns, the edges repeated outwards:
+    its own predictions blurs the blur, frame after frame, until nothing has a shape. With `sharpen` above 0
+    it reads each prediction p after unsharp masking (Gonzalez and Woods, "Digital Image Processing", section
+    3.6 of the 3rd edition), at the brightness of p within [0, 1]:
 
         q = p + sharpen (p - k * p)
         read = clip(q - b, 0, 1), b of each sequence and channel such that sum(read) = sum(clip(p, 0, 1))
 
-    That is the frame nearest to q, in squares, of those with pixels in [0, 1] and this brightness. What is
-    returned are the predictions p. Shapes then last for longer, wrong ones too: far from the context the
-    squared error is larger than that of a blur. `studies/beyond.py --sharpen` measures what a strength
-    does to a network; 3 suits `moving_mnist_small`.
+    where k * p is p smoothed by [1 2 1] / 4 along rows and columns, with the edges repeated outwards. Of all
+    frames with pixels in [0, 1] and this brightness it is the one nearest to q, in squares. The predictions p
+    are returned as they are. Shapes then last longer, wrong ones too: far from the context the squared error
+    is larger than that of a blur. `studies/beyond.py --sharpen` measures what a strength does to a network; 3
+    suits `moving_mnist_small`.
 
     Args:
-        model: a forecaster, or what else is called as `model(context, horizon)`; its training mode is as
-            before afterwards. With `sharpen` a forecaster, and of a wrapper, such as torch.compile's, the
-            network inside is run.
+        model: a forecaster, or any module that is called as `model(context, horizon)`; its training mode is
+            restored afterwards. With `sharpen` it needs a forecaster, and the network inside a wrapper such
+            as torch.compile's is run.
         context: (B, T, C, H, W), pixels in [0, 1], on the model's device; T of 1 or more.
         horizon: number of frames, 1 or more; it need not be the one trained on.
-        sharpen: strength of the unsharp masking, 0 to 1,000 (default 0: predictions are read as they are);
-            for a forecaster that reads its own predictions.
+        sharpen: strength of the unsharp masking, 0 to 1,000, for a forecaster that reads its own predictions
+            (default: 0, predictions are read as they are).
 
     Returns:
         (B, horizon, C, H, W), unclipped, in the type of the context.
 
     Raises:
-        TypeError: a context that is no tensor, or a model that is no network, such as a name.
-        ValueError: a context, horizon or sharpen that does not fit, named with what is needed, or a layer for
-            a model.
+        TypeError: context is not a tensor, or model is not a network, such as a name.
+        ValueError: context, horizon or sharpen does not fit, or model is a layer.
     """
     _require_network(model)
     if isinstance(unwrap(model), ConvRecurrent):
@@ -65,22 +64,22 @@ def rollout(model: nn.Module, context: Tensor, horizon: int, *, sharpen: float =
 def stream(
     model: nn.Module, context: Tensor, horizon: int | None = None, *, sharpen: float = 0.0
 ) -> Iterator[Tensor]:
-    """Forecast frame after frame, in memory that does not grow with their number.
+    """Forecast frame by frame, in memory that does not grow with their number.
 
     Args:
         model: a forecaster, also in a wrapper such as torch.compile's.
         context: (B, T, C, H, W), pixels in [0, 1], on the model's device; T of 1 or more.
         horizon: number of frames, 1 or more, or None (default) to go on for as long as frames are asked for.
-        sharpen: as for `rollout`.
+        sharpen: strength of the unsharp masking, as for `rollout` (default: 0).
 
     Returns:
-        An iterator over frames (B, C, H, W), unclipped; the same that `rollout` gives, in the type of the
-        context.
+        An iterator over frames (B, C, H, W), unclipped, in the type of the context: those that `rollout`
+        returns.
 
     Raises:
-        TypeError: a context that is no tensor, or a model that is no network, such as a name.
-        ValueError: a context, horizon or sharpen that does not fit, named with what is needed, or a model
-            that is no forecaster; at once, not at the first frame.
+        TypeError: context is not a tensor, or model is not a network, such as a name.
+        ValueError: context, horizon or sharpen does not fit, or model is not a forecaster. Errors are raised
+            at once, not at the first frame.
     """
     _require_network(model)
     forecaster = as_forecaster(unwrap(model))
@@ -111,10 +110,8 @@ def _require_network(model: object) -> None:
 
 
 def check_strength(model: nn.Module, sharpen: float) -> float:
-    """Return `sharpen` as a float; raise ValueError unless it is a strength that the model has a use for."""
-    strength = finite("sharpen", sharpen)
-    if not 0 <= strength <= STRONGEST:
-        raise ValueError(f"sharpen is {sharpen!r}; it needs a number from 0 to {STRONGEST:,}")
+    """Return `sharpen` as a float; raise ValueError unless it is a strength that the model can use."""
+    strength = finite("sharpen", sharpen, least=0, most=MAX_SHARPEN)
     inner = unwrap(model)
     if strength and not (isinstance(inner, Forecaster) and inner.feedback):
         raise ValueError(

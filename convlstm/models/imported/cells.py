@@ -1,4 +1,4 @@
-"""ForeignLSTMCell: a ConvLSTM cell as other projects compute it, where that is not our equation.
+"""ForeignLSTMCell: a ConvLSTM cell as other projects compute it, where their equation is not ours.
 
 Letters: T time, B batch, I input channels, C hidden channels, K kernel taps per axis, S the spatial axes.
 """
@@ -38,35 +38,22 @@ class ForeignLSTMCell(ConvCell):
     states = ("h", "c")
 
     def __init__(self, stage: Recurrent):
-        spatial_dims = len(stage.kernel_size)
-        super().__init__(
-            stage.input_channels,
-            stage.hidden_channels,
-            stage.kernel_size,
-            stage.bias,
-            spatial_dims,
-            None,
-            None,
-        )
+        sizes = stage.input_channels, stage.hidden_channels, stage.kernel_size
+        super().__init__(*sizes, stage.bias, len(stage.kernel_size), None, None)
         self.stage = stage
         C = stage.hidden_channels
-        ones = (1,) * spatial_dims
         self.register_parameter("weight_ch", None)
         if stage.peephole is not None:
-            frame = ones if stage.peephole == "channel" else stage.peephole
+            frame = (1,) * self.spatial_dims if stage.peephole == "channel" else stage.peephole
             self.weight_ch = nn.Parameter(torch.empty(3 * C, *frame))
-        if stage.norm == "group":
-            self.norm_weight = nn.Parameter(torch.empty(4 * C))
-            self.norm_bias = nn.Parameter(torch.empty(4 * C))
-        elif stage.norm == "layer":
-            assert stage.frame is not None
-            for name in ("ih_weight", "ih_bias", "hh_weight", "hh_bias"):
-                parameter = nn.Parameter(torch.empty(4 * C, *stage.frame))
-                self.register_parameter(f"norm_{name}", parameter)
+        norms = {"group": ("weight", "bias"), "layer": ("ih_weight", "ih_bias", "hh_weight", "hh_bias")}
+        for name in norms[stage.norm] if stage.norm else ():
+            parameter = nn.Parameter(torch.empty(4 * C, *(stage.frame or ())))
+            self.register_parameter(f"norm_{name}", parameter)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw all parameters anew; norms start as ones and zeros, peepholes as zeros."""
+        """Draw all parameters anew; norms start with ones and zeros, peepholes with zeros."""
         super().reset_parameters()
         with torch.no_grad():
             for name, parameter in self.named_parameters():
@@ -88,7 +75,7 @@ class ForeignLSTMCell(ConvCell):
         return torch.stack(outputs), h, c
 
     def _one(self, x: Tensor, h: Tensor | None, c: Tensor | None) -> tuple[Tensor, Tensor]:
-        """One step from h and c, (B, C, *S) each, None for zeros."""
+        """Do one step from h and c, (B, C, *S) each, None for zeros."""
         stage = self.stage
         from_input = self._from_input(x)  # (B, 4C, *S)
         if h is None or c is None:

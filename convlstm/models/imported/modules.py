@@ -1,4 +1,4 @@
-"""The modules that the stages are built into.
+"""The modules that stages are built into.
 
 Letters: T time, B batch, C channels, S the one to three spatial axes. A sequence is (B, T, C, *S), a frame
 (B, C, *S).
@@ -111,10 +111,10 @@ class BatchNormModule(nn.Module):
         self.register_buffer("running_var", torch.ones(stage.channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise."""
-        return _each_frame(self._normalise, x, self.spatial_dims)
+        """Normalize a sequence or a frame."""
+        return _each_frame(self._normalize, x, self.spatial_dims)
 
-    def _normalise(self, x: Tensor) -> Tensor:
+    def _normalize(self, x: Tensor) -> Tensor:
         parameters = self.running_mean, self.running_var, self.weight, self.bias
         return F.batch_norm(x, *parameters, training=self.training, eps=self.eps)
 

@@ -10,11 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from convlstm import ops
-from convlstm.core.checks import check_tensor, positive
+from convlstm.core.checks import check_choices, check_tensor, positive, set_fields
 from convlstm.core.saving import Configured, register_model
 from convlstm.models.imported.modules import RecurrentModule, States, make_module
 from convlstm.models.imported.stages import (
-    BatchNorm,
     Convolution,
     Patches,
     Pick,
@@ -24,21 +23,19 @@ from convlstm.models.imported.stages import (
     stage_of,
 )
 
-MOST_STAGES = 2000
-
 
 @dataclass(frozen=True, kw_only=True)
 class ImportedConfig:
-    """Everything that a `ImportedNetwork` is built from."""
+    """Everything that an `ImportedNetwork` is built from."""
 
     channels: int
-    """C, channels of a frame."""
+    """Channels C of a frame."""
     stages: tuple[Stage, ...]
     """What reads the frames, one after the other."""
     spatial_dims: int = 2
-    """1, 2 or 3."""
+    """Number of spatial axes of a frame: 1, 2 or 3."""
     forecaster: tuple[Stage, ...] = ()
-    """What makes the frames of the horizon from the last states of `stages`; none: `stages` do it all."""
+    """What makes the frames of the horizon from the last states of `stages`; empty: `stages` do it all."""
     forecaster_reads: Literal["zeros", "own"] = "zeros"
     """What the forecaster's first stage reads: zeros, or the last output of `stages`, then its own."""
     head: tuple[Stage, ...] = ()
@@ -46,84 +43,34 @@ class ImportedConfig:
 
     def __post_init__(self) -> None:
         positive("channels", self.channels)
-        if positive("spatial_dims", self.spatial_dims) > 3:
-            raise ValueError(f"spatial_dims is {self.spatial_dims}; it needs 1, 2 or 3")
-        if self.forecaster_reads not in ("zeros", "own"):
-            raise ValueError(f"forecaster_reads is {self.forecaster_reads!r}; it needs 'zeros' or 'own'")
+        positive("spatial_dims", self.spatial_dims, most=3)
+        check_choices(self, forecaster_reads=("zeros", "own"))
         for name in ("stages", "forecaster", "head"):
-            if len(getattr(self, name)) > MOST_STAGES:  # said before it takes as long as it is large
-                raise ValueError(
-                    f"{name} has {len(getattr(self, name))} stages; at most {MOST_STAGES} can be"
-                )
-            object.__setattr__(self, name, tuple(stage_of(stage) for stage in getattr(self, name)))
-            _check_axes(name, getattr(self, name), self.spatial_dims)
+            set_fields(self, **{name: tuple(stage_of(stage) for stage in getattr(self, name))})
         if not self.stages:
             raise ValueError("stages is empty; it needs one stage or more")
-        if not any(isinstance(stage, Recurrent | Convolution | BatchNorm) for stage in self.stages):
-            raise ValueError("stages has none with weights; it needs one")
-        _check_sequences("stages", self.stages)
-        if not _check_sequences("forecaster", self.forecaster):
-            raise ValueError("forecaster gives its last step alone; it needs to give all")
-        _check_sequences("head", self.head)
-        encoders = sum(isinstance(stage, Recurrent) for stage in self.stages)
-        for name, most in (("stages", 0), ("forecaster", encoders), ("head", 0)):
-            for stage in getattr(self, name):
-                first = stage.starts_from if isinstance(stage, Recurrent) else None
-                if first is not None and not 0 <= first < most:
-                    raise ValueError(
-                        f"starts_from is {first} in {name}; it needs None, or in a forecaster the number "
-                        f"of a recurrent stage of the encoder, which has {encoders}"
-                    )
-        read = _channels("stages", self.stages, self.channels)
+        read = _channels("stages", self.stages, self.channels, self.spatial_dims)
         if self.forecaster:
             first = self.forecaster[0]
             if self.forecaster_reads == "zeros":
                 if not isinstance(first, Recurrent):
                     raise ValueError("forecaster reads zeros; it needs a recurrent stage first")
                 read = first.input_channels
-            made = _channels("forecaster", self.forecaster, read)
+            made = _channels("forecaster", self.forecaster, read, self.spatial_dims)
             if self.forecaster_reads == "own" and made != read:
                 raise ValueError(f"forecaster makes {made} channels of {read}; it reads its own outputs")
-            _channels("head", self.head, made)
+            _channels("head", self.head, made, self.spatial_dims)
         elif self.head:
             raise ValueError("head is given without a forecaster; put its stages into stages")
 
 
-def _check_axes(name: str, stages: tuple[Stage, ...], spatial_dims: int) -> None:
-    """Raise ValueError for a stage of other axes than the frames have."""
+def _channels(name: str, stages: tuple[Stage, ...], channels: int, spatial_dims: int) -> int:
+    """Return the channels that leave a row of stages; raise ValueError where one reads other frames."""
     for number, stage in enumerate(stages):
-        axes = spatial_dims
         if isinstance(stage, Recurrent | Convolution):
             axes = len(stage.kernel_size) - (isinstance(stage, Convolution) and stage.over_time)
-        elif isinstance(stage, Patches):
-            axes = 2
-        if axes != spatial_dims:
-            raise ValueError(
-                f"stage {number} of {name} is for frames of {axes} axes; spatial_dims is {spatial_dims}"
-            )
-
-
-def _check_sequences(name: str, stages: tuple[Stage, ...]) -> bool:
-    """Return whether stages give a sequence; raise ValueError where one needs it that is given a frame."""
-    sequence = True
-    for number, stage in enumerate(stages):
-        over_time = isinstance(stage, Recurrent | Pick) or (
-            isinstance(stage, Convolution) and stage.over_time
-        )
-        if over_time and not sequence:
-            raise ValueError(f"stage {number} of {name} reads a sequence, but a frame comes to it")
-        if isinstance(stage, Repeat):
-            sequence = True
-        elif isinstance(stage, Pick):
-            sequence = bool(stage.steps)
-        elif isinstance(stage, Recurrent):
-            sequence = stage.sequences
-    return sequence
-
-
-def _channels(name: str, stages: tuple[Stage, ...], channels: int) -> int:
-    """Return the channels that leave some stages; raise ValueError where one does not read what comes."""
-    for number, stage in enumerate(stages):
+            if axes != spatial_dims:
+                raise ValueError(f"stage {number} of {name} reads frames of {axes} axes, not {spatial_dims}")
         reads = getattr(stage, "input_channels", getattr(stage, "channels", channels))
         if reads != channels:
             raise ValueError(f"stage {number} of {name} reads {reads} channels, but {channels} come to it")
@@ -140,15 +87,22 @@ def _channels(name: str, stages: tuple[Stage, ...], channels: int) -> int:
 
 @register_model
 class ImportedNetwork(Configured):
-    """A network of stages: what `convlstm.import_checkpoint` makes of a foreign model that ours cannot be.
+    """A network of stages: what `convlstm.import_checkpoint` returns where no layer or forecaster fits.
 
-    Without a forecaster, `model(frames)` is what the foreign model computes: frames (B, T, C, *S) through
-    all stages. With a horizon it forecasts: the last frame it gives is the frame after the context, which is
-    then read in its turn. With a forecaster, the stages read the context, and the forecaster makes the
+    Without a forecaster, `model(frames)` computes what the foreign model computes: frames (B, T, C, *S) go
+    through all stages. With a horizon it forecasts: its last output is the frame after the context, which it
+    then reads in its turn. With a forecaster, the stages read the context, and the forecaster makes the
     frames of the horizon.
 
     Args:
-        config: the stages.
+        config: an `ImportedConfig`.
+        fields: its fields, in place of it: channels, stages, spatial_dims, forecaster, forecaster_reads and
+            head.
+
+    Raises:
+        TypeError: config is of another type, or comes with fields, or a field is missing.
+        ValueError: an unknown field, a value that does not fit, or a stage that reads other channels than
+            come to it.
     """
 
     config_type = ImportedConfig
@@ -170,17 +124,17 @@ class ImportedNetwork(Configured):
 
         Args:
             context: (B, T, C, *S), T of 1 or more.
-            horizon: number of frames to forecast, 1 or more; None (default) for what the stages give of the
+            horizon: number of frames to forecast, 1 or more; None (default) for the stages' output on the
                 context, in a network without a forecaster.
 
         Returns:
-            (B, horizon, C', *S) with a horizon; else what the last stage gives: (B, T, C', *S), or
+            (B, horizon, C', *S) with a horizon; else the output of the last stage: (B, T, C', *S), or
             (B, C', *S) where it keeps the last step alone.
 
         Raises:
-            TypeError: a context that is no tensor.
-            ValueError: a context or horizon that does not fit; a horizon for a network whose outputs are not
-                frames like its inputs.
+            TypeError: context is not a tensor.
+            ValueError: a context or horizon does not fit, or a horizon is given for a network whose outputs
+                are not frames like its inputs.
         """
         if horizon is None:
             if self.config.forecaster:
@@ -202,17 +156,17 @@ class ImportedNetwork(Configured):
 
         Args:
             context: (B, T, C, *S).
-            states: of a former call, to go on from (default zeros).
+            states: those of an earlier call, to go on from (default: zeros).
 
         Returns:
-            What the last stage gives, and the last states of each recurrent stage: h and c, (B, hidden, *S),
-            then those of the second direction where it has one.
+            The output of the last stage, and the last states of each recurrent stage: h and c,
+            (B, hidden, *S), then those of the second direction where it has one.
         """
         self._check(context)
         return _run(self.stages, context, states)
 
     def _forecast(self, context: Tensor, horizon: int) -> Tensor:
-        """An encoder, then a forecaster that starts from its states."""
+        """Run the encoder, then the forecaster from its states."""
         output, encoded = self.run(context)
         recurrent = [module for module in self.forecaster if isinstance(module, RecurrentModule)]
         first = [None if (n := r.stage.starts_from) is None else encoded[n] for r in recurrent]
@@ -232,7 +186,7 @@ class ImportedNetwork(Configured):
         return _run(self.head, result, None)[0]
 
     def _read_own(self, context: Tensor, horizon: int) -> Tensor:
-        """A network that predicts the next frame, and reads it in its turn."""
+        """Predict the next frame, and read it in its turn."""
         frames, states = context, None
         for number in range(horizon):
             if self._causal:
@@ -249,7 +203,7 @@ class ImportedNetwork(Configured):
         return frames[:, context.shape[1] :]
 
     def unit(self) -> tuple[int, ...]:
-        """Return the pixels per axis whose multiples frames must be: patches and strides, multiplied."""
+        """Return what the sides of a frame must be whole multiples of, in pixels per axis."""
         unit = [1] * self.config.spatial_dims
         for stage in self.config.stages:
             factors = (1,) * len(unit)
@@ -264,7 +218,7 @@ class ImportedNetwork(Configured):
 
     @property
     def _causal(self) -> bool:
-        """Whether one step needs no more than the frame and the states of the one before."""
+        """Whether a step needs no more than its frame and the states of the step before."""
         return not any(
             (isinstance(stage, Recurrent) and (stage.merge is not None or stage.reverse))
             or (isinstance(stage, Convolution) and stage.over_time)

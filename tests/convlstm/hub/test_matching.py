@@ -164,7 +164,7 @@ def test_of_a_deeper_network_the_lower_layers_are_taken(make: str) -> None:
 def test_an_encoder_is_the_cells_of_a_stack() -> None:
     encoder, stack = network("encoder_forecaster"), network()
     done = transfer(stack, encoder)
-    assert done.skipped["head.bias"] == "in its EncoderForecaster it reads other states"
+    assert done.skipped["head.bias"] == "kind is EncoderForecaster, the network's is StackedForecaster"
     assert done.skipped["forecaster.0.weight_hh"] == "nothing in the network has its place"
     context = clip(1)
     read = stack.step(None, stack.encode(context))[1].cells
