@@ -140,7 +140,7 @@ def test_it_is_saved_and_a_config_from_before_reads_all(tmp_path: Path) -> None:
             {"head": "last"},
             {"head": "last", "hidden_channels": (16,)},
             ("head.weight", "head.bias"),
-            "head is last, and the network's last layer is another",
+            "number of layers is 1, the network's is 3",
         ),
     ],
 )
