@@ -2,17 +2,16 @@
 
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from datasets.clips import Clips
 from datasets.digits import require_unseen
-from datasets.moving_mnist import MovingMNIST, moving_mnist
+from datasets.moving_mnist import moving_mnist
 from datasets.source import Shuffled, Source
 
 DIGIT_SIZE = 28  # pixels
-SPEED = 0.1  # travels per frame, Moving MNIST's
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,29 +69,13 @@ class DataConfig:
         """What is scored on, in words."""
         return f"clips of {self.clips}" if self.clips else f"digits of {self.digits}"
 
-    def smaller(self, part: int, whole: int) -> "DataConfig":
-        """Return the same on frames of part / whole the height and width.
-
-        Raises:
-            ValueError: clips, which are read and not made; digits that would have no way to move.
-        """
-        if self.clips:
-            raise ValueError(f"data.clips is {self.clips}; only Moving MNIST is made in any size")
-        size = self.image_size * part // whole
-        if size - DIGIT_SIZE < SPEED * (self.image_size - DIGIT_SIZE):
-            raise ValueError(
-                f"{part}/{whole} of data.image_size {self.image_size} leave digits of {DIGIT_SIZE} pixels no "
-                "way to move"
-            )
-        return replace(self, image_size=size)
-
-    def check(self, channels: int, misfit: Callable[[int, int], str]) -> None:
+    def check(self, channels: int, frame_size_error: Callable[[int, int], str]) -> None:
         """Raise ValueError unless a network can read the sequences.
 
         Args:
             channels: of its frames.
-            misfit: says what is wrong with frames of so many pixels, height and width, as the end of a
-                sentence; empty for frames that the network can read.
+            frame_size_error: returns what is wrong with frames of so many pixels, height and width, as the
+                end of a sentence; empty for frames that the network can read.
         """
         if not self.clips and self.size:
             raise ValueError(f"data.size is {self.size}, but is of clips alone; give data.image_size")
@@ -104,7 +87,7 @@ class DataConfig:
         given = f"data.size is {self.size}" if self.size else f"data.image_size is {self.image_size}"
         if min(self.frame_size) < 1:
             raise ValueError(f"{given}; it needs 1 pixel or more")
-        if wrong := misfit(*self.frame_size):
+        if wrong := frame_size_error(*self.frame_size):
             raise ValueError(f"{given}, {wrong}")
         if not self.clips and channels != 1:
             raise ValueError(f"model.channels is {channels}; Moving MNIST is gray: it needs 1")
@@ -132,7 +115,8 @@ class DataConfig:
             ValueError: see `Clips` and `moving_mnist`.
         """
         if self.clips is None:
-            return self._moving_mnist(split, seed, length, SPEED)
+            made = {"num_digits": self.num_digits, "image_size": self.image_size, "length": length}
+            return moving_mnist(self.digits, split, seed=seed, root=self.root, **made)
         train = split == "train"
         source = self._open_clips(self.clips, split, length, channels)
         if train and source.report:
@@ -141,31 +125,6 @@ class DataConfig:
             print(f"{self.clips}: read as {source.layout}; if its axes are others, give --data.layout")
         # The sets to score on are shuffled, too, so that their first sequences are of many clips.
         return Shuffled(source, seed if train else 0, epochs=None if train else 1)
-
-    def open_smaller(self, part: int, whole: int, *, seed: int, length: int) -> MovingMNIST:
-        """Return Moving MNIST's training stream on smaller frames, with digits as fast as on those of `open`.
-
-        Args:
-            part: of the height and width, with whole; see `smaller`.
-            whole: as above.
-            seed: of the stream.
-            length: frames per sequence.
-        """
-        small = self.smaller(part, whole)
-        speed = SPEED * (self.image_size - DIGIT_SIZE) / (small.image_size - DIGIT_SIZE)
-        return small._moving_mnist("train", seed, length, speed)
-
-    def _moving_mnist(self, split: str, seed: int, length: int, speed: float) -> MovingMNIST:
-        return moving_mnist(
-            self.digits,
-            split,
-            seed=seed,
-            root=self.root,
-            num_digits=self.num_digits,
-            image_size=self.image_size,
-            speed=speed,
-            length=length,
-        )
 
     def test_clips(
         self, noted: Mapping[str, Any] | None = None, *, length: int, channels: int

@@ -34,7 +34,7 @@ def state_of() -> Callable[[Path], dict[str, Any]]:
 
     def load(run: Path) -> dict[str, Any]:
         state = training.load_state(run)
-        del state["best"]["config.json"], state["progress"]["trouble"]
+        del state["best"]["config.json"], state["progress"]["first_nonfinite"]
         return state
 
     return load

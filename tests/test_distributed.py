@@ -26,14 +26,11 @@ CONFIG = dataclasses.replace(
     validation_sequences=7,  # neither 2 nor 4 divide it
     test_sequences=5,
     teacher_forcing=0.5,
-    short_sequences=0.6,
-    small_frames=0.3,
     device="cpu",
     bfloat16="off",
 )
 OPTIONS = ["--preset", "tiny", "--steps", "5", "--validations", "1", "--validation-sequences", "7"]
 OPTIONS += ["--test-sequences", "5", "--teacher-forcing", "0.5", "--device", "cpu", "--bfloat16", "off"]
-OPTIONS += ["--short-sequences", "0.6", "--small-frames", "0.3"]
 
 # A step whose number is in DIE is the last of process 1; a sequence whose number is in BAD is not finite.
 SCRIPT = """
@@ -52,7 +49,7 @@ def bad(self, indices, device="cpu"):
     return clips * float("nan") if int(os.environ["BAD"]) in list(indices) else clips
 if "BAD" in os.environ:
     MovingMNIST.batch = bad
-sys.exit(train.training.exit_status("train.py", lambda: train.command(sys.argv[1:])))
+sys.exit(train.training.exit_status("train.py", train.main))
 """
 
 
@@ -110,7 +107,7 @@ def assert_same(run: Path, alone: Path) -> None:
     assert mine["mse_per_frame"] == pytest.approx(its["mse_per_frame"], rel=1e-5)
 
 
-@pytest.mark.parametrize(("processes", "accumulate"), [(2, 2), (4, 1)])
+@pytest.mark.parametrize(("processes", "accumulate"), [(2, 2), pytest.param(4, 1, marks=pytest.mark.slow)])
 def test_any_number_of_processes_walks_the_same_curve(alone: Path, processes: int, accumulate: int) -> None:
     name = f"by-{processes}"
     done = torchrun(processes, *OPTIONS, "--name", name, "--accumulate", str(accumulate))
@@ -164,7 +161,7 @@ def test_gpus_without_nccl_use_gloo(monkeypatch: pytest.MonkeyPatch, nccl: bool,
     monkeypatch.setattr(dist, "is_nccl_available", lambda: nccl)
     monkeypatch.setattr(dist, "init_process_group", lambda backend, **_: chosen.append(backend))
     monkeypatch.setattr(dist, "destroy_process_group", lambda: None)
-    monkeypatch.setattr("convlstm.training.world.rendezvous", lambda *_, **__: iter([(None, 0, 1)]))
+    monkeypatch.setattr("convlstm.training.distributed.rendezvous", lambda *_, **__: iter([(None, 0, 1)]))
     with training.join():
         pass
     assert chosen == [backend]
@@ -175,7 +172,7 @@ def test_a_process_that_does_not_know_its_gpu_is_told_what_it_needs(monkeypatch:
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     with pytest.raises(ValueError, match="LOCAL_RANK is not set; it needs the number of the process on its"):
-        training.World(1, 2).device("cuda")
+        training.Distributed(1, 2).device("cuda")
 
 
 def test_an_error_is_not_hidden_by_a_store_that_is_gone() -> None:
@@ -183,7 +180,7 @@ def test_an_error_is_not_hidden_by_a_store_that_is_gone() -> None:
         def set(self, *_: object) -> None:
             raise dist.DistNetworkError("Broken pipe")
 
-    with pytest.raises(OSError, match="no space"), training.World(0, 2, Gone()).first_alone():
+    with pytest.raises(OSError, match="no space"), training.Distributed(0, 2, Gone()).first_alone():
         raise OSError("no space left on device")
 
 

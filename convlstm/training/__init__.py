@@ -1,39 +1,45 @@
-"""What a training run needs and a reader of train.py need not see.
+"""What a training run needs beside the loop of train.py: settings, states, processes, signals, scores."""
 
-Hardware, schedule, the run's directory and its states, several processes, signals, and what goes wrong.
-"""
-
-from convlstm.training.curriculum import SMALL_SHARE, Curriculum
-from convlstm.training.directory import mend, new_path
+from convlstm.training.distributed import Distributed, join
 from convlstm.training.hardware import (
     Stopwatch,
     autocast,
     choose_bfloat16,
     choose_device,
+    count_parameters,
     describe,
     has_bfloat16,
     least_seconds,
     memory_peak,
     predictor,
     set_recompute,
+    steps_in_time,
 )
-from convlstm.training.losses import Loss, frame_loss
-from convlstm.training.minutes import LEAST_STEPS, Allowance
-from convlstm.training.optimizers import Muon, MuonAdamW, OptimizerName, make_optimizer
-from convlstm.training.run import Progress, RunDirectory, open_run
-from convlstm.training.schedule import ends_part, lr_factor
-from convlstm.training.scoring import show, test, validate
-from convlstm.training.states import load_state, save_state, states_of
-from convlstm.training.stopping import Stopped, Stopping, exit_status
-from convlstm.training.trouble import PATIENCE, explained_memory, gradient_norms, skip_step, where_it_began
-from convlstm.training.world import World, join
+from convlstm.training.optimizers import (
+    Muon,
+    MuonAdamW,
+    OptimizerName,
+    gradient_norms,
+    lr_factor,
+    make_optimizer,
+    set_lr,
+)
+from convlstm.training.run import MAX_SKIPPED, Progress, RunDirectory, new_path, open_run
+from convlstm.training.scoring import Loss, frame_loss, score, show, test, validate_if_due
+from convlstm.training.settings import (
+    check_settings,
+    check_unseen,
+    parse_settings,
+    provenance,
+    settings_of,
+    test_clips,
+)
+from convlstm.training.states import load_state, restore_settings, save_state, states_of
+from convlstm.training.stopping import Stopped, Stopping, exit_status, explain_out_of_memory, find_nonfinite
 
 __all__ = [
-    "LEAST_STEPS",
-    "PATIENCE",
-    "SMALL_SHARE",
-    "Allowance",
-    "Curriculum",
+    "MAX_SKIPPED",
+    "Distributed",
     "Loss",
     "Muon",
     "MuonAdamW",
@@ -43,14 +49,16 @@ __all__ = [
     "Stopped",
     "Stopping",
     "Stopwatch",
-    "World",
     "autocast",
+    "check_settings",
+    "check_unseen",
     "choose_bfloat16",
     "choose_device",
+    "count_parameters",
     "describe",
-    "ends_part",
     "exit_status",
-    "explained_memory",
+    "explain_out_of_memory",
+    "find_nonfinite",
     "frame_loss",
     "gradient_norms",
     "has_bfloat16",
@@ -60,16 +68,21 @@ __all__ = [
     "lr_factor",
     "make_optimizer",
     "memory_peak",
-    "mend",
     "new_path",
     "open_run",
+    "parse_settings",
     "predictor",
+    "provenance",
+    "restore_settings",
     "save_state",
+    "score",
+    "set_lr",
     "set_recompute",
+    "settings_of",
     "show",
-    "skip_step",
     "states_of",
+    "steps_in_time",
     "test",
-    "validate",
-    "where_it_began",
+    "test_clips",
+    "validate_if_due",
 ]

@@ -1,12 +1,13 @@
 """What a run computes on and in: the device, its precision, its memory and its clock."""
 
 import contextlib
+import copy
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +18,14 @@ from convlstm.evaluation import Predict
 from convlstm.models.forecaster import Forecaster
 from convlstm.models.rollouts import rollout
 from convlstm.nn.base import ConvCell
+
+BFloat16 = Literal["auto", "on", "off"]
+BFLOAT16_TIME = 0.9  # of float32's, which bfloat16 must stay below, so that chance does not decide
+
+WARMUP_STEPS = 5  # of a trial, which are not counted: compilers, caches
+TRIAL_STEPS = 25
+DISTURBED_STEPS = 2  # of them, the slowest, which are not counted either
+SPARE_TIME = 0.02  # share of a run's minutes that is left for logs, states and samples
 
 
 def choose_device(name: str) -> torch.device:
@@ -44,9 +53,6 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-MARGIN = 0.9  # of float32's time, which bfloat16 must stay below, lest chance decide between equals
-
-
 @cache
 def has_bfloat16(device: torch.device) -> bool:
     """Whether autocast to bfloat16 saves time: whether the device multiplies it in hardware, and fast.
@@ -59,7 +65,9 @@ def has_bfloat16(device: torch.device) -> bool:
     if device.type == "cpu":
         capabilities = torch.cpu.get_capabilities()
         known = bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
-        return known and convolution_seconds(torch.bfloat16) < MARGIN * convolution_seconds(torch.float32)
+        return known and convolution_seconds(torch.bfloat16) < BFLOAT16_TIME * convolution_seconds(
+            torch.float32
+        )
     return False
 
 
@@ -67,9 +75,6 @@ def convolution_seconds(dtype: torch.dtype) -> float:
     """Return what a convolution like a cell's takes on the CPU."""
     kernel, frames = torch.ones(256, 64, 3, 3, dtype=dtype), torch.ones(4, 64, 16, 16, dtype=dtype)
     return least_seconds(lambda: F.conv2d(frames, kernel, padding=1), torch.device("cpu"), times=8)
-
-
-BFloat16 = Literal["auto", "on", "off"]
 
 
 def choose_bfloat16(setting: BFloat16, device: torch.device) -> Literal["on", "off"]:
@@ -111,6 +116,13 @@ def set_recompute(model: nn.Module, recompute: bool) -> None:
             module.recompute = recompute
 
 
+def count_parameters(model: nn.Module) -> str:
+    """Return the number of parameters, and of those that are frozen, in words."""
+    count = sum(parameter.numel() for parameter in model.parameters())
+    frozen = sum(parameter.numel() for parameter in model.parameters() if not parameter.requires_grad)
+    return f"{count:,} parameters" + (f" ({frozen:,} frozen)" if frozen else "")
+
+
 def memory_peak(device: torch.device) -> float:
     """Return the most memory used so far, in GiB: of the GPU, or else of the process (nan on Windows)."""
     if device.type == "cuda":
@@ -127,7 +139,7 @@ class Stopwatch:
     """Measures what a device takes for the steps alone: from lap to lap, less what is done in `paused`."""
 
     def __init__(self, device: torch.device):
-        self._device = device
+        self.device = device
         self._start = self._now()
 
     def lap(self) -> float:
@@ -143,15 +155,56 @@ class Stopwatch:
         self._start += self._now() - start
 
     def _now(self) -> float:
-        if self._device.type != "cpu":  # what was asked of an accelerator may not be done yet
-            torch.accelerator.synchronize(self._device)
+        if self.device.type != "cpu":  # what was asked of an accelerator may not be done yet
+            torch.accelerator.synchronize(self.device)
         return time.perf_counter()
 
 
 def least_seconds(action: Callable[[], object], device: torch.device, times: int) -> float:
-    """Return what an action takes on a device, undisturbed: the least of so many times."""
+    """Return how long an action takes on a device, undisturbed: the least of so many times."""
     watch, laps = Stopwatch(device), []
     for _ in range(times):
         action()
         laps.append(watch.lap())
     return min(laps)
+
+
+def steps_in_time(
+    settings: Any,
+    parts: Mapping[str, Any],
+    losses: Callable[[], Iterable[Tensor]],
+    validate: Callable[[], object],
+    device: torch.device,
+) -> int:
+    """Measure some steps and a validation, and return how many steps fit into a run's minutes.
+
+        steps = ((1 - SPARE_TIME) * (minutes left) - validations * validation) / step
+
+    At least one step is left. What the measured steps did to the weights is undone.
+
+    Args:
+        settings: `Config` of train.py, with its minutes and number of validations.
+        parts: model, ema and optimizer, by name.
+        losses: returns the losses of the parts of a step.
+        validate: runs a validation.
+        device: device of the run.
+    """
+    start = time.perf_counter()
+    states = {name: copy.deepcopy(part.state_dict()) for name, part in parts.items()}
+    watch, laps = Stopwatch(device), []
+    for _ in range(WARMUP_STEPS + TRIAL_STEPS):
+        parts["optimizer"].zero_grad()
+        for loss in losses():
+            loss.backward()
+        parts["optimizer"].step()
+        parts["ema"].update_parameters(parts["model"])
+        laps.append(watch.lap())
+    validate()
+    validation = watch.lap()
+    for name, part in parts.items():
+        part.load_state_dict(states[name])
+    # The slowest of the laps are left out: something else was going on.
+    counted = sorted(laps[WARMUP_STEPS:])[:-DISTURBED_STEPS]
+    left = 60 * settings.minutes - (time.perf_counter() - start)
+    left = (1 - SPARE_TIME) * left - settings.validations * validation
+    return max(1, int(left * len(counted) / sum(counted)))

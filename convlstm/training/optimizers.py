@@ -1,4 +1,4 @@
-"""The optimizers that a run can choose from, by name."""
+"""The optimizers that a run can choose from, by name, and the schedules of their learning rate."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -149,17 +149,57 @@ def is_kernel(name: str, parameter: Tensor) -> bool:
 
 
 def make_optimizer(
-    name: OptimizerName, network: nn.Module, *, weight_decay: float, bfloat16: bool
+    name: OptimizerName, network: nn.Module, weight_decay: float = 0.0, bfloat16: bool = False
 ) -> torch.optim.Optimizer | MuonAdamW:
-    """Return the optimizer of a network's parameters that require gradients, its rate yet to be set.
+    """Return an optimizer of the parameters of a network that require gradients.
 
     Args:
         name: "adamw" (decoupled weight decay), "adam", or "muon" (`MuonAdamW`).
-        network: to be trained.
-        weight_decay: of the optimizer.
-        bfloat16: of `Muon`, without effect on the others.
+        network: network to train.
+        weight_decay: weight decay, per step. Default: 0.
+        bfloat16: whether `Muon` computes in bfloat16; the others never do. Default: False.
     """
     if name == "muon":
         return MuonAdamW(network, weight_decay=weight_decay, bfloat16=bfloat16)
     kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[name]
     return kind([p for p in network.parameters() if p.requires_grad], weight_decay=weight_decay)
+
+
+def gradient_norms(model: nn.Module) -> dict[str, float]:
+    """Return the norm of the gradient of each layer, as "gradient_norm/LAYER", for the log."""
+    layers: dict[str, list[Tensor]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.grad is not None:
+            layers.setdefault(name.rpartition(".")[0], []).append(parameter.grad)
+    return {f"gradient_norm/{layer}": nn.utils.get_total_norm(g).item() for layer, g in layers.items()}
+
+
+def set_lr(optimizer: torch.optim.Optimizer | MuonAdamW, lr: float) -> None:
+    """Set the learning rate of all parameters."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+
+
+def lr_factor(step: int, steps: int, schedule: str, warmup: float) -> float:
+    """Return the learning rate at a step as a share of the highest.
+
+    With s = (step + 1/2) / steps, the middle of the step, and w = warmup:
+
+        cosine      s / w up to w, then (1 + cos(pi (s - w) / (1 - w))) / 2
+        one-cycle   from 1/25 to 1 along half a cosine up to w, then as above
+
+    Sources: Loshchilov and Hutter 2017, "SGDR"; Smith and Topin 2018, "Super-Convergence", as in
+    torch.optim.lr_scheduler.OneCycleLR, but without its cycle of momentum and down to 0.
+
+    Args:
+        step: optimizer steps done, 0 to steps - 1.
+        steps: optimizer steps of the whole run.
+        schedule: "cosine" or "one-cycle".
+        warmup: fraction of the run in which the rate rises, 0 to below 1.
+    """
+    # The middle of the step: the first is not at rate zero, nor is the last.
+    progress = (step + 0.5) / steps
+    if progress >= warmup:
+        return (1 + math.cos(math.pi * (progress - warmup) / (1 - warmup))) / 2
+    rise = progress / warmup
+    return rise if schedule == "cosine" else 1 / 25 + (1 - 1 / 25) * (1 - math.cos(math.pi * rise)) / 2

@@ -1,29 +1,38 @@
-"""A run as it goes: its log, its states, its best network, and how far it is."""
+"""The directory of a run: its name and lock, its logs, its states, its best network."""
 
 import contextlib
+import errno
 import json
 import math
 import os
+import shutil
+import socket
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import torch
 from torch import nn
 
-from convlstm.core.files import METRICS, read_metrics, write_atomically, write_json
+from convlstm.core.files import METRICS, PARTIAL, read_metrics, write_atomically, write_json
 from convlstm.core.saving import CONFIG, WEIGHTS, save_checkpoint
 from convlstm.hub.checkpoint import read_config
-from convlstm.training.directory import BEST, locked, made, restore_files, way_on
-from convlstm.training.states import load_state, save_state
+from convlstm.training.distributed import Distributed
+from convlstm.training.hardware import Stopwatch, memory_peak
+from convlstm.training.settings import provenance, resumed
+from convlstm.training.states import BEST, load_state, restore_files, save_state, states_of
 from convlstm.training.stopping import Stopped
-from convlstm.training.world import World
 
+LOCK = ".lock"
+NO_LOCKS = errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK  # of some file systems that clusters share
 SAMPLES = "samples"
 PROGRESS = "progress"  # of a state
 VALIDATED = "val/mse"  # what each validation logs
+MAX_SKIPPED = 10  # steps in a row that are skipped before a run ends
 
 
 @dataclass
@@ -32,44 +41,81 @@ class Progress:
 
     step: int = 0
     """Optimizer steps done."""
-    steps: int = 0
-    """Of the whole run, where its minutes fixed them; else 0."""
     best: float = math.inf
-    """The lowest validation score, of what is trained on."""
+    """Lowest validation score, of the training loss."""
     validated: int = 0
-    """The step at which it was last validated."""
+    """Step of the last validation."""
     skipped: int = 0
-    """Steps whose numbers were not finite."""
-    in_a_row: int = 0
-    """Of them, those that were the last ones."""
-    trouble: str = ""
+    """Steps that were skipped because their numbers were not finite."""
+    skipped_in_a_row: int = 0
+    """Of them, the last ones."""
+    first_nonfinite: str = ""
     """Where the first of those in a row went wrong."""
+
+    def validation_is_due(self, steps: int, validations: int) -> bool:
+        """Return whether one of so many equal parts of the run has ended and was not validated yet."""
+        part, before = (step * validations // steps for step in (self.step, self.step - 1))
+        return 0 < self.step != self.validated and part > before
+
+
+def new_path(name: str | None, preset: str) -> Path:
+    """Return the directory of a new run: runs/NAME, where NAME is by default the preset, date and time.
+
+    Raises:
+        ValueError: a name that is not one of a folder, or that is taken.
+    """
+    if name is not None and (name in ("", "..") or Path(name).name != name):
+        raise ValueError(f"name is {name!r}; it needs the name of a folder, which is made under runs/")
+    path = Path("runs") / (name or f"{preset}-{datetime.now():%Y%m%d-%H%M%S}")
+    if path.exists():
+        resume = f", or go on with it: --resume {path}" if states_of(path) else ""
+        raise ValueError(f"name: {path} exists; choose another --name{resume}")
+    return path
 
 
 class RunDirectory:
-    """The files of a run: metrics.jsonl and the TensorBoard log as they grow, states to go on from, samples.
+    """The files of a run: metrics.jsonl and the TensorBoard log, states to resume from, samples.
 
     Args:
-        path: the run's directory, which is there.
-        world: the processes; all but the first write nothing.
-        parts: whatever has a state_dict, by name: model, ema, optimizer.
+        path: directory of the run, which exists.
+        distributed: processes of the run; only the first writes files.
+        parts: objects with a state_dict, by name: model, ema, optimizer.
 
     Attributes:
-        progress: how far the run is; kept up to date by whoever trains.
+        progress: how far the run is; the training loop keeps it up to date.
     """
 
-    def __init__(self, path: Path, world: World, parts: Mapping[str, Any]):
-        self.path, self.progress = path, Progress()
-        self._world, self._parts = world, parts
+    def __init__(self, path: Path, distributed: Distributed, parts: Mapping[str, Any]):
+        self.path, self.distributed, self.progress = path, distributed, Progress()
+        self._parts = parts
+        self._notes: dict[str, Any] = {}  # of config.json
         self._best: dict[str, torch.Tensor] = {}  # the bytes of the files of the best network
         self._saved, self._board, self._purged = time.monotonic(), None, None
+
+    def begin_or_restore(self, settings: Any, network: nn.Module, notes: Mapping[str, Any]) -> None:
+        """Save the state of step 0 or, if the run has states, restore the newest; start the clock.
+
+        Args:
+            settings: `Config` of train.py.
+            network: network to save at step 0.
+            notes: further entries of config.json for a new run.
+        """
+        if self.distributed.from_first(lambda: bool(states_of(self.path))):
+            self.restore()
+            self._note_resumed(settings)
+        else:  # so that a run can be resumed from its first second
+            self._notes = provenance(settings) | dict(notes)
+            self.save_best(network, {})
+            self.save()
+        self.watch = Stopwatch(next(network.parameters()).device)
+        self._batch_size, self._logged = settings.batch_size, self.progress.step
 
     def log(self, values: Mapping[str, float]) -> None:
         """Append values, by name such as "train/loss", to metrics.jsonl and to TensorBoard.
 
         Those that are not finite are left out: JSON has no numbers for them.
         """
-        if not self._world.first:
+        if not self.distributed.is_first:
             return
         step = self.progress.step
         finite = {name: value for name, value in values.items() if math.isfinite(value)}
@@ -77,9 +123,22 @@ class RunDirectory:
             file.write(json.dumps({"step": step, **finite}) + "\n")
         self._show(finite, step)
 
+    def log_training(self, values: Mapping[str, float], layer_norms: Mapping[str, float]) -> None:
+        """Log values of a training step, and skipped steps, the speed since the last log, the memory."""
+        sequences = (self.progress.step - self._logged) * self._batch_size
+        self._logged = self.progress.step
+        measured = {
+            "skipped": self.progress.skipped,
+            "sequences_per_second": sequences / self.watch.lap(),
+            "memory_gib": memory_peak(self.watch.device),
+        }
+        self.log(
+            {f"train/{name}": value for name, value in {**values, **measured}.items()} | dict(layer_norms)
+        )
+
     def sample(self, write: Callable[[Path], object]) -> None:
         """Have `write` make an animation, samples/step-STEP.gif, and show it in TensorBoard, too."""
-        if not self._world.first:
+        if not self.distributed.is_first:
             return
         from tensorboard.compat.proto import summary_pb2
 
@@ -91,56 +150,70 @@ class RunDirectory:
         value = Summary.Value(tag="val/rollout", image=image)
         self._writer()._get_file_writer().add_summary(Summary(value=[value]), self.progress.step)
 
-    def save_best(self, network: nn.Module, notes: Mapping[str, Any]) -> None:
-        """Write the network and its notes as the run's checkpoint, over the one before."""
-        if self._world.first:
-            save_checkpoint(self.path, network, notes)
+    def skip_step(self, loss: float, find_nonfinite: Callable[[], tuple[int, str]]) -> None:
+        """Count a step whose loss or gradient is not finite, and print where it went wrong.
+
+        The weights stay as they are, and the run goes on with the next sequences.
+
+        Args:
+            loss: loss of the step.
+            find_nonfinite: finds what went wrong in this process, see `find_nonfinite`.
+
+        Raises:
+            ArithmeticError: `MAX_SKIPPED` steps in a row were skipped.
+        """
+        progress = self.progress
+        if progress.skipped_in_a_row == 0:
+            progress.first_nonfinite = min(self.distributed.gather(find_nonfinite()))[1]
+        progress.skipped += 1
+        progress.skipped_in_a_row += 1
+        what = f"the loss is {loss}" if not math.isfinite(loss) else "the gradient is not finite"
+        if progress.skipped_in_a_row >= MAX_SKIPPED:
+            first = progress.step - progress.skipped_in_a_row + 1
+            raise ArithmeticError(
+                f"{what} at step {progress.step}, and so it was in {MAX_SKIPPED} steps in a row; it began at "
+                f"step {first} in {progress.first_nonfinite}; lower --lr or --clip-norm and begin anew, from "
+                f"the best network so far with --init-from {self.path}"
+            )
+        self.distributed.print(f"step {progress.step}: {what}, first in {progress.first_nonfinite}; skipped")
+
+    def save_best(self, network: nn.Module, scores: Mapping[str, Any]) -> None:
+        """Write the network, its scores and the run's notes as the checkpoint, over the one before."""
+        if self.distributed.is_first:
+            save_checkpoint(self.path, network, {"step": self.progress.step, **scores, **self._notes})
             self._best = {name: _bytes(self.path / name) for name in (WEIGHTS, CONFIG)}
 
-    def note(self, notes: Mapping[str, Any]) -> None:
-        """Add to the notes of the run's checkpoint, and save it in the state: a better one may never come.
-
-        Raises:
-            OSError: as for `save`.
-        """
-        if not self._world.first:
-            return
-        write_json(self.path / CONFIG, read_config(self.path) | dict(notes))
-        self._best[CONFIG] = _bytes(self.path / CONFIG)
-        self.save()
-
     def save(self) -> None:
-        """Write the state that a resumed run goes on from, after everything that was logged before it.
+        """Write the state that a resumed run begins with, after everything that was logged before it.
 
         Raises:
-            OSError: it could not be written, as where the disk is full; said with the state that there is.
+            OSError: it could not be written, as where the disk is full.
         """
-        if not self._world.first:
+        if not self.distributed.is_first:
             return
-        step = self.progress.step
-        with way_on(self.path, f"the state after step {step} was not written"):
-            self._flush()
-            state = {name: part.state_dict() for name, part in self._parts.items()}
-            save_state(self.path, step, state | {BEST: self._best, PROGRESS: asdict(self.progress)})
+        self._flush()
+        state = {name: part.state_dict() for name, part in self._parts.items()}
+        state |= {BEST: self._best, PROGRESS: asdict(self.progress)}
+        save_state(self.path, self.progress.step, state)
         self._saved = time.monotonic()
 
     def save_after(self, minutes: float) -> None:
-        """Write the state if the last one was written so many minutes ago, and the last step was a good one.
+        """Write the state if the last one is so many minutes old, and the last step was not skipped.
 
         While steps are skipped the weights may be what is wrong: the states from before are not given up.
         """
-        if time.monotonic() - self._saved >= 60 * minutes and self.progress.in_a_row == 0:
+        if time.monotonic() - self._saved >= 60 * minutes and self.progress.skipped_in_a_row == 0:
             self.save()
 
     def restore(self) -> None:
         """Load the newest whole state into the parts and the progress; drop what was logged after it.
 
-        The run's checkpoint is written anew where it is not that of the state.
+        The run's checkpoint is written anew if it is not that of the state.
 
         Raises:
             ValueError: no whole state, or one that does not fit; a line of metrics.jsonl that no run wrote.
         """
-        state = self._world.from_first(lambda: load_state(self.path))
+        state = self.distributed.from_first(lambda: load_state(self.path))
         try:
             for name, part in self._parts.items():
                 part.load_state_dict(state[name])
@@ -149,9 +222,19 @@ class RunDirectory:
         except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
             reason = " ".join(str(error).split())
             raise ValueError(f"the state in {self.path} does not fit: {reason}") from error
-        if self._world.first:
+        if self.distributed.is_first:
             restore_files(self.path, self._best)
             self._restore_logs()
+
+    def _note_resumed(self, settings: Any) -> None:
+        """Add to config.json how the run goes on, and save it in the state: no better network may come."""
+        if not self.distributed.is_first:
+            return
+        config = read_config(self.path)
+        self._notes = resumed(config, settings, self.progress.step)
+        write_json(self.path / CONFIG, config | self._notes)
+        self._best[CONFIG] = _bytes(self.path / CONFIG)
+        self.save()
 
     def _restore_logs(self) -> None:
         """Drop what was logged after the state; of its last step, too, a validation yet to be done."""
@@ -188,7 +271,7 @@ class RunDirectory:
         return self._board
 
     def _flush(self) -> None:
-        """See to it that what was logged is on the disk; TensorBoard's log begins with the first state."""
+        """Bring what was logged to the disk; TensorBoard's log begins with the first state."""
         self._writer().flush()
         if (self.path / METRICS).exists():
             with (self.path / METRICS).open("rb") as file:
@@ -197,32 +280,99 @@ class RunDirectory:
 
 @contextlib.contextmanager
 def open_run(
-    path: Path, world: World, parts: Mapping[str, Any], *, new: bool = False
+    path: Path, distributed: Distributed, parts: Mapping[str, Any], *, new: bool = False
 ) -> Iterator[RunDirectory]:
-    """Open a `RunDirectory` for as long as its run lasts; a new run's directory must not be there yet.
+    """Open and lock a `RunDirectory`; the directory of a new run must not exist.
 
-    Where an error comes before the first state is saved, what was made of the directory is removed. Where the
-    run is stopped, its state is saved and the `Stopped` says how to go on.
+    On an error before the first state is saved, a directory that was made is removed. When the run is
+    stopped, its state is saved and the `Stopped` says how to resume.
 
     Raises:
-        ValueError: the directory of a new run is there, or another process trains in it.
-        OSError: as where the disk is full; said with the state that there is.
+        ValueError: the directory of a new run exists, or another process trains in it.
+        OSError: as where the disk is full; it names the state to resume from.
     """
     with contextlib.ExitStack() as stack:
-        stack.enter_context(way_on(path))
-        with world.first_alone():
-            if world.first:
-                stack.enter_context(made(path, new))
-                stack.enter_context(locked(path))
-        run = stack.enter_context(contextlib.closing(RunDirectory(path, world, parts)))
+        stack.enter_context(_resume_hint(path))
+        with distributed.first_alone():
+            if distributed.is_first:
+                stack.enter_context(_made(path, new))
+                stack.enter_context(_locked(path))
+        run = stack.enter_context(contextlib.closing(RunDirectory(path, distributed, parts)))
         try:
             yield run
         except Stopped as stop:
-            with world.first_alone():  # where one process has ended, the others are soon killed
+            with distributed.first_alone():  # where one process has ended, the others are soon killed
+                if not states_of(path):
+                    raise
                 run.save()
-            raise Stopped(
-                stop.signal, f"{stop} after step {run.progress.step}; go on with --resume {path}"
-            ) from None
+            step = run.progress.step
+            raise Stopped(stop.signal, f"{stop} after step {step}; go on with --resume {path}") from None
+
+
+@contextlib.contextmanager
+def _resume_hint(path: Path) -> Iterator[None]:
+    """Add to an error of the system which state of the run there is to resume from."""
+    try:
+        yield
+    except OSError as error:
+        if not (states := states_of(path)):
+            raise
+        raise OSError(f"{error}; {states[0]} is whole: go on with --resume {path}") from error
+
+
+@contextlib.contextmanager
+def _made(path: Path, new: bool) -> Iterator[None]:
+    """Make the directory; remove it again if no state was saved in it."""
+    parents = [folder for folder in path.parents if not folder.exists()]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = True
+    try:
+        path.mkdir()
+    except FileExistsError as error:
+        fresh = False
+        if new:
+            raise ValueError(f"name: {path} exists; choose another --name") from error
+    try:
+        yield
+    finally:
+        if fresh and not states_of(path):
+            shutil.rmtree(path, ignore_errors=True)
+            with contextlib.suppress(OSError):  # another run may have been made beside it
+                for folder in parents:
+                    folder.rmdir()
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Keep others out of the directory, and remove what a killed process left half-written.
+
+    The lock is the operating system's and ends with the process, however it ends. Where there are no locks,
+    as on Windows and on some file systems, that is said and the run goes on.
+    """
+    with (path / LOCK).open("a+") as file:
+        try:
+            _lock(file)
+        except BlockingIOError as error:
+            file.seek(0)
+            other = file.read() or "another process"
+            raise ValueError(f"{path} is being trained by {other}; stop it, or wait") from error
+        except (OSError, ImportError) as error:
+            if isinstance(error, OSError) and error.errno not in NO_LOCKS:
+                raise
+            print(f"{path}: there are no locks here; start no second run in it", file=sys.stderr)
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        file.flush()
+        for left in list(path.rglob(PARTIAL)):
+            left.unlink()
+        yield
+
+
+def _lock(file: TextIO) -> None:
+    """Take the lock of an open file for as long as it is open, or raise OSError at once."""
+    import fcntl  # which Windows does not have
+
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _bytes(path: Path) -> torch.Tensor:

@@ -1,174 +1,248 @@
-"""How a run is judged: its validations, its test, the rollouts that it shows."""
+"""How a run is judged: its loss, its validations, its test, and the rollouts that it shows."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from einops import reduce
+from torch import Tensor, nn
 
 from convlstm.clips import write_clip
 from convlstm.clips.pictures import comparison
 from convlstm.core.files import write_json
-from convlstm.evaluation import RESAMPLES, Predict, Source, copy_last, format_evaluation
+from convlstm.evaluation import (
+    RESAMPLES,
+    TRAINING,
+    Evaluation,
+    Predict,
+    Rows,
+    Source,
+    copy_last,
+    format_evaluation,
+    measure,
+    summarize,
+)
+from convlstm.evaluation.metrics import Contingency
 from convlstm.hub.checkpoint import load_checkpoint
-from convlstm.models.forecaster import Forecaster, as_forecaster
-from convlstm.training.hardware import BFloat16, predictor
-from convlstm.training.losses import Loss, judged
+from convlstm.models.forecaster import as_forecaster
+from convlstm.training.distributed import Distributed
+from convlstm.training.hardware import predictor
 from convlstm.training.run import VALIDATED, RunDirectory
-from convlstm.training.stopping import Stopping
-from convlstm.training.world import World
+from convlstm.training.stopping import Stopped
+
+Loss = Literal["mse", "cross-entropy"]
+Progress = Callable[[int], object]  # called with a number of sequences; may raise `Stopped`
 
 GIF_FPS = 5  # frames per second
 SHOWN = 3  # sequences of a GIF
 
 
-class Settings(Protocol):
-    """What is asked of a run's settings here."""
+def frame_loss(name: Loss, predictions: Tensor, targets: Tensor) -> Tensor:
+    """Return the loss of each frame, in the field's units: summed over its pixels.
 
-    @property
-    def context(self) -> int:
-        """Frames given."""
-        ...
+        mse            sum over C, H, W of (p - y)^2
+        cross-entropy  -sum over C, H, W of (y log p + (1 - y) log(1 - p)), in nats
 
-    @property
-    def horizon(self) -> int:
-        """Frames to predict."""
-        ...
-
-    @property
-    def validation_sequences(self) -> int:
-        """How many are scored on the way."""
-        ...
-
-    @property
-    def test_sequences(self) -> int:
-        """How many at the end."""
-        ...
-
-    @property
-    def loss(self) -> Loss:
-        """What is trained on, and so what the best network is chosen by."""
-        ...
-
-    @property
-    def bfloat16(self) -> BFloat16:
-        """Whether to compute in it."""
-        ...
-
-
-def validate(
-    settings: Settings,
-    run: RunDirectory,
-    world: World,
-    stopping: Stopping,
-    model: Forecaster,
-    source: Source,
-    notes: Mapping[str, Any],
-) -> str:
-    """Score a network; keep it if it is the best so far, show a rollout of it, save the run's state.
+    With p = sigmoid(z) the gradient of the latter by z is p - y. A p of exactly 0 or 1 is taken for the
+    number next to it: its loss stays finite, its gradient is the sigmoid's, 0. Networks give probabilities
+    in float32, where that is far off (see `convlstm.ops.functional.probabilities`).
 
     Args:
-        settings: of the run.
-        run: where all that goes.
-        world: the processes, which share the sequences.
-        stopping: ends it early when the run is to stop.
-        model: the averaged weights.
-        source: the validation set, of which `validation_sequences` are scored if there are so many.
-        notes: for config.json, if this is the best.
+        name: name of the loss.
+        predictions: p, (B, T, C, H, W); for the cross-entropy probabilities, in [0, 1].
+        targets: y, of the same shape, in [0, 1].
 
     Returns:
-        The result, for the terminal.
+        (B, T), in float32 at least; not finite where predictions are not.
+    """
+    # Not torch's binary_cross_entropy, which stops the program at a nan, on a GPU for good; a run skips it.
+    p = predictions.to(torch.promote_types(predictions.dtype, torch.float32))
+    if name == "mse":
+        pixel_loss = (p - targets).square()
+    else:
+        numbers = torch.finfo(p.dtype)
+        p = p.clamp(numbers.tiny, 1 - numbers.eps / 2)
+        pixel_loss = -torch.lerp(torch.log1p(-p), p.log(), targets.to(p.dtype))
+    return reduce(pixel_loss, "b t c h w -> b t", "sum")
+
+
+def score(
+    settings: Any, network: nn.Module, source: Source, distributed: Distributed, progress: Progress
+) -> Evaluation:
+    """Score a network on the first sequences of a validation set, see `score_predictors`."""
+    predictors = {"val": predictor(as_forecaster(network, "network"), settings.bfloat16)}
+    count = min(settings.validation_sequences, len(source))
+    device = next(network.parameters()).device
+    return score_predictors(settings, predictors, source, count, device, distributed, progress)
+
+
+def score_predictors(
+    settings: Any,
+    predictors: Mapping[str, Predict],
+    source: Source,
+    count: int,
+    device: torch.device,
+    distributed: Distributed,
+    progress: Progress,
+    resamples: int = 0,
+) -> Evaluation:
+    """Score predictors, each sequence in one of the processes; the scores are those of a single process.
+
+    Args:
+        settings: `Config` of train.py.
+        predictors: the network first, then the baselines, by name.
+        source: sequences to score on.
+        count: number of sequences, from the first on.
+        device: device of the predictors.
+        distributed: processes of the run.
+        progress: called after each batch.
+        resamples: of the bootstrap. Default: 0, for no intervals.
+
+    Raises:
+        Stopped: `progress` raised it, in any of the processes.
+    """
+    own, rows, stopped = _Share(source, count, distributed), None, None
+    name = next(iter(predictors))
+    options = {"probabilities": {name} if settings.loss == "cross-entropy" else (), "progress": progress}
+    try:
+        if len(own):
+            rows = measure(predictors, own, settings.context, settings.horizon, device=device, **options)
+    except Stopped as stop:
+        stopped = stop.signal
+    results = distributed.gather((rows, stopped))
+    for _, number in results:
+        if number is not None:
+            raise Stopped(number)
+    shares = [share for share, _ in results if share is not None]
+    merged = {name: _merged([share[name] for share in shares], distributed.size) for name in predictors}
+    return summarize(merged, settings.context, TRAINING, resamples=resamples)
+
+
+class _Share:
+    """The sequences of a process: rank, rank + size, ... of the first so many of a source."""
+
+    def __init__(self, source: Source, count: int, distributed: Distributed):
+        self._source, self._numbers = source, range(distributed.rank, count, distributed.size)
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def batch(self, indices: Any, device: Any = "cpu") -> Tensor:
+        return self._source.batch([self._numbers[n] for n in indices], device)
+
+
+def _merged(shares: list[Rows], size: int) -> Rows:
+    """Return the rows of all sequences, in their order, from those of each process."""
+    n = sum(share.metrics.shape[1] for share in shares)
+
+    def merged(parts: list[Tensor]) -> Tensor:
+        whole = parts[0].new_empty(len(parts[0]), n, *parts[0].shape[2:])
+        for rank, part in enumerate(parts):
+            whole[:, rank::size] = part
+        return whole
+
+    counts = Contingency(*(merged(list(kind)) for kind in zip(*(s.counts for s in shares), strict=True)))
+    return shares[0]._replace(metrics=merged([share.metrics for share in shares]), counts=counts)
+
+
+def validate_if_due(
+    settings: Any, run: RunDirectory, network: nn.Module, source: Source, progress: Progress
+) -> None:
+    """Validate a network where one of the run's equal parts ends: score it, keep the best, save the state.
+
+    Args:
+        settings: `Config` of train.py.
+        run: the run, in which a rollout of the network is shown, too.
+        network: the averaged weights.
+        source: validation set, of which `validation_sequences` are scored if there are so many.
+        progress: called after each batch.
 
     Raises:
         ArithmeticError: the network's forecasts are not finite.
-        Stopped: the run is to stop; it has not been validated then.
+        Stopped: `progress` raised it; the run resumes with this validation.
     """
-    now, device, predict = run.progress, next(model.parameters()).device, predictor(model, settings.bfloat16)
-    lengths, count = (settings.context, settings.horizon), min(settings.validation_sequences, len(source))
-    options = {"sequences": count, "device": device, "progress": stopping.check}
-    options["probabilities"] = {"val"} if settings.loss == "cross-entropy" else ()
-    scores = world.score({"val": predict}, source, *lengths, **options).model
-    name, score = judged(settings.loss, scores)
-    if not math.isfinite(score):
-        raise ArithmeticError(
-            f"the validation {name} is {score} at step {now.step}; lower --lr or --clip-norm and begin "
-            f"anew, from the best network so far with --init-from {run.path}"
-        )
-    now.validated = now.step
-    logged = {VALIDATED: "mse", "val/mae": "mae", "val/ssim": "ssim", "val/cross_entropy": "cross_entropy"}
-    run.log({tag: scores[name].mean for tag, name in logged.items() if name in scores.metrics})
-    if score < now.best:
-        now.best = score
-        run.save_best(
-            model, {"step": now.step, "validation": {"sequences": count} | scores.summary(), **notes}
-        )
-    clips = source.batch(range(min(SHOWN, len(source))), device)
-    run.sample(lambda path: _write_rollout(path, predict, clips, *lengths))
-    run.save()
-    return f"step {now.step}: validation {name} {score:.1f} on {count} sequences"
+    now = run.progress
+    if not now.validation_is_due(settings.steps, settings.validations):
+        return
+    with run.watch.paused():
+        found = score(settings, network, source, run.distributed, progress)
+        scores = found.model
+        metric, name = ("mse", "MSE") if settings.loss == "mse" else ("cross_entropy", "cross-entropy")
+        best = scores[metric].mean
+        if not math.isfinite(best):
+            raise ArithmeticError(
+                f"the validation {name} is {best} at step {now.step}; lower --lr or --clip-norm and begin "
+                f"anew, from the best network so far with --init-from {run.path}"
+            )
+        now.validated = now.step
+        logged = {VALIDATED: "mse", "val/mae": "mae", "val/ssim": "ssim"}
+        logged["val/cross_entropy"] = "cross_entropy"
+        run.log({tag: scores[key].mean for tag, key in logged.items() if key in scores.metrics})
+        if best < now.best:
+            now.best = best
+            run.save_best(network, {"validation": {"sequences": found.sequences} | scores.summary()})
+        clips = source.batch(range(min(SHOWN, len(source))), run.watch.device)
+        predict = predictor(as_forecaster(network, "network"), settings.bfloat16)
+        run.sample(lambda path: _write_rollout(path, predict, clips, settings.context, settings.horizon))
+        run.save()
+        run.distributed.print(f"step {now.step}: validation {name} {best:.1f} on {found.sequences} sequences")
 
 
-def test(
-    settings: Settings,
-    run: Path,
-    world: World,
-    stopping: Stopping,
-    source: Source,
-    device: torch.device,
-    title: str,
-    label: str,
-) -> str:
-    """Score a run's checkpoint beside copy-last-frame, and write test-LABEL-COUNT.json.
+def test(settings: Any, run: Path, source: Source, distributed: Distributed, progress: Progress) -> None:
+    """Score a run's checkpoint beside copy-last-frame: print the table, write test-LABEL-COUNT.json.
 
     Args:
-        settings: of the run.
-        run: its directory.
-        world: the processes, which share the sequences.
-        stopping: ends it early.
-        source: the test set, of which `test_sequences` are scored if there are so many.
-        device: to compute on.
-        title: of the set, in words.
-        label: of the set, for the file's name.
-
-    Returns:
-        The table, for the terminal.
+        settings: `Config` of train.py.
+        run: directory of the run.
+        source: test set, of which `test_sequences` are scored if there are so many.
+        distributed: processes of the run.
+        progress: called after each batch.
 
     Raises:
-        Stopped: the run is to stop.
+        Stopped: `progress` raised it.
     """
-    from tqdm import tqdm  # needed by training alone
+    from tqdm import tqdm  # only training needs it
 
-    model = as_forecaster(world.from_first(lambda: load_checkpoint(run)), str(run)).to(device)
-    name = type(model).__name__
-    predictors = {name: predictor(model, settings.bfloat16), "copy last frame": copy_last}
-    lengths, count = (settings.context, settings.horizon), min(settings.test_sequences, len(source))
-    bar = tqdm(total=count, desc="test", unit="seq", dynamic_ncols=True, leave=False, disable=not world.first)
+    device, count = distributed.device(settings.device), min(settings.test_sequences, len(source))
+    model = as_forecaster(distributed.from_first(lambda: load_checkpoint(run)), str(run)).to(device)
+    predictors = {type(model).__name__: predictor(model, settings.bfloat16), "copy last frame": copy_last}
+    with tqdm(total=count, desc="test", unit="seq", leave=False, disable=not distributed.is_first) as bar:
 
-    def progress(scored: int) -> None:
-        stopping.check()
-        bar.update(scored * world.size)
+        def advance(sequences: int) -> None:
+            progress(sequences)
+            bar.update(sequences * distributed.size)
 
-    with bar:
-        options = {"sequences": count, "device": device, "progress": progress}
-        options["probabilities"] = {name} if settings.loss == "cross-entropy" else ()
-        found = world.score(predictors, source, *lengths, **options, resamples=RESAMPLES)
-    title = f"{title}, {count:,} of {len(source):,} sequences"
-    if world.first:
+        arguments = settings, predictors, source, count, device, distributed, advance
+        found = score_predictors(*arguments, resamples=RESAMPLES)
+    name = "Test" if settings.data.clips else "Moving MNIST test"
+    title = f"{name}, {settings.data.title}, {count:,} of {len(source):,} sequences"
+    if distributed.is_first:
         results: dict[str, Any] = {"set": title}
         for scores in (found.model, *found.baselines):
             results[scores.name] = {"sequences": count} | scores.summary()
-        write_json(run / f"test-{label}-{count}.json", results)
-    return f"{title}\n{format_evaluation(found)}"
+        write_json(run / f"test-{settings.data.label}-{count}.json", results)
+    distributed.print(f"{title}\n{format_evaluation(found)}")
 
 
-def show(settings: Settings, run: Path, source: Source, horizon: int, device: torch.device) -> str:
-    """Write rollout.gif, a forecast of the first sequences of a source; return a line about it."""
+def show(settings: Any, run: Path, make_source: Callable[[int], Source], device: torch.device) -> None:
+    """Write rollout.gif, a forecast of some test sequences for twice the horizon that was trained on.
+
+    Args:
+        settings: `Config` of train.py.
+        run: directory of the run.
+        make_source: returns the test set, with sequences of so many frames.
+        device: device to compute on.
+    """
     model = as_forecaster(load_checkpoint(run, device), str(run))
+    # Clips may be no longer than what is trained on: beyond it, what really follows is not shown.
+    known = settings.horizon if settings.data.clips else 2 * settings.horizon
+    source, path = make_source(settings.context + known), run / "rollout.gif"
     clips = source.batch(range(min(SHOWN, len(source))), device)
-    _write_rollout(run / "rollout.gif", predictor(model, settings.bfloat16), clips, settings.context, horizon)
-    return f"{run / 'rollout.gif'}: {settings.context} context frames and {horizon} forecast ones"
+    predict = predictor(model, settings.bfloat16)
+    _write_rollout(path, predict, clips, settings.context, 2 * settings.horizon)
+    print(f"{path}: {settings.context} context frames and {2 * settings.horizon} forecast ones")
 
 
 def _write_rollout(path: Path, predict: Predict, clips: Tensor, context: int, horizon: int) -> None:

@@ -4,36 +4,79 @@ import argparse
 import dataclasses
 import shlex
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import numpy as np
 import torch
 
+from convlstm.core.checks import choice, finite, positive
 from convlstm.hub.checkpoint import read_config
+from convlstm.models.encoder_forecaster import EncoderForecasterConfig
 from convlstm.models.forecaster import ForecasterConfig, config_from_dict, config_to_dict
+from convlstm.training.states import restore_settings
 
 T = TypeVar("T")
 
+MAY_CHANGE = {
+    "resume": ("device", "compile", "accumulate", "recompute", "save_minutes"),
+    "score": ("device", "bfloat16", "test_sequences", "data.digits", "data.root"),
+}
+"""Settings that may differ from a run's own, by the option that names the run."""
 
-def check_range(settings: Any, names: str, fits: Callable[[Any], bool], needs: str) -> None:
-    """Raise ValueError unless every named attribute fits.
+
+def check_settings(settings: Any, most_sequences: int) -> None:
+    """Raise ValueError naming the first setting of a run that is out of range.
 
     Args:
-        settings: the object whose attributes they are.
-        names: of the attributes, separated by spaces.
-        fits: whether a value will do.
-        needs: the values that would do, in words.
+        settings: `Config` of train.py.
+        most_sequences: number of sequences of a validation or a test set.
     """
-    for name in names.split():
-        value = getattr(settings, name)
-        try:
-            good = fits(value)
-        except TypeError:  # a string in a file, say, where a number belongs
-            good = False
-        if not good:
-            raise ValueError(f"{name} is {value!r}; it needs {needs}")
+    for name in ("context", "horizon", "steps", "batch_size", "accumulate", "validations"):
+        positive(name, getattr(settings, name))
+    for name in ("validation_sequences", "test_sequences"):
+        positive(name, getattr(settings, name), most=most_sequences)
+    positive("seed", settings.seed, least=-(2**63), most=2**64 - 1)
+    finite("lr", settings.lr, above=0, most=1000)
+    finite("clip_norm", settings.clip_norm, above=0)
+    finite("save_minutes", settings.save_minutes, least=0)
+    finite("weight_decay", settings.weight_decay, least=0, most=1000)
+    if settings.minutes is not None:
+        finite("minutes", settings.minutes, above=0, most=1e6)
+    for name in ("warmup", "ema_decay"):
+        if finite(name, getattr(settings, name), least=0, most=1) == 1:
+            raise ValueError(f"{name} is 1; it needs 0 or more, below 1")
+    finite("teacher_forcing", settings.teacher_forcing, least=0, most=1)
+    for name, hint in get_type_hints(type(settings)).items():
+        if get_origin(hint) is Literal:
+            choice(name, getattr(settings, name), get_args(hint))
+    if settings.teacher_forcing and isinstance(settings.model, EncoderForecasterConfig):
+        raise ValueError(
+            f"teacher_forcing is {settings.teacher_forcing}, but an EncoderForecaster never reads its own "
+            "predictions, nor true frames in their place; set it to 0"
+        )
+    if settings.loss == "cross-entropy" and settings.model.output != "sigmoid":
+        raise ValueError(
+            f"loss is cross-entropy, but model.output is {settings.model.output}, which gives no "
+            "probabilities; pass --model.output sigmoid"
+        )
+
+
+def check_unseen(settings: Any, run: Path) -> None:
+    """Raise ValueError if the network of a run or checkpoint may have been trained on the test digits."""
+    if "training" in read_config(run):
+        settings.data.require_unseen_by(settings_of(type(settings), run).data)
+
+
+def test_clips(settings: Any, run: Path | None) -> dict[str, Any]:
+    """Return a note of the clips that are kept for the test, {} for Moving MNIST.
+
+    Raises:
+        ValueError: the note of the run names others.
+    """
+    length, noted = settings.context + settings.horizon, read_config(run) if run else None
+    return settings.data.test_clips(noted, length=length, channels=settings.model.channels)
 
 
 def settings_to_dict(settings: Any) -> dict[str, Any]:
@@ -128,58 +171,55 @@ def settings_of(kind: type[T], run: Path) -> T:
 
 
 def parse_settings(
-    arguments: list[str],
-    kind: type[T],
-    presets: Mapping[str, T],
-    description: str | None,
-    mend: Callable[[Path], object] = lambda run: None,
+    arguments: list[str], kind: type[T], presets: Mapping[str, T], description: str | None
 ) -> T:
-    """Read a command line with a setting an option, whose defaults are those of a preset or of a stored run.
+    """Read a command line that has an option for each setting, with the defaults of a preset or of a run.
 
     Args:
-        arguments: of the command line.
-        kind: the dataclass of settings, with the fields preset, resume and score.
-        presets: by name, "default" among them.
-        description: for --help.
-        mend: called with the run that is to be resumed, before its settings are read.
+        arguments: the command line, without the name of the script.
+        kind: dataclass of the settings, with the fields preset, resume and score.
+        presets: settings by name, "default" among them.
+        description: text of --help.
 
     Raises:
         SystemExit: an argument that does not fit, after the reason on stderr; or --help.
         FileNotFoundError: see `settings_of`.
-        ValueError: see `settings_of`.
+        ValueError: see `settings_of`; settings that a run which is resumed or scored must keep.
     """
     import tyro  # slow to import, and needed by scripts alone
 
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--preset", choices=list(presets), default="default")
-    first.add_argument("--resume", type=Path)
-    first.add_argument("--score", type=Path)
+    for option in MAY_CHANGE:
+        first.add_argument(f"--{option}", type=Path)
     known = first.parse_known_args(arguments)[0]
     if known.resume:
-        mend(known.resume)
+        restore_settings(known.resume)
     run = known.resume or known.score
     default = settings_of(kind, run) if run else presets[known.preset]
     # Without subcommands the kind of network is the preset's, and its settings are plain options.
     options = (tyro.conf.AvoidSubcommands,)
-    return tyro.cli(kind, description=description, args=arguments, default=default, config=options)
+    settings = tyro.cli(kind, description=description, args=arguments, default=default, config=options)
+    if run:
+        require_same(settings, default, "resume" if known.resume else "score")
+    return settings
 
 
-def require_same(settings: Any, stored: Any, option: str, free: str) -> None:
-    """Raise ValueError if settings differ from a run's stored ones in more than the free ones.
+def require_same(settings: Any, stored: Any, option: str) -> None:
+    """Raise ValueError if settings differ from a run's stored ones in more than what `MAY_CHANGE` names.
 
     Args:
-        settings: what is asked for.
-        stored: what the run was made with.
-        option: the setting that named the run, which may differ, too.
-        free: names of those that may differ, separated by spaces, such as "device data.root".
+        settings: settings that are asked for.
+        stored: settings that the run was made with.
+        option: "resume" or "score".
     """
     asked, kept = _flat(settings_to_dict(settings)), _flat(settings_to_dict(stored))
     differing = {name for name in asked.keys() | kept.keys() if asked.get(name) != kept.get(name)}
-    refused = sorted(differing - {option, *free.split()})
+    refused = sorted(differing - {option, *MAY_CHANGE[option]})
     if refused:
         raise ValueError(
             f"{option}: a run keeps its own settings, but {', '.join(refused)} was given; "
-            f"what may be given with --{option}: {free}"
+            f"what may be given with --{option}: {' '.join(MAY_CHANGE[option])}"
         )
 
 

@@ -1,4 +1,4 @@
-"""States: what a run goes on from, one file each, whole or recognised as damaged.
+"""States: what a run resumes from, one file each, whole or recognized as damaged.
 
 A state's name ends in the checksum of its bytes, so that name and content appear in one rename. The newest
 three are kept. Loading executes nothing.
@@ -6,23 +6,29 @@ three are kept. Loading executes nothing.
 
 import hashlib
 import io
+import json
 import pickle
 import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from convlstm.core.files import write_atomically
+from convlstm.core.saving import CONFIG
+from convlstm.hub.checkpoint import read_config
 
 FOLDER = "states"
 KEPT = 3
+BEST = "best"  # of a state: the bytes of the files of the best network, by name
 _NAME = re.compile(r"(\d{8,})-([0-9a-f]{32})\.pt")
 
 
-def save_state(run: Path, step: int, state: dict[str, Any]) -> Path:
-    """Write a state of a run, then remove those before the newest `KEPT`.
+def save_state(run: Path, step: int, state: Mapping[str, Any]) -> Path:
+    """Write a state of a run, then remove all but the newest `KEPT`.
 
     Args:
         run: the run's directory.
@@ -57,10 +63,10 @@ def states_of(run: Path) -> list[Path]:
 
 
 def load_state(run: Path) -> dict[str, Any]:
-    """Return the newest state of a run that is whole; a damaged one is named on stderr and removed.
+    """Return the newest whole state of a run; damaged ones are named on stderr and removed.
 
     Raises:
-        ValueError: as `find_state`.
+        ValueError: see `find_state`.
     """
     path, state, damaged = find_state(run)
     for bad in damaged:
@@ -70,10 +76,10 @@ def load_state(run: Path) -> dict[str, Any]:
 
 
 def find_state(run: Path) -> tuple[Path, dict[str, Any], list[Path]]:
-    """Return the newest state of a run that is whole: its file, what it holds, and the damaged newer ones.
+    """Return the newest whole state of a run: its file, its content, and the damaged newer files.
 
     Raises:
-        ValueError: no state, none that is whole, or one that holds more than tensors and plain values.
+        ValueError: no state, no whole one, or one that holds more than tensors and plain values.
     """
     damaged = []
     for path in states_of(run):
@@ -96,6 +102,36 @@ def find_state(run: Path) -> tuple[Path, dict[str, Any], list[Path]]:
         names = ", ".join(path.name for path in damaged)
         raise ValueError(f"{run}: all of its states are damaged (their checksums differ): {names}")
     raise ValueError(f"resume is {str(run)!r}, which has no states: nothing to continue")
+
+
+def restore_settings(run: Path) -> None:
+    """Restore the checkpoint of a run from its newest whole state if config.json has other settings.
+
+    A damaged config.json may still be JSON, as where one digit became another.
+    """
+    if not states_of(run):
+        return
+    files = find_state(run)[1].get(BEST)
+    if not files:  # not the state of a run; `RunDirectory.restore` says so
+        return
+    saved = json.loads(files[CONFIG].numpy().tobytes())
+    try:
+        config = read_config(run)
+    except (ValueError, FileNotFoundError):
+        config = {}
+    if any(config.get(name) != saved.get(name) for name in ("network", "training")):
+        restore_files(run, files)
+
+
+def restore_files(run: Path, files: Mapping[str, Tensor]) -> None:
+    """Write the files of the best network, as a state has them, where those on the disk differ."""
+    for name, content in files.items():
+        data = content.numpy().tobytes()
+        if not (run / name).exists() or (run / name).read_bytes() != data:
+            print(
+                f"{run / name} is not as it was when the state was saved; it is written anew", file=sys.stderr
+            )
+            write_atomically(run / name, lambda temporary, data=data: temporary.write_bytes(data))
 
 
 def _step_of(state: Path) -> int:

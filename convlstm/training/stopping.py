@@ -1,58 +1,57 @@
-"""Signals: a run that is asked to stop ends its step, saves its state and exits with the usual code."""
+"""What ends or disturbs a run: signals, numbers that are not finite, too little memory; and its exit code."""
 
 import contextlib
 import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Any, Self
 
-from convlstm.training.output import Outlet
+import torch
+from torch import Tensor, nn
 
-__all__ = ["Stopped", "Stopping", "exit_status"]
+from convlstm import ops
+from convlstm.nn.base import ConvCell
+from convlstm.training.hardware import memory_peak
 
-# Asked for by a scheduler (SIGUSR1 is what several send some time before), by the user, or by a terminal
-# that is closed.
-SIGNALS = [
-    getattr(signal, name)
-    for name in ("SIGTERM", "SIGINT", "SIGUSR1", "SIGBREAK", "SIGHUP")
-    if hasattr(signal, name)
-]
-if "SIGHUP" in signal.Signals.__members__ and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
-    SIGNALS.remove(signal.SIGHUP)  # under nohup a run outlives its terminal
-UNREAD = getattr(signal, "SIGPIPE", signal.SIGTERM)  # what a program ends with that nobody reads
+# What the plain RuntimeErrors of allocators say: of the CPU, of MPS and of CUDA's own, of cuBLAS and cuDNN.
+ALLOCATION_ERRORS = "allocate memory", "out of memory", "ALLOC_FAILED"
+
+
+def handled_signals() -> list[signal.Signals]:
+    """Return the signals of a scheduler (some send SIGUSR1 first), of the user, and of a closed terminal.
+
+    Under nohup, which ignores SIGHUP, a run outlives its terminal.
+    """
+    names = ("SIGTERM", "SIGINT", "SIGUSR1", "SIGBREAK", "SIGHUP")
+    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
+    return [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
 
 
 class Stopped(BaseException):
-    """A run that ends before its time, because it was asked to.
-
-    It may come at any moment, as KeyboardInterrupt does: who catches every Exception must not catch it.
+    """A run was asked to stop. As KeyboardInterrupt, it passes handlers of `Exception`.
 
     Args:
-        number: of the signal.
-        text: what to tell the user; None (default): which signal it was.
+        number: number of the signal.
+        text: message for the user. Default: the name of the signal.
     """
 
     def __init__(self, number: int, text: str | None = None):
         self.signal = signal.Signals(number)
         super().__init__(text or f"stopped by {self.signal.name}")
 
-    def __reduce__(self) -> tuple[type[Self], tuple[int, str]]:
-        return type(self), (self.signal, str(self))  # processes tell each other of it
-
 
 class Stopping:
-    """While it is entered, a signal is noted and the code goes on until it asks with `check`.
+    """Notes signals while it is entered, so that a run can end its step and save its state.
 
-    A second Ctrl-C ends the process at once. Output that nobody reads any more, as where `tee` got the same
-    Ctrl-C, is no error: it asks the run to stop, too. Where torchrun is gone, killed or ended by a signal
-    that it does not handle (SIGUSR1 is one), that is taken for a SIGTERM: nobody is left to pass one on.
+    A second Ctrl-C ends the process at once. A process whose torchrun is gone stops as at a SIGTERM, because
+    nobody is left to pass one on.
 
     Args:
-        alone: whether this process has no others beside it: those that torchrun started get a Ctrl-C twice,
-            from the terminal and from torchrun, and the second means nothing then.
+        alone: whether this is the only process. torchrun's processes get each Ctrl-C twice, from the terminal
+            and from torchrun; for them the second means nothing. Default: True.
     """
 
     signal: int | None = None
@@ -61,38 +60,33 @@ class Stopping:
     def __init__(self, alone: bool = True):
         self._alone = alone
         self._torchrun = os.getppid() if "TORCHELASTIC_RUN_ID" in os.environ else None
-        self._before: dict[int, Any] = {}
-        self._streams: Any = None
+        self._handlers: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():  # Python allows it to no other
-            self._streams = sys.stdout, sys.stderr
-            sys.stdout, sys.stderr = (stream and Outlet(stream, self._unread) for stream in self._streams)
-            self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
+            self._handlers = {number: signal.signal(number, self._note) for number in handled_signals()}
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for number, handler in self._before.items():
+        for number, handler in self._handlers.items():
             signal.signal(number, handler)
-        if self._streams:
-            sys.stdout, sys.stderr = self._streams
 
-    def asked(self) -> bool:
-        """Whether a signal came, or torchrun is gone."""
+    def is_requested(self) -> bool:
+        """Return whether a signal came, or torchrun is gone."""
         if self.signal is None and self._torchrun not in (None, os.getppid()):
             self.signal = signal.SIGTERM
             print("\ntorchrun is gone: ending this step, then saving", file=sys.stderr)
         return self.signal is not None
 
     def check(self, *_: Any) -> None:
-        """Raise `Stopped` if it is asked for; takes and ignores what a progress callback is given."""
-        self.stop_if(self.asked())
+        """Raise `Stopped` if a stop is requested. It fits as a progress callback: arguments are ignored."""
+        self.stop_if(self.is_requested())
 
-    def stop_if(self, asked: bool) -> None:
-        """Raise `Stopped` if this or another process was asked to."""
-        if asked:
+    def stop_if(self, requested: bool) -> None:
+        """Raise `Stopped` if a stop is requested, of this or of another process."""
+        if requested:
             raise Stopped(self.signal or signal.SIGTERM)
 
     def _note(self, number: int, _: object) -> None:
@@ -103,32 +97,111 @@ class Stopping:
         if self._alone:
             signal.signal(signal.SIGINT, signal.SIG_DFL)
 
-    def _unread(self) -> None:
-        self.signal = self.signal or UNREAD
-
 
 def exit_status(script: str, run: Callable[[], object]) -> int:
-    """Run a script; return 0, 2 after one line on stderr for what was wrong, or 128 + a signal's number.
+    """Run a script; return 0, 2 after an error (printed in one line), or 128 + the number of a signal.
 
-    Signals that the script does not handle itself end it as an error does, so that nothing unfinished is
-    left behind; a Ctrl-C after that ends it at once.
+    Signals that the script does not handle itself end it as an error does, so that nothing unfinished is left
+    behind. A further Ctrl-C ends it at once.
     """
 
-    def leave(number: int, _: object) -> None:
-        for another in SIGNALS:  # what is unfinished is removed before the end
-            signal.signal(another, signal.SIG_DFL if another == signal.SIGINT else signal.SIG_IGN)
+    def stop(number: int, _: object) -> None:
+        for other in handlers:  # what is unfinished is removed before the end
+            signal.signal(other, signal.SIG_DFL if other == signal.SIGINT else signal.SIG_IGN)
         raise Stopped(number)
 
-    before = {number: signal.signal(number, leave) for number in SIGNALS}
+    handlers = {number: signal.signal(number, stop) for number in handled_signals()}
     try:
         run()
     except (ArithmeticError, ValueError, OSError, MemoryError) as error:
-        print(f"{script}: error: {' '.join(str(error).split())}", file=Outlet(sys.stderr))
+        print(f"{script}: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
-    except Stopped as stop:
-        print(f"{script}: {stop}", file=Outlet(sys.stderr))
-        return 128 + stop.signal
+    except Stopped as stopped:
+        print(f"{script}: {stopped}", file=sys.stderr)
+        return 128 + stopped.signal
     finally:
-        for number, handler in before.items():
+        for number, handler in handlers.items():
             signal.signal(number, handler)
     return 0
+
+
+def find_nonfinite(model: nn.Module, losses: Iterable[Tensor]) -> tuple[int, str]:
+    """Find what first had a value that is not finite: the data, a layer, the loss, or a layer's gradient.
+
+    Args:
+        model: the network, with the gradients of the step before they are clipped: a norm that is not finite
+            would spoil those of all layers.
+        losses: computes the losses of the step's parts anew, as it is iterated over. The reference ops are
+            used, layer by layer.
+
+    Returns:
+        How late in the step it is, and its name.
+    """
+    found: list[tuple[int, str]] = []
+
+    def look(time: int, name: str, values: Any) -> None:
+        tensors = values if isinstance(values, tuple | list) else (values,)
+        if not all(t.isfinite().all() for t in tensors if isinstance(t, Tensor)):
+            found.append((time, name))
+
+    def watched(name: str, cell: ConvCell) -> Callable[..., Any]:
+        run = cell.sequence
+
+        def sequence(input: Tensor, *arguments: Any, **options: Any) -> Any:
+            look(0, "the data", input)  # if nothing before it was wrong
+            output = run(input, *arguments, **options)
+            look(1, name, output)
+            return output
+
+        return sequence
+
+    with contextlib.ExitStack() as stack:
+        for name, module in model.named_modules():
+            if isinstance(module, ConvCell):  # networks run it over whole sequences, past the hooks
+                module.sequence = watched(name, module)
+                stack.callback(delattr, module, "sequence")
+            elif not any(True for _ in module.children()):
+
+                def watch(_: nn.Module, inputs: Any, output: Any, name: str = name) -> None:
+                    look(0, "the data", inputs)
+                    look(1, name, output)
+
+                stack.callback(module.register_forward_hook(watch).remove)
+        with ops.use_implementation("reference"), torch.no_grad():
+            for loss in losses:
+                look(2, "the loss", loss)
+    if found:
+        return found[0]
+    bad = [name for name, p in model.named_parameters() if p.grad is not None and not p.grad.isfinite().all()]
+    # Gradients go from the last layer to the first.
+    return (3, f"the gradient of {bad[-1].rpartition('.')[0]}") if bad else (4, "the sum over all processes")
+
+
+@contextlib.contextmanager
+def explain_out_of_memory(
+    device: torch.device, batch_size: int, accumulate: int, processes: int = 1
+) -> Iterator[None]:
+    """Turn an error about memory into one that says what was used, and which settings need less.
+
+    Args:
+        device: device of the run.
+        batch_size: sequences per step, over all processes.
+        accumulate: parts into which a process splits its sequences of a step.
+        processes: number of processes. Default: 1.
+
+    Raises:
+        MemoryError: in place of the allocator's own error.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        known = isinstance(error, torch.OutOfMemoryError | MemoryError)
+        if not known and not any(words in str(error) for words in ALLOCATION_ERRORS):
+            raise
+        parts = min(2 * accumulate, batch_size // processes)  # a part has a sequence at least
+        advice = f"--accumulate {parts} (the same steps in smaller parts), " if parts > accumulate else ""
+        raise MemoryError(
+            f"out of memory: {memory_peak(device):.1f} GiB were in use on {device}, with batch_size "
+            f"{batch_size} and accumulate {accumulate}; to need less, give {advice}--recompute (slower) or a "
+            f"smaller --batch-size ({error})"
+        ) from error

@@ -179,7 +179,7 @@ def test_from_runs_to_tables_and_pictures(
     assert "has no finished run" in capsys.readouterr().err
     for row in ROWS:
         steps = str(8 // tiny.settings(row).batch_size)
-        train.command([*tiny.arguments(row), "--name", row.name, "--steps", steps])
+        train.main(train.parse([*tiny.arguments(row), "--name", row.name, "--steps", steps]))
         machine = {"machine": "an abacus", "jobs": 1, "threads": 1}
         (tmp_path / f"{row.name}-{MACHINE}").write_text(json.dumps(machine))
     assert family.main(["gradients", "--sequences", "2", "--context", "3", *folder]) == 0

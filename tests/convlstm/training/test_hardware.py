@@ -1,7 +1,13 @@
 """Devices, precision, memory and clocks."""
 
+import itertools
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+
 import pytest
 import torch
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel
 
 from convlstm import StackedForecaster, StackedForecasterConfig, training
 from convlstm.training import hardware
@@ -98,3 +104,55 @@ def test_recompute_changes_no_gradient_and_needs_less_memory() -> None:
 
 def test_the_memory_of_the_process_is_counted() -> None:
     assert 0.05 < training.memory_peak(torch.device("cpu")) < 1000
+
+
+class Clock:
+    """A clock that only the test moves."""
+
+    now = 0.0
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(hardware.time, "perf_counter", lambda: clock.now)
+    return clock
+
+
+def trial(clock: Clock, seconds: Callable[[int], float], validation: float, **settings: float) -> int:
+    """Return how many steps fit if a step, by its number, and a validation take so many seconds."""
+    weight, count = torch.nn.Parameter(torch.ones(2, 3)), itertools.count()
+    model = torch.nn.ParameterList([weight])
+    optimizer = training.MuonAdamW(torch.nn.Linear(3, 2, bias=False))
+    parts = {"model": model, "ema": AveragedModel(model), "optimizer": optimizer}
+    optimizer.parts["muon"].param_groups[0]["params"] = [weight]
+
+    def losses() -> Iterator[Tensor]:
+        clock.now += seconds(next(count))
+        yield weight.square().sum()
+
+    def validate() -> None:
+        assert not torch.equal(weight, torch.ones(2, 3))
+        clock.now += validation
+
+    options = SimpleNamespace(**settings)
+    steps = training.steps_in_time(options, parts, losses, validate, torch.device("cpu"))
+    assert torch.equal(weight, torch.ones(2, 3))  # what the trial did is undone
+    assert int(parts["ema"].n_averaged) == 0
+    assert not optimizer.state_dict()["muon"]["state"]
+    return steps
+
+
+def test_as_many_steps_as_fit_into_the_minutes(clock: Clock) -> None:
+    steps = trial(clock, lambda n: 20.0 if n < 3 else 0.05, validation=8.0, minutes=20, validations=5)
+    end = clock.now + steps * 0.05 + 5 * 8.0
+    assert (1 - hardware.SPARE_TIME) * 20 * 60 - 5 <= end <= 20 * 60
+
+
+def test_what_interrupts_a_trial_is_not_taken_for_the_speed(clock: Clock) -> None:
+    steps = trial(clock, lambda n: 3.0 if n in (12, 20) else 0.125, 0.0, minutes=10, validations=1)
+    assert steps == int((1 - hardware.SPARE_TIME) * (600 - clock.now) / 0.125)
+
+
+def test_minutes_that_the_trial_uses_up_leave_one_step(clock: Clock) -> None:
+    assert trial(clock, lambda n: 3.0, 0.0, minutes=1, validations=1) == 1

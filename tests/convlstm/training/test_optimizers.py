@@ -1,6 +1,7 @@
 """Muon against torch's and against singular values; what of a network it is for; its state."""
 
 import copy
+import math
 from typing import get_args
 
 import pytest
@@ -15,6 +16,7 @@ from convlstm import (
     FullyConnectedForecasterConfig,
     StackedForecaster,
     StackedForecasterConfig,
+    training,
 )
 from convlstm.training import Muon, MuonAdamW, OptimizerName, make_optimizer
 
@@ -232,3 +234,40 @@ def test_muon_computes_in_what_is_asked_for(bfloat16: bool) -> None:
     kernel, same, differs = (m.get_parameter("cells.0.weight_hh") for m in (model, other, third))
     assert torch.equal(kernel, same)
     assert not torch.equal(kernel, differs)
+
+
+def test_the_norms_of_the_layers_make_the_whole() -> None:
+    model = network()
+    model(torch.rand(1, 2, 1, 8, 8), 2).square().sum().backward()
+    norms = training.gradient_norms(model)
+    assert list(norms) == ["gradient_norm/cells.0", "gradient_norm/cells.1", "gradient_norm/head"]
+    whole = torch.nn.utils.clip_grad_norm_(model.parameters(), math.inf).item()
+    assert math.hypot(*norms.values()) == pytest.approx(whole)
+
+
+def test_cosine_rises_in_a_line_and_falls_along_half_a_cosine() -> None:
+    factors = [training.lr_factor(step, 100, "cosine", 0.2) for step in range(100)]
+    assert factors[:3] == pytest.approx([0.025, 0.075, 0.125])
+    assert max(factors) == pytest.approx(1, abs=1e-3)
+    assert factors[60] == pytest.approx((1 + math.cos(math.pi * 0.405 / 0.8)) / 2)
+    assert 0 < factors[-1] < 1e-3
+
+
+def test_one_cycle_is_that_of_torch() -> None:
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    theirs = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1.0, total_steps=1000, cycle_momentum=False)
+    for step in range(999):
+        ours = training.lr_factor(step, 1000, "one-cycle", 0.3)
+        assert ours == pytest.approx(theirs.get_last_lr()[0], abs=5e-3)  # ours is at the middle of a step
+        optimizer.step()
+        theirs.step()
+
+
+def test_schedules_stretch() -> None:
+    short = [training.lr_factor(step, 10, "one-cycle", 0.3) for step in range(10)]
+    long = [training.lr_factor(3 * step + 1, 30, "one-cycle", 0.3) for step in range(10)]
+    assert short == pytest.approx(long)  # the middles of the steps coincide
+
+
+def test_no_warm_up() -> None:
+    assert training.lr_factor(0, 1000, "cosine", 0.0) == pytest.approx(1, abs=1e-5)

@@ -1,4 +1,4 @@
-"""States: whole or recognised as damaged, the newest three kept, nothing executed."""
+"""States: whole or recognized as damaged, the newest three kept, nothing executed."""
 
 import errno
 import os

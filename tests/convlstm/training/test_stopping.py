@@ -1,16 +1,27 @@
-"""Signals: noted while a run goes on, an end elsewhere, with the conventional exit codes."""
+"""Signals and exit codes; what first was not finite; too little memory and the settings that need less."""
 
+import io
+import math
 import os
 import signal
-import subprocess
 import sys
 import threading
 from collections.abc import Callable
-from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from torch import Tensor
 
-from convlstm import training
+from convlstm import (
+    EncoderForecaster,
+    EncoderForecasterConfig,
+    FullyConnectedForecaster,
+    FullyConnectedForecasterConfig,
+    StackedForecaster,
+    StackedForecasterConfig,
+    training,
+)
 
 SIGNALS = [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1]
 if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as it is for tests under nohup
@@ -39,24 +50,25 @@ def test_one_process_stops_when_another_was_asked_to() -> None:
             stopping.stop_if(True)
 
 
-@pytest.mark.parametrize(("alone", "expected"), [(True, -signal.SIGINT), (False, 0)])
-def test_a_second_ctrl_c_ends_a_lone_process_at_once(alone: bool, expected: int) -> None:
-    code = (
-        "import os, signal; from convlstm.training.stopping import Stopping\n"
-        f"with Stopping(alone={alone}):\n    for _ in range(2): os.kill(os.getpid(), signal.SIGINT)"
-    )
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == expected
+@pytest.mark.parametrize("alone", [True, False])
+def test_a_second_ctrl_c_ends_a_lone_process_at_once(alone: bool) -> None:
+    with training.Stopping(alone):
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert (signal.getsignal(signal.SIGINT) is signal.SIG_DFL) is alone
 
 
 def test_before_the_run_too_a_second_ctrl_c_ends_at_once() -> None:
-    code = (
-        "import os, signal; from convlstm.training import exit_status\n"
-        "def run():\n"
-        "    try: os.kill(os.getpid(), signal.SIGINT)\n"
-        "    finally: os.kill(os.getpid(), signal.SIGINT)\n"
-        "exit_status('x.py', run)"
-    )
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == -signal.SIGINT
+    found: list[object] = []
+
+    def run() -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+        finally:
+            found.append(signal.getsignal(signal.SIGINT))
+            os.kill(os.getpid(), signal.SIGTERM)  # which does not cut the end short
+
+    assert training.exit_status("x.py", run) == 128 + signal.SIGINT
+    assert found == [signal.SIG_DFL]
 
 
 def test_a_process_whose_torchrun_is_gone_stops(
@@ -68,9 +80,9 @@ def test_a_process_whose_torchrun_is_gone_stops(
             monkeypatch.setenv("TORCHELASTIC_RUN_ID", "7")
         monkeypatch.setattr(os, "getppid", lambda: 4321)
         stopping = training.Stopping(alone=False)
-        assert not stopping.asked()
+        assert not stopping.is_requested()
         monkeypatch.setattr(os, "getppid", lambda: 1)
-        assert stopping.asked() == torchrun  # a shell may end
+        assert stopping.is_requested() == torchrun  # a shell may end
     with pytest.raises(training.Stopped, match="SIGTERM"):
         stopping.check()
     assert capsys.readouterr().err == "\ntorchrun is gone: ending this step, then saving\n"
@@ -125,53 +137,150 @@ def test_before_the_run_a_signal_ends_the_script(number: signal.Signals) -> None
 
 
 def test_under_nohup_a_run_outlives_its_terminal() -> None:
-    code = (
-        "import os, signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
-        "from convlstm.training.stopping import Stopping\n"
-        "with Stopping() as stopping: os.kill(os.getpid(), signal.SIGHUP); stopping.check()"
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with training.Stopping() as stopping:
+            os.kill(os.getpid(), signal.SIGHUP)
+            stopping.check()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_signal_may_come_while_something_is_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Signalled(io.RawIOBase):
+        def writable(self) -> bool:
+            return True
+
+        def write(self, data: Any) -> int:
+            if stopping.signal is None:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return len(bytes(data))
+
+    stderr = io.TextIOWrapper(io.BufferedWriter(Signalled()), write_through=True)
+    monkeypatch.setattr(sys, "stderr", stderr)
+    with training.Stopping() as stopping:
+        print("a bar", file=sys.stderr, flush=True)
+    assert stopping.signal == signal.SIGTERM
+
+
+Network = StackedForecaster | EncoderForecaster | FullyConnectedForecaster
+
+
+def stacked() -> StackedForecaster:
+    return StackedForecaster(StackedForecasterConfig(hidden_channels=(3, 2), kernel_size=3))
+
+
+def encoder() -> EncoderForecaster:
+    return EncoderForecaster(EncoderForecasterConfig(hidden_channels=(3, 2), kernel_size=3))
+
+
+def strided() -> EncoderForecaster:
+    config = EncoderForecasterConfig(hidden_channels=(3, 2), kernel_size=3, patch_size=1, strides=(2, 2))
+    return EncoderForecaster(config)
+
+
+def fully_connected() -> FullyConnectedForecaster:
+    return FullyConnectedForecaster(FullyConnectedForecasterConfig(frame_size=(8, 8), hidden_size=3))
+
+
+each_network = pytest.mark.parametrize("make", [stacked, encoder, strided, fully_connected])
+
+
+def loss_of(model: Network, scale: float = 1.0, data: float = 0.5) -> Tensor:
+    return (model(torch.full((1, 2, 1, 8, 8), data), 2) * scale).square().sum()
+
+
+def found(model: Network, **options: float) -> str:
+    loss_of(model, **options).backward()
+    return training.find_nonfinite(model, (loss_of(model, **options) for _ in range(1)))[1]
+
+
+@each_network
+def test_the_layer_where_it_began_is_named(make) -> None:
+    for name, _ in make().named_parameters():
+        model = make()
+        with torch.no_grad():
+            model.get_parameter(name).fill_(math.nan)
+        assert found(model) == name.rpartition(".")[0]
+
+
+@each_network
+def test_the_data_and_the_loss_are_named(make) -> None:
+    assert found(make(), data=math.nan) == "the data"
+    assert found(make(), scale=1e30) == "the loss"
+
+
+def test_every_part_of_a_step_is_looked_at() -> None:
+    model = stacked()
+    loss_of(model).backward()
+    losses = (loss_of(model, data=data) for data in (0.5, math.nan))
+    assert training.find_nonfinite(model, losses) == (0, "the data")
+
+
+def test_a_gradient_is_named_where_nothing_before_it_was_wrong() -> None:
+    model = stacked()
+    loss_of(model).backward()
+    for parameter in model.cells[0].parameters():
+        assert parameter.grad is not None
+        parameter.grad.fill_(math.inf)
+    assert training.find_nonfinite(model, (loss_of(model) for _ in range(1))) == (
+        3,
+        "the gradient of cells.0",
     )
-    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
-LOSING = """
-import os, signal, sys
-from tqdm import tqdm
-from convlstm.training.stopping import Stopping, exit_status
-
-def run():
-    with Stopping() as stopping, tqdm(total=9) as bar:
-        print("begins")
-        sys.stdin.readline()  # until nobody reads
-        {signal}
-        bar.update()
-        bar.refresh()
-        print("step 1")
-        tqdm.write("step 2")
-        open({done!r}, "w").close()
-        stopping.check()
-
-sys.exit(exit_status("x.py", run))
-"""
+def test_looking_leaves_the_network_as_it_was() -> None:
+    model = stacked()
+    before = {name: dict(module.__dict__) for name, module in model.named_modules()}
+    found(model)
+    after = {name: dict(module.__dict__) for name, module in model.named_modules()}
+    assert [list(values) for values in before.values()] == [list(values) for values in after.values()]
+    assert not model.head._forward_hooks
 
 
 @pytest.mark.parametrize(
-    ("sent", "expected"),
-    [("", 128 + signal.SIGPIPE), ("os.kill(os.getpid(), signal.SIGINT)", 128 + signal.SIGINT)],
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        MemoryError(),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+        RuntimeError("MPS backend out of memory (MPS allocated: 8 GB)"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    ],
 )
-def test_output_that_nobody_reads_any_more_ends_the_run_as_a_signal_does(
-    tmp_path: Path, sent: str, expected: int
+def test_an_error_about_memory_names_the_settings_that_need_less(error: Exception) -> None:
+    with (
+        pytest.raises(
+            MemoryError, match=r"\d GiB .* batch_size 16 and accumulate 2; .* --accumulate 4 .*--recomp"
+        ),
+        training.explain_out_of_memory(torch.device("cpu"), 16, 2),
+    ):
+        raise error
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "accumulate", "processes", "advised"),
+    [(4, 1, 1, "give --accumulate 2 "), (6, 2, 2, "give --accumulate 3 "), (4, 2, 2, "give --recompute")],
+)
+def test_no_more_parts_are_advised_than_there_are_sequences(
+    batch_size: int, accumulate: int, processes: int, advised: str
 ) -> None:
-    done = tmp_path / "done"
-    code = LOSING.format(signal=sent, done=str(done))
-    pipe, both = subprocess.PIPE, subprocess.STDOUT
-    command = [sys.executable, "-c", code]
-    process = subprocess.Popen(command, text=True, stdin=pipe, stdout=pipe, stderr=both)
-    assert process.stdin is not None
-    assert process.stdout is not None
-    while "begins" not in process.stdout.readline():  # shown although it goes to a pipe
-        pass
-    process.stdout.close()
-    process.stdin.write("\n")
-    process.stdin.close()
-    assert process.wait() == expected
-    assert done.exists()
+    given = torch.device("cpu"), batch_size, accumulate, processes
+    with pytest.raises(MemoryError, match=advised), training.explain_out_of_memory(*given):
+        raise MemoryError
+
+
+def test_the_allocator_of_the_cpu_is_understood() -> None:
+    with (
+        pytest.raises(MemoryError, match="--accumulate 2"),
+        training.explain_out_of_memory(torch.device("cpu"), 4, 1),
+    ):
+        torch.empty(2**60, dtype=torch.uint8)
+
+
+def test_other_errors_are_left_alone() -> None:
+    with (
+        pytest.raises(RuntimeError, match="shape"),
+        training.explain_out_of_memory(torch.device("cpu"), 1, 1),
+    ):
+        raise RuntimeError("a shape")
