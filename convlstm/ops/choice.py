@@ -19,8 +19,7 @@ def use_implementation(name: str) -> Iterator[None]:
     """Choose the implementation of all ops called inside, whatever the environment variable says.
 
     Args:
-        name: "reference" (made of torch's own operators alone, as exported graphs need), "fused" or "auto";
-            see `is_fused`.
+        name: "reference" (torch's own operators, as exported graphs need), "fused" or "auto" (`is_fused`).
     """
     token = _chosen.set(name)
     try:

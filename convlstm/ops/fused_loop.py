@@ -44,11 +44,6 @@ class Keep(IntEnum):
     """Cell states and outputs; the backward pass computes the gates again."""
 
 
-def chunk_length(steps: int, keep: int) -> int:
-    """Return for how many steps gate gradients are held together: a small part of what is kept."""
-    return math.ceil(steps / (8 if keep == Keep.GATES else 20))
-
-
 @dataclass
 class Stack:
     """A stack of layers, and how it runs over a sequence."""
@@ -187,7 +182,8 @@ def backward(
     T, like, L = stack.steps, input[0], len(stack.layers)
     input_wanted, weights_wanted = bool(wanted[0]), wanted[1:]
     B, _, *S = like.shape
-    chunk, recompute = chunk_length(T, stack.keep), stack.keep == Keep.STATES
+    recompute = stack.keep == Keep.STATES
+    chunk = math.ceil(T / (20 if recompute else 8))  # steps whose gate gradients are in memory together
     slots = 0 if recompute else T
     gates = [kept[n * (slots + 1) : n * (slots + 1) + slots] for n in range(L)]
     cells = [kept[n * (slots + 1) + slots] for n in range(L)]
@@ -211,11 +207,12 @@ def backward(
     d_input = empty_frames(*input.shape, like=like) if input_wanted else None
     d_input_rows = () if d_input is None else rows_of_steps(d_input)
     head, y_rows = stack.make_head(), rows_of_steps(y)
-    d_rows = [like.new_empty(0)] * (T - stack.first)  # gradients of the head's predictions
+    d_predictions = [like.new_empty(0)] * (T - stack.first)  # as rows
     d_read: Tensor | None = None  # gradient of what layer n read; between steps, of the next step's frame
     for begin in reversed(range(0, T, chunk)):
         end = min(begin + chunk, T)
         for t in reversed(range(begin, end)):
+            # Per layer the parts whose sum is the gradient of its hidden state after step t.
             parts: list[list[Tensor]] = [[] if d is None else [d] for d in d_h]
             if head and t >= stack.first:
                 y_here = y_rows[t - stack.first]
@@ -224,8 +221,8 @@ def backward(
                     d_back = _where(stack, t + 1, read_given, torch.zeros_like(d_read), d_read)
                     d_back = head.next_frame_backward(y_here, d_back)
                     d_own = d_back if d_own is None else d_own + d_back
-                d_rows[t - stack.first] = torch.zeros_like(y_here) if d_own is None else d_own
-                d_states = head.predict_backward(d_rows[t - stack.first])
+                d_predictions[t - stack.first] = torch.zeros_like(y_here) if d_own is None else d_own
+                d_states = head.predict_backward(d_predictions[t - stack.first])
                 for part, d_state in zip(parts, d_states, strict=True):
                     part.append(d_state)
             elif not head and d_y is not None:
@@ -256,7 +253,7 @@ def backward(
     d_head = None
     if head:
         states_read = [out[stack.first :].flatten(0, 1) for out in outs]
-        d_head = head.gradients(torch.cat(d_rows), states_read)
+        d_head = head.gradients(torch.cat(d_predictions), states_read)
     d_states = [
         None if d is None or state is None else d
         for h, pair, layer in zip(d_h, states, layers, strict=True)

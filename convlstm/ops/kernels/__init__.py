@@ -16,7 +16,7 @@ import torch
 @functools.cache
 def _load(name: str) -> ModuleType | None:
     try:
-        return importlib.import_module(f"convlstm.ops.kernels.{name}")
+        return importlib.import_module(f"{__name__}.{name}")
     except (ImportError, OSError):  # no numba, another OpenMP library in torch, no Triton, no GPU
         return None
     except RuntimeError as error:  # such as no folder where numba can keep what it compiles
@@ -35,6 +35,4 @@ def compiled_kernels(cell: str, device: torch.device, dtype: torch.dtype) -> Mod
 
 def kernels_for(cell: str, device: torch.device, dtype: torch.dtype) -> ModuleType:
     """Return the kernels of a cell: those compiled for the device and the type, or else the plain ones."""
-    return compiled_kernels(cell, device, dtype) or importlib.import_module(
-        f"convlstm.ops.kernels.plain_{cell}"
-    )
+    return compiled_kernels(cell, device, dtype) or importlib.import_module(f"{__name__}.plain_{cell}")
