@@ -119,39 +119,38 @@ CASES: dict[str, tuple[Callable[[], list[Any]], dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_network_in_each_format(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("turn", [0, *(pytest.param(turn, marks=pytest.mark.slow) for turn in (1, 2))])
+def test_a_network(name: str, turn: int, tmp_path: Path) -> None:
+    """Each in one format, which are taken in turn; the slow tests take the others."""
     make, options = CASES[name]
-    for number, file in enumerate(FORMATS):
-        model = build(make(), functional=bool(number % 2), **options)
+    number = list(CASES).index(name) + turn
+    model = build(make(), functional=bool(number % 2), **options)
+    path, said = save(model, tmp_path, FORMATS[number % len(FORMATS)])
+    foreign = opened(path, **said)
+    assert recognises(foreign)
+    imported = convert(foreign)
+    assert isinstance(imported.model, ImportedNetwork)
+    assert imported.gates == "i, f, c, o"
+    compare(model, imported)
+
+
+STACKS: list[tuple[Callable[[], Any], int]] = [
+    (lambda: K.ConvLSTM1D(3, 2, **SAME), 1),
+    (lambda: K.ConvLSTM2D(3, 2, **SAME), 2),
+    (lambda: K.ConvLSTM3D(3, 2, **SAME), 3),
+    (lambda: bidirectional("concat", **ALL), 2),
+]
+
+
+@pytest.mark.parametrize("file", FORMATS)
+def test_a_plain_stack_is_a_layer(file: str, tmp_path: Path) -> None:
+    for make, dims in STACKS:
+        model = build([make(), make()], dims, functional=True)
         path, said = save(model, tmp_path, file)
-        foreign = opened(path, **said)
-        assert recognises(foreign)
-        imported = convert(foreign)
-        assert isinstance(imported.model, ImportedNetwork)
-        assert imported.gates == "i, f, c, o"
+        imported = convert(opened(path, **said))
+        assert isinstance(imported.model, ConvLSTM)
+        assert imported.source == (f"Keras {3 if said else keras.version()}")
         compare(model, imported)
-
-
-@pytest.mark.parametrize("file", FORMATS)
-@pytest.mark.parametrize("dims", [1, 2, 3])
-def test_a_plain_stack_is_a_layer(dims: int, file: str, tmp_path: Path) -> None:
-    layer = (K.ConvLSTM1D, K.ConvLSTM2D, K.ConvLSTM3D)[dims - 1]
-    model = build([layer(3, 2, **SAME), layer(3, 2, **SAME)], dims, functional=True)
-    path, said = save(model, tmp_path, file)
-    imported = convert(opened(path, **said))
-    assert isinstance(imported.model, ConvLSTM)
-    assert imported.source == (f"Keras {3 if said else keras.version()}")
-    compare(model, imported)
-
-
-@pytest.mark.parametrize("file", FORMATS)
-def test_both_directions_are_a_layer(file: str, tmp_path: Path) -> None:
-    model = build([bidirectional("concat", **ALL), bidirectional("concat", **ALL)])
-    path, said = save(model, tmp_path, file)
-    imported = convert(opened(path, **said))
-    assert isinstance(imported.model, ConvLSTM)
-    assert imported.model.bidirectional
-    compare(model, imported)
 
 
 @keras.saving.register_keras_serializable()
