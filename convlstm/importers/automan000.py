@@ -16,8 +16,8 @@ GATES = "ifco"  # the project's letters of our i, f, g, o
 PEEPHOLES = ("Wci", "Wcf", "Wco")
 
 
-def recognises(foreign: Foreign) -> bool:
-    """Whether these are the project's tensors, by their names."""
+def recognizes(foreign: Foreign) -> bool:
+    """Return whether these are the project's tensors, by their names."""
     return "cell0.Wxi.weight" in foreign.tensors or "Wxi.weight" in foreign.tensors
 
 
@@ -39,7 +39,7 @@ def convert(foreign: Foreign) -> Imported:
         guess = "a sequence of frames is read; the project's model reads one frame `step` times (option step)"
         return Imported(stack(parts), **facts, guesses=(guess,))
     step = positive("step", foreign.options["step"])
-    kept = foreign.wholes("effective_step") if "effective_step" in foreign.options else (step - 1,)
+    kept = foreign.whole_numbers("effective_step") if "effective_step" in foreign.options else (step - 1,)
     if max(kept) >= step:
         raise ValueError(f"effective_step is {kept}; it needs numbers below step, {step}")
     model = network([Part(Repeat(times=step)), *parts, Part(Pick(steps=kept))])
@@ -75,7 +75,7 @@ def _of_all_gates(foreign: Foreign, before: str, end: str, least: int = 1) -> Te
 
 SOURCE = Source(
     "automan000",
-    recognises,
+    recognizes,
     convert,
     {
         "step": "how often the model reads its one frame",

@@ -1,4 +1,4 @@
-"""Foreign weights as cells, stacks and staged networks: gates put in order, everything loaded and checked.
+"""Build cells, stacks and networks from foreign weights: order the gates, load all weights, check them.
 
 Letters: I input channels, C hidden channels, K kernel taps per axis, S the spatial axes.
 """
@@ -21,14 +21,14 @@ Weights = dict[str, Tensor]
 
 
 class Part(NamedTuple):
-    """A stage and its weights, by their names in the stage's module; those of a second cell apart."""
+    """A stage, and its weights by their names in the stage's module: one dict for each cell."""
 
     stage: Stage
     weights: tuple[Weights, ...] = ()
 
 
 def permute_gates(tensor: Tensor, order: str, axis: int = 0) -> Tensor:
-    """Bring gates that stand along an axis in a foreign order, such as "ifog", into i, f, g, o.
+    """Permute the gates of a tensor from a foreign order, such as "ifog", to i, f, g, o.
 
     Args:
         tensor: four blocks of the same size along the axis.
@@ -106,8 +106,8 @@ def with_peepholes(part: Part, foreign: Foreign, names: Sequence[str]) -> Part:
     return Part(stage, ({**part.weights[0], "weight_ch": weight_ch},))
 
 
-def chain(parts: Sequence[Part]) -> None:
-    """Raise ValueError unless each cell of a stack reads what the one before gives."""
+def check_chain(parts: Sequence[Part]) -> None:
+    """Raise ValueError unless each cell of a stack reads the channels that the previous one returns."""
     for number, (before, after) in enumerate(pairwise(parts)):
         assert isinstance(before.stage, Recurrent)
         assert isinstance(after.stage, Recurrent)
@@ -119,8 +119,8 @@ def chain(parts: Sequence[Part]) -> None:
 
 
 def stack(parts: Sequence[Part]) -> nn.Module:
-    """Return a stack of cells: a ConvLSTM where all are alike in ours, else an ImportedNetwork."""
-    chain(parts)
+    """Return a stack of cells: a ConvLSTM where all cells are alike, else an ImportedNetwork."""
+    check_chain(parts)
     first = parts[0].stage
     assert isinstance(first, Recurrent)
 
@@ -213,7 +213,7 @@ NO_SUCH_PART = "the project's model has no such part"
 
 
 def unused(foreign: Foreign, used: Iterable[str], own: tuple[str, ...]) -> dict[str, str]:
-    """Return the names that an importer has no use for, each with the reason.
+    """Return the names of the tensors that the model does not use, each with the reason.
 
     Args:
         foreign: the file.

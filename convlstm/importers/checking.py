@@ -1,4 +1,4 @@
-"""An imported model beside what the foreign one computed: arrays in its layout, compared."""
+"""Compare an imported model with what the foreign one computed."""
 
 import numpy as np
 import torch
@@ -9,8 +9,8 @@ from convlstm.importers.foreign import Imported
 from convlstm.nn.base import ConvCell
 
 AXES = "btcdhw"  # in our order: batch, time, channels, then space
-ALLOWED = 1e-5
-"""Largest difference of an import that is right, as a share of the largest value, or of 1."""
+TOLERANCE = 1e-5
+"""Largest difference that rounding explains, relative to the largest value, or to 1."""
 
 
 def check(imported: Imported, input: np.ndarray, output: np.ndarray) -> float:
@@ -41,7 +41,7 @@ def check(imported: Imported, input: np.ndarray, output: np.ndarray) -> float:
     if not expected.isfinite().all():
         raise ValueError("output has values that are not finite; nothing can be compared with them")
     difference = float((result - expected).abs().max())
-    if not difference <= ALLOWED * max(1.0, float(expected.abs().max())):
+    if not difference <= TOLERANCE * max(1.0, float(expected.abs().max())):
         raise ValueError(
             f"the model differs from the output by {difference:.2g}, more than rounding explains: what was "
             "guessed or said of it is wrong, or the arrays are of another model"

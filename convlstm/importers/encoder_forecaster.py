@@ -51,7 +51,7 @@ def import_nowcaster(
     levels = _levels(foreign, second)
     up = {n: _transposed_strides(foreign, f"{second}.stage{n}.") for n in levels}
     if "strides" in foreign.options:
-        strides = foreign.wholes("strides", least=1)
+        strides = foreign.whole_numbers("strides", least=1)
         if len(strides) != len(levels):
             raise ValueError(f"strides is {strides}; it needs {len(levels)}, one per stage of the encoder")
         down = dict(zip(levels, strides, strict=True))

@@ -1,4 +1,4 @@
-"""What an importer is given and what it gives back."""
+"""What an importer receives, and what it returns."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,24 +11,25 @@ from convlstm.core.checks import positive
 
 @dataclass(frozen=True)
 class Foreign:
-    """What an importer is given: the tensors of a file, and what else it says."""
+    """A checkpoint of another project: its tensors, and what else the file says."""
 
     tensors: dict[str, Tensor]
-    """By name, without the prefix."""
+    """The tensors by name, without the prefix."""
     options: Mapping[str, Any] = field(default_factory=dict)
-    """What the user says that the file does not."""
+    """What the user states because the file does not."""
     prefix: str = ""
-    """What all names began with, such as "model."."""
+    """What all names in the file begin with, such as "model."."""
     notes: Mapping[str, Any] = field(default_factory=dict)
-    """What stood beside them: plain values."""
+    """What the file holds beside the tensors."""
     modules: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """Of whole modules that were pickled: their attributes, by path."""
+    """The attributes of pickled modules, by path; their class is under "class"."""
     config: Mapping[str, Any] | None = None
-    """Of a Keras model."""
+    """The config of a Keras model."""
     keras_version: str | None = None
+    """The version of Keras that wrote the file."""
 
     def tensor(self, name: str, least: int = 1) -> Tensor:
-        """Return a tensor that the model cannot be without, which has so many axes at least."""
+        """Return a tensor of `least` axes or more; raise ValueError where the file does not have it."""
         if name not in self.tensors:
             raise ValueError(f"{name} is missing: the file does not hold the whole model")
         tensor = self.tensors[name]
@@ -36,8 +37,8 @@ class Foreign:
             raise ValueError(f"{name} has shape {tuple(tensor.shape)}; it needs {least} axes or more")
         return tensor
 
-    def wholes(self, name: str, least: int = 0) -> tuple[int, ...]:
-        """Return an option that is one whole number or more."""
+    def whole_numbers(self, name: str, least: int = 0) -> tuple[int, ...]:
+        """Return an option that is a whole number, or several, as a tuple."""
         value = self.options[name]
         numbers = value if isinstance(value, tuple | list) else (value,)
         return tuple(positive(name, number, least) for number in numbers)
@@ -47,7 +48,7 @@ class Foreign:
         return self.option(name, (True, False), "") if name in self.options else default
 
     def option(self, name: str, choices: Sequence[Any], why: str) -> Any:
-        """Return what the user chose; where nothing was, an error that lists the choices."""
+        """Return what the user chose; raise ValueError, with the choices, where nothing was."""
         listed = ", ".join(map(repr, choices))
         if name not in self.options:
             either = " or ".join(f"{name}={choice!r}" for choice in choices)
@@ -64,32 +65,32 @@ class Foreign:
 
 @dataclass(frozen=True)
 class Imported:
-    """A foreign model as one of ours, and what was recognised."""
+    """A foreign model as one of this library, and what was recognized."""
 
     model: nn.Module
     source: str
-    """The project, and the version where the file tells."""
+    """The project, and its version where the file has it."""
     layers: tuple[str, ...]
-    """What it is made of, a line per layer or stage."""
+    """A line for each layer or stage."""
     gates: str
-    """Order of the gates in the file."""
+    """The order of the gates in the file."""
     input_layout: str = "b t c h w"
-    """Axes of the foreign model's input."""
+    """The axes of the foreign model's input."""
     output_layout: str = "b t c h w"
-    """Axes of its output."""
+    """The axes of its output."""
     forecasts: bool = False
-    """Whether it gives frames that follow its input, of any number, and so takes a horizon."""
+    """Whether the model predicts frames after its input, and so takes a horizon."""
     dropped: Mapping[str, str] = field(default_factory=dict)
-    """What was in the file and is not in the model, and why."""
+    """What the file has and the model does not, and why."""
     guesses: tuple[str, ...] = ()
-    """What the file does not say, and what was taken for it."""
+    """What the file does not say, and what was assumed."""
 
 
 class Source(NamedTuple):
-    """A foreign project: how its files are recognised, and what they become."""
+    """A foreign project: how its files are recognized and converted."""
 
     name: str
-    recognises: Callable[[Foreign], bool]
+    recognizes: Callable[[Foreign], bool]
     convert: Callable[[Foreign], Imported]
     options: Mapping[str, str]
-    """What a user may say, and what it means."""
+    """The options by name, and what each means."""

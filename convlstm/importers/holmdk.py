@@ -12,8 +12,8 @@ CELLS = tuple(f"{half}_{n}_convlstm" for half in ("encoder", "decoder") for n in
 HEAD = "decoder_CNN.weight"
 
 
-def recognises(foreign: Foreign) -> bool:
-    """Whether these are the project's tensors, by their names."""
+def recognizes(foreign: Foreign) -> bool:
+    """Return whether these are the project's tensors, by their names."""
     return f"{CELLS[0]}.conv.weight" in foreign.tensors and HEAD in foreign.tensors
 
 
@@ -43,4 +43,4 @@ def convert(foreign: Foreign) -> Imported:
     )
 
 
-SOURCE = Source("holmdk", recognises, convert, {})
+SOURCE = Source("holmdk", recognizes, convert, {})

@@ -18,7 +18,7 @@ PEEPHOLES = ("Wci", "Wcf", "Wco")
 CELL = ("_conv.weight", "_conv.bias", *PEEPHOLES)
 
 
-def recognises(foreign: Foreign) -> bool:
+def recognizes(foreign: Foreign) -> bool:
     """Return whether these are the project's tensors, by their names."""
     ours = "_conv.weight" in foreign.tensors or "encoder.rnn1._conv.weight" in foreign.tensors
     return ours and not foreign.modules
@@ -31,7 +31,7 @@ def convert(foreign: Foreign) -> Imported:
     return dataclasses.replace(found, guesses=(*found.guesses, guess)) if found.forecasts else found
 
 
-def recognises_vp_suite(foreign: Foreign) -> bool:
+def recognizes_vp_suite(foreign: Foreign) -> bool:
     """Return whether this is a pickled module of vp-suite."""
     return any(str(module.get("class", "")).startswith("vp_suite.") for module in foreign.modules.values())
 
@@ -50,5 +50,5 @@ def _cell(foreign: Foreign, before: str, **fields: Any) -> Part:
     return with_peepholes(part, foreign, [f"{before}{name}" for name in PEEPHOLES])
 
 
-SOURCE = Source("hzzone", recognises, convert, {"strides": STRIDES})
-VP_SUITE = Source("vp-suite", recognises_vp_suite, convert_vp_suite, {"strides": STRIDES})
+SOURCE = Source("hzzone", recognizes, convert, {"strides": STRIDES})
+VP_SUITE = Source("vp-suite", recognizes_vp_suite, convert_vp_suite, {"strides": STRIDES})

@@ -14,8 +14,8 @@ GROUP = 32  # channels a group
 CELL = tuple(f"conv.{n}.{end}" for n in (0, 1) for end in ("weight", "bias"))
 
 
-def recognises(foreign: Foreign) -> bool:
-    """Whether these are the project's tensors, by their names."""
+def recognizes(foreign: Foreign) -> bool:
+    """Return whether these are the project's tensors, by their names."""
     names = foreign.tensors.keys()
     lone = names == set(CELL)
     return lone or "encoder.rnn1.conv.0.weight" in names or _is_gru(foreign)
@@ -49,4 +49,4 @@ def _cell(foreign: Foreign, before: str, **fields: Any) -> Part:
     return Part(part.stage, ({**part.weights[0], **norm},))
 
 
-SOURCE = Source("jhhuang96", recognises, convert, {"strides": STRIDES})
+SOURCE = Source("jhhuang96", recognizes, convert, {"strides": STRIDES})

@@ -21,8 +21,8 @@ _STATED = ("activation", "recurrent_activation", "padding", "return_sequences", 
 _PATH = re.compile(r"layers/.*\bvars/\d+$|.*/(recurrent_)?kernel:0$")
 
 
-def recognises(foreign: Foreign) -> bool:
-    """Whether a file has a Keras model's config, or names its tensors as Keras does."""
+def recognizes(foreign: Foreign) -> bool:
+    """Return whether a file has a Keras model's config, or names its tensors as Keras does."""
     return foreign.config is not None or any(_PATH.match(name) for name in foreign.tensors)
 
 
@@ -41,7 +41,7 @@ def convert(foreign: Foreign) -> Imported:
     dims, channels_first = _cells_of(layers)
     converter = Converter(weights, dims, channels_first, version)
     named = [(layer.name, part) for layer in layers for part in converter.convert(layer)]
-    rest = weights.rest([layer for layer in layers if _is_stateful(layer)])
+    rest = weights.unused([layer for layer in layers if _is_stateful(layer)])
     rest |= dict.fromkeys(foreign.notes.get("dropped", ()), "only training needs it")
     parts = [part for _, part in named]
     layouts = [("b t c {}" if channels_first else "b t {} c").format(AXES[dims])] * 2
@@ -113,7 +113,7 @@ def _model(parts: Sequence[Part], channels: int | None, spatial_dims: int) -> An
 
 SOURCE = Source(
     "keras",
-    recognises,
+    recognizes,
     convert,
     {
         "config": "of weights alone: the path of what model.to_json() gave; then nothing else is asked",

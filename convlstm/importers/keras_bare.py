@@ -1,4 +1,4 @@
-"""Keras weights without a config: a stack of ConvLSTMs, where the user says what the file does not.
+"""Import Keras weights without a config: a stack of ConvLSTMs, with options for what the file does not say.
 
 Kernel sizes, widths, biases and the order of layers of one class show in a file; activations and padding do
 not, nor how layers of several classes stand: those need the model's config.
@@ -24,7 +24,7 @@ _WHY = "weights alone do not say it"
 
 
 def bare_layers(foreign: Foreign, weights: KerasWeights) -> list[Layer]:
-    """Return the layers of a stack of ConvLSTMs, made of their weights and of the user's options.
+    """Return the layers of a stack of ConvLSTMs, from their weights and the user's options.
 
     Raises:
         ValueError: options that are missing, or a file with other layers.

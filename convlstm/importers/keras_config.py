@@ -1,7 +1,6 @@
-"""What a Keras model's config says: its layers in the order in which they run, and their settings.
+"""Read a Keras model's config: its layers in the order in which they run, and their settings.
 
-A config is part of a file that nobody vouches for: each value is looked at before it is used, and nothing
-that it names is looked up or run.
+The file is not trusted: each value is checked before it is used, and nothing that it names is run.
 """
 
 import json
@@ -15,9 +14,9 @@ from typing import Any
 
 from convlstm.core.checks import finite, positive
 
-MOST_LAYERS = 1000
+MAX_LAYERS = 1000
 OWN = ("keras", "tensorflow", "tf_keras")
-"""First words of the modules whose classes are Keras's own."""
+"""Packages whose classes are Keras's own."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,7 @@ class Layer:
     name: str
     settings: Mapping[str, Any]
     group: str = ""
-    """What Keras 3 calls it in a file: its class, and a number where there are several of it."""
+    """The name of its weights in a file of Keras 3: its class, and a number from the second one on."""
 
     def error(self, reason: str) -> ValueError:
         """Return the error that says what is wrong with this layer."""
@@ -109,7 +108,7 @@ def read_config(value: Any) -> Mapping[str, Any]:
 
 
 def shown(value: Any) -> str:
-    """Return how a value of a config is shown in an error: in one line, and not all of a long one."""
+    """Return a short, one-line text of a value, for an error."""
     return reprlib.repr(value)[:100]
 
 
@@ -126,9 +125,9 @@ def layers_of(config: Mapping[str, Any]) -> list[Layer]:
         )
     # Old Sequential models are lists.
     entries = settings.get("layers") if isinstance(settings, Mapping) else settings
-    if not isinstance(entries, list) or not 0 < len(entries) <= MOST_LAYERS:
+    if not isinstance(entries, list) or not 0 < len(entries) <= MAX_LAYERS:
         got = f"{len(entries)} layers" if isinstance(entries, list) else f"layers {shown(entries)}"
-        raise ValueError(f"the model's config has {got}; it needs a list of 1 to {MOST_LAYERS}")
+        raise ValueError(f"the model's config has {got}; it needs a list of 1 to {MAX_LAYERS}")
     counts: Counter[str] = Counter()
     layers = []
     for number, entry in enumerate(entries):

@@ -1,4 +1,4 @@
-"""The layers of Keras as stages with weights: what each computes at inference, or why it cannot be expressed.
+"""Convert the layers of Keras to stages with weights; raise where a layer cannot be expressed.
 
 Letters: I input channels, F filters, K kernel taps per axis.
 """
@@ -31,11 +31,11 @@ _TRAINING = (
 )
 _ALIASES = {"swish": "silu"}
 ACTIVATION_NAMES = tuple(name for name in ACTIVATIONS if name != "hard_sigmoid_keras2")
-"""What files and users may call an activation; which hard_sigmoid is meant is told by the version."""
+"""Names of activations in files and options; the version decides which hard_sigmoid is meant."""
 
 
 class Converter:
-    """Turns the layers of one chain into parts, one after the other.
+    """Converts the layers of one chain, one after the other.
 
     Args:
         weights: of the file.
@@ -50,7 +50,7 @@ class Converter:
         self.spatial_dims = spatial_dims
         self.dropped: dict[str, str] = {}
         self.inputs: int | None = None
-        """Channels that the model reads; None until a layer with weights tells."""
+        """Channels that the model reads; None before the first layer with weights."""
         self.sequences = True
         """Whether the last layer gave a sequence, or a frame."""
         self._weights, self._version = weights, version
@@ -62,7 +62,7 @@ class Converter:
         if layer.kind in CELLS or layer.kind == "Bidirectional":
             part = self._cell(layer, "cell/") if layer.kind in CELLS else self._bidirectional(layer)
             assert isinstance(part.stage, Recurrent)
-            self._gives(part.stage.input_channels, part.stage.channels_out)
+            self._set_channels(part.stage.input_channels, part.stage.channels_out)
             self.sequences = part.stage.sequences
             return [part]
         if layer.kind == "TimeDistributed":
@@ -186,7 +186,7 @@ class Converter:
             over_time=over_time,
             bias="bias" in weights,
         )
-        self._gives(stage.input_channels, filters)
+        self._set_channels(stage.input_channels, filters)
         ours = {"weight": _ours(weights["kernel"])} | ({"bias": weights["bias"]} if stage.bias else {})
         return [Part(stage, (ours,)), *self._function(layer)]
 
@@ -209,7 +209,7 @@ class Converter:
         ours: Weights = {}
         for name, (own, _, otherwise) in names.items():
             ours[own] = weights[name] if name in weights else torch.full_like(mean, otherwise)
-        self._gives(len(mean), len(mean))
+        self._set_channels(len(mean), len(mean))
         return Part(BatchNorm(channels=len(mean), eps=layer.number("epsilon", 1e-3)), (ours,))
 
     def _function(self, layer: Layer) -> list[Part]:
@@ -249,8 +249,8 @@ class Converter:
         if is_channels_first(layer) != self._channels_first:
             raise layer.error("has another data_format than the first ConvLSTM, which cannot be expressed")
 
-    def _gives(self, before: int, after: int) -> None:
-        """Note how many channels a layer read, and how many it gives."""
+    def _set_channels(self, before: int, after: int) -> None:
+        """Keep how many channels a layer reads and returns."""
         self.inputs = before if self.inputs is None else self.inputs
         self._channels = after
 

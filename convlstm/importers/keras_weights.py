@@ -1,4 +1,4 @@
-"""The tensors of a Keras file by layer: as Keras 3 numbers them, or as Keras 2 names them."""
+"""Find the tensors of a layer in a Keras file, as Keras 3 numbers them or Keras 2 names them."""
 
 import re
 from collections import defaultdict
@@ -30,11 +30,11 @@ class KerasWeights:
                 self._groups[name[len(self._root) :].partition("/")[0]].append(name)
 
     def groups(self) -> list[str]:
-        """Return the first words of all paths: the layers' names in the file."""
+        """Return the names of the layers in the file."""
         return list(self._groups)
 
     def paths(self, name: str) -> dict[str, Tensor]:
-        """Return what is left of the tensors of a layer, by their paths inside of it."""
+        """Return the tensors of a layer that were not taken yet, by their paths in the layer."""
         start = f"{self._root}{name}/"
         group = self._groups.get(name.partition("/")[0], [])  # names of layers may have a slash
         return {
@@ -76,8 +76,8 @@ class KerasWeights:
             taken[name] = tensor
         return taken
 
-    def rest(self, stateful: Sequence[Layer]) -> dict[str, str]:
-        """Return the reasons why what is left was not taken.
+    def unused(self, stateful: Sequence[Layer]) -> dict[str, str]:
+        """Return the tensors that no layer took, each with the reason.
 
         Args:
             stateful: layers whose states may be in the file.

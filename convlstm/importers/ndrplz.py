@@ -11,8 +11,8 @@ GATES = "ifog"
 CELL = "conv.weight"  # what one cell holds, as inside another network: enc1.conv.weight
 
 
-def recognises(foreign: Foreign) -> bool:
-    """Whether these are a stack's tensors, by their names; those of a lone cell could be anybody's."""
+def recognizes(foreign: Foreign) -> bool:
+    """Return whether these are a stack's tensors, by their names; those of a lone cell could be anybody's."""
     return "cell_list.0.conv.weight" in foreign.tensors
 
 
@@ -40,7 +40,7 @@ def convert(foreign: Foreign) -> Imported:
 
 SOURCE = Source(
     "ndrplz",
-    recognises,
+    recognizes,
     convert,
     {"batch_first": "False where the project's model was built so: only its input's layout depends on it"},
 )

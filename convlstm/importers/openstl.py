@@ -23,8 +23,8 @@ HEAD = "conv_last.weight"
 GENERATIONS: dict[str, Literal["candidate", "cell"]] = {"old": "candidate", "new": "cell"}
 
 
-def recognises(foreign: Foreign) -> bool:
-    """Whether these are the project's tensors, by their names."""
+def recognizes(foreign: Foreign) -> bool:
+    """Return whether these are the project's tensors, by their names."""
     return FIRST in foreign.tensors
 
 
@@ -143,7 +143,7 @@ def _staged(parts: list[Part], head: Tensor, patch: int) -> nn.Module:
 
 SOURCE = Source(
     "openstl",
-    recognises,
+    recognizes,
     convert,
     {
         "generation": "old (before 2023-12-08 and all of the model zoo: h = o * g) or new (h = o * tanh(c))",

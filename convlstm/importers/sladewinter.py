@@ -12,8 +12,8 @@ FIRST = "sequential.convlstm1.convLSTMcell.conv.weight"
 NORM = ("weight", "bias", "running_mean", "running_var")
 
 
-def recognises(foreign: Foreign) -> bool:
-    """Whether these are the project's tensors, by their names."""
+def recognizes(foreign: Foreign) -> bool:
+    """Return whether these are the project's tensors, by their names."""
     return FIRST in foreign.tensors
 
 
@@ -57,7 +57,7 @@ def convert(foreign: Foreign) -> Imported:
 
 SOURCE = Source(
     "sladewinter",
-    recognises,
+    recognizes,
     convert,
     {"activation": "tanh or relu, of the candidate and of the cell state; needed"},
 )

@@ -1,4 +1,4 @@
-"""import_checkpoint: a file of another project as a model of ours; which project's it is, by its names."""
+"""import_checkpoint: turn a file of another project into a model of this library."""
 
 import dataclasses
 import warnings
@@ -29,23 +29,23 @@ _SOURCES = (
 )
 SOURCES: dict[str, Source] = {source.name: source for source in _SOURCES}
 WRAPPERS = ("module.", "_orig_mod.", "model.", "net.", "network.")
-"""What wrappers put before all names: DataParallel, torch.compile, Lightning and their like."""
+"""Prefixes that DataParallel, torch.compile, Lightning and others put before all names."""
 COUNTER = "n_averaged"  # what torch's AveragedModel has beside its "module."
 
 
 def import_checkpoint(path: str | Path, source: str = "auto", **options: Any) -> nn.Module:
-    """Return a model of ours that computes what a foreign checkpoint's model computes.
+    """Return a model that computes what the model in another project's checkpoint computes.
 
-    Nothing in the file is executed: pickles are decoded into plain values and tensors, unknown classes into
-    inert stubs. What the file does not say (a gate order, an activation) is asked for, never guessed.
+    Nothing in the file is executed. Where the file does not say what the model computes (an activation, say),
+    an error asks for an option; nothing is guessed in silence.
 
     Args:
         path: a checkpoint of ndrplz/ConvLSTM_pytorch (or conv-lstm of PyPI), automan000, jhhuang96, Hzzone,
             vp-suite, sladewinter, holmdk, OpenSTL, Keras (ConvLSTM1D, 2D, 3D, Bidirectional; Keras 2 and 3;
             needs h5py) or torch.nn (RNN, LSTM, GRU); what it is shows by its content, not by its suffix.
-        source: whose it is, a name of `SOURCES`; "auto" (default) goes by the names of its tensors.
-        options: what the file does not say. All sources take `prefix`, where the tensors of interest begin
-            so, as in prefix="enc1"; an error lists the others where one is needed.
+        source: the project, a name of `SOURCES`. Default: "auto", by the names of the tensors.
+        options: what the file does not say; an error lists the options where one is needed. All sources
+            take `prefix`, the beginning of the names to import, as in prefix="enc1".
 
     Returns:
         A ConvLSTM, ConvRNN or ConvGRU for a stack of like layers; a StackedForecaster where that is what the
@@ -58,7 +58,7 @@ def import_checkpoint(path: str | Path, source: str = "auto", **options: Any) ->
     Raises:
         FileNotFoundError: no such file.
         ImportError: a Keras file, without h5py.
-        ValueError: a damaged file, one that is not recognised, cannot be expressed, or leaves something open
+        ValueError: a damaged file, one that is not recognized, cannot be expressed, or leaves something open
             that only the user knows; an option that the source does not have.
     """
     imported = import_foreign(path, source, options)
@@ -71,7 +71,7 @@ def import_checkpoint(path: str | Path, source: str = "auto", **options: Any) ->
 
 
 def import_foreign(path: str | Path, source: str, options: Mapping[str, Any]) -> Imported:
-    """Do what `import_checkpoint` does; return the model with all that was recognised."""
+    """Import a checkpoint as `import_checkpoint` does; return the model with all that was recognized."""
     foreign = _without_prefix(read_foreign(path), path, options)
     found = _source(foreign, source, path)
     if unknown := sorted(options.keys() - found.options.keys() - {"prefix"}):
@@ -118,7 +118,7 @@ def _source(foreign: Foreign, name: str, path: str | Path) -> Source:
         if name not in SOURCES:
             raise ValueError(f"source is {name!r}; it needs 'auto' or one of {', '.join(SOURCES)}")
         return SOURCES[name]
-    found = [source for source in SOURCES.values() if source.recognises(foreign)]
+    found = [source for source in SOURCES.values() if source.recognizes(foreign)]
     if len(found) == 1:
         return found[0]
     names = list(foreign.tensors)

@@ -102,8 +102,8 @@ def _copy(cell: nn.Module, parameters: dict[str, nn.Parameter], end: str = "") -
     own["bias"].copy_(bias_ih + outside).requires_grad_(bias_ih.requires_grad or bias_hh.requires_grad)
 
 
-def recognises(foreign: Foreign) -> bool:
-    """Whether these are the weights of a torch.nn.RNN, LSTM or GRU, or of such a cell, by their names."""
+def recognizes(foreign: Foreign) -> bool:
+    """Return whether these are the weights of a torch.nn.RNN, LSTM, GRU or a cell, by their names."""
     return _end(foreign) is not None
 
 
@@ -177,7 +177,7 @@ def _lines(model: ConvRecurrent) -> tuple[str, ...]:
 
 SOURCE = Source(
     "torch",
-    recognises,
+    recognizes,
     convert,
     {
         "nonlinearity": "tanh or relu; needed of an RNN",

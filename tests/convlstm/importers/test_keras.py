@@ -10,7 +10,7 @@ from torch import Tensor
 
 from convlstm import ConvLSTM
 from convlstm.importers.foreign import Foreign
-from convlstm.importers.keras import convert, recognises
+from convlstm.importers.keras import convert, recognizes
 from convlstm.models.imported import ImportedNetwork
 from tests.convlstm.importers.keras_models import ALL, SAME, K, build, compare, opened, save
 
@@ -127,7 +127,7 @@ def test_a_network(name: str, turn: int, tmp_path: Path) -> None:
     model = build(make(), functional=bool(number % 2), **options)
     path, said = save(model, tmp_path, FORMATS[number % len(FORMATS)])
     foreign = opened(path, **said)
-    assert recognises(foreign)
+    assert recognizes(foreign)
     imported = convert(foreign)
     assert isinstance(imported.model, ImportedNetwork)
     assert imported.gates == "i, f, c, o"

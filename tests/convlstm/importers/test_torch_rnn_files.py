@@ -27,7 +27,7 @@ def convert(module: nn.Module, kind: str = "", **options: Any) -> Imported:
     if kind in ("tanh", "relu"):
         options["nonlinearity"] = kind
     foreign = Foreign(dict(module.state_dict()), options)
-    assert SOURCE.recognises(foreign)
+    assert SOURCE.recognizes(foreign)
     assert options.keys() <= SOURCE.options.keys()
     return SOURCE.convert(foreign)
 
@@ -153,6 +153,6 @@ def test_files_that_hold_no_whole_module_are_refused(changes: dict[str, Any], me
 def test_other_tensors_are_not_taken_for_a_module(shape: tuple[int, ...]) -> None:
     for end in ("", "_l0"):
         tensors = {f"weight_ih{end}": torch.zeros(shape), f"weight_hh{end}": torch.zeros(shape)}
-        assert not SOURCE.recognises(Foreign(tensors))
+        assert not SOURCE.recognizes(Foreign(tensors))
         with pytest.raises(ValueError, match="weight_ih_l0 and weight_hh_l0 are missing, or a cell's"):
             SOURCE.convert(Foreign(tensors))
