@@ -76,7 +76,8 @@ def gru(
 
 def _step(function: Callable[..., Any], recompute: bool) -> Callable[..., Any]:
     """Return a step that is, with `recompute`, run again in the backward pass."""
-    if not (recompute and torch.is_grad_enabled()):
+    # The transforms of torch.func do not support checkpoints.
+    if not (recompute and torch.is_grad_enabled()) or torch._C._are_functorch_transforms_active():
         return function
     return lambda *arguments: checkpoint(function, *arguments, use_reentrant=False, preserve_rng_state=False)
 
