@@ -5,8 +5,8 @@
     python benchmarks/evaluation.py --memory 10000           peak memory (1.03 GiB), with the tiny preset
 
 Rounds are interleaved, the fastest of each counts: the whole evaluation with all metrics of the network and
-the three baselines, and the same sequences, rollouts and baselines without metrics. What the first takes
-beyond the second is the metrics' (and the intervals'); at most 10% is the target.
+the three baselines, and the same sequences, rollouts and baselines without metrics. The difference is the
+cost of the metrics and their intervals; the target is at most 10%.
 """
 
 import argparse

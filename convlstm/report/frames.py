@@ -30,8 +30,8 @@ from convlstm.clips.pictures import (
 
 __all__ = ["Shown", "animation", "strip"]
 
-TILE = 128  # pixels that the longer side of a frame is scaled up to, at most
-LARGEST = 192  # and down to, at most: a page holds many frames
+TILE = 128  # pixels of the longer side of a small frame, scaled up, at most
+LARGEST = 192  # pixels of the longer side of a large frame, scaled down, at most: a page holds many frames
 BORDER, GAP, LINE = 3, 10, 20
 COLUMNS, SPACE = 10, 4  # frames side by side at most, pixels between them
 DURATION = 200  # milliseconds that a frame is shown
@@ -39,18 +39,18 @@ DURATION = 200  # milliseconds that a frame is shown
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Shown:
-    """A rollout to be shown."""
+    """A rollout to show."""
 
     title: str
-    """What it is, such as "Median"."""
+    """Such as "Median"."""
     note: str = ""
-    """What else is to be said of it, such as its score."""
+    """Beside the title, such as the score."""
     context: NDArray[np.floating]
     """The frames given, (T, C, H, W) in [0, 1], C of 1 or 3."""
     prediction: NDArray[np.floating]
-    """The frames forecast, (horizon, C, H, W)."""
+    """The forecast, (horizon, C, H, W)."""
     truth: NDArray[np.floating] | None = None
-    """What really followed, (1 to horizon, C, H, W), or None where that is not known."""
+    """The frames that followed, (1 to horizon, C, H, W), or None if they are not known."""
 
     def __post_init__(self) -> None:
         truth = None if self.truth is None else self.truth[None]
@@ -60,7 +60,7 @@ class Shown:
 def animation(shown: Shown) -> bytes:
     """Return an animated WebP of truth, prediction and error, from the first frame of the context on.
 
-    Borders and colours are those of `convlstm.clips.pictures.comparison`; there is no row but one of tiles.
+    Borders and colors are those of `convlstm.clips.pictures.comparison`, in a single row of tiles.
     """
     tiles = _tiles(shown)
     given, horizon = len(shown.context), len(shown.prediction)
@@ -91,7 +91,7 @@ def animation(shown: Shown) -> bytes:
         if caption.width <= right:
             write_text(picture[t : t + 1], caption, 0, below + BAR + GAP + LINE // 2 - 2)
     images = [Image.fromarray(frame) for frame in picture]
-    # Without loss, in every colour, and a fourth of a GIF's size; a little effort (of 100 and 6) is enough.
+    # Lossless, in every color, and a fourth of a GIF's size. More effort (up to 100 and 6) gains little.
     options = {"lossless": True, "quality": 50, "method": 2}
     buffer = BytesIO()
     images[0].save(
@@ -101,11 +101,11 @@ def animation(shown: Shown) -> bytes:
 
 
 def strip(shown: Shown) -> tuple[list[int], dict[str, bytes]]:
-    """Return the forecast's frames side by side, at most `COLUMNS` of them, evenly chosen.
+    """Return frames of the forecast side by side, at most `COLUMNS` of them, evenly spread.
 
     Returns:
-        Which frames, 1 for the first after the context, and PNGs by label, all of one size: each frame in the
-        middle of its share of the width; where the truth ends, they are transparent.
+        The numbers of the frames, 1 for the first after the context, and PNGs by label, all of one size. Each
+        frame is in the middle of its share of the width; frames after the end of the truth are transparent.
     """
     horizon = len(shown.prediction)
     columns = min(horizon, COLUMNS)
@@ -129,11 +129,11 @@ class _Tile:
     label: str
     frames: NDArray[np.uint8]  # (T + horizon, H, W, 3)
     borders: NDArray[np.uint8]  # (T + horizon, 3)
-    known: int  # how many of the forecast's frames there is something to show of
+    known: int  # number of the forecast's frames that can be shown
 
 
 def _tiles(shown: Shown) -> list[_Tile]:
-    """Return what is shown side by side: truth, prediction and error, or without a truth the prediction."""
+    """Return the tiles: truth, prediction and error, or the prediction alone without a truth."""
     context, prediction = _reduced(shown.context), _reduced(shown.prediction)
     given, horizon = context.shape[1], prediction.shape[1]
     seen, forecast = shades(context)[:, 0], shades(prediction)[:, 0]  # (T, H, W, 3)
@@ -153,7 +153,7 @@ def _tiles(shown: Shown) -> list[_Tile]:
 
 
 def _reduced(frames: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Return (T, C, H, W) as one clip (1, T, C, H, W), large frames as the means of square blocks."""
+    """Return (T, C, H, W) as a clip (1, T, C, H, W); large frames become the means of square blocks."""
     size = math.ceil(max(frames.shape[2:]) / LARGEST)
     height, width = (max(side // size * size, 1) for side in frames.shape[2:])
     cut = frames[:, :, :height, :width]

@@ -182,7 +182,7 @@ def test_brightness_and_gradient_energy_add_up_over_channels_and_see_no_shift():
     for measure in (brightness, gradient_energy):
         assert_close(measure(frames), measure(frames[:, :, :1]) + measure(frames[:, :, 1:]))
     assert_close(gradient_energy(frames + 3), gradient_energy(frames), rtol=1e-5, atol=0)
-    assert not gradient_energy(torch.ones(1, 1, 1, 1, 1)).any()  # no neighbours
+    assert not gradient_energy(torch.ones(1, 1, 1, 1, 1)).any()  # no neighbors
 
 
 @pytest.mark.parametrize("measure", [brightness, gradient_energy])

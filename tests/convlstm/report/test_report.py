@@ -395,7 +395,7 @@ def test_in_a_browser(tmp_path: Path) -> None:
     rollouts = [shown("Best"), shown("Median", known=2), shown("Worst", known=None)]
     write_report(path, evaluation(command="python " + "y" * 300), rollouts, shown(horizon=16), run)
     with opened(tmp_path) as page:
-        colours = set()
+        colors = set()
         for width in (400, 1600):
             for scheme in ("light", "dark"):
                 page.open(path, width, scheme)
@@ -418,8 +418,8 @@ def test_in_a_browser(tmp_path: Path) -> None:
                     "e.getBoundingClientRect().right > innerWidth + 1).map(e => e.outerHTML.slice(0, 99))"
                 )
                 assert page.evaluate(inner) == []
-                colours.add((scheme, page.evaluate("getComputedStyle(document.body).backgroundColor")))
-        assert colours == {("light", "rgb(255, 255, 255)"), ("dark", "rgb(17, 19, 24)")}
+                colors.add((scheme, page.evaluate("getComputedStyle(document.body).backgroundColor")))
+        assert colors == {("light", "rgb(255, 255, 255)"), ("dark", "rgb(17, 19, 24)")}
 
 
 @needs_chromium
