@@ -16,7 +16,6 @@ from torch.testing import assert_close
 import train
 from convlstm import create_model, from_pretrained, list_models
 from convlstm.__main__ import main
-from convlstm.core.saving import unwrap
 from convlstm.hub import pretrained
 from convlstm.hub.checkpoint import read_config
 from convlstm.models.forecaster import config_from_dict
@@ -172,13 +171,7 @@ def test_the_list(capsys: pytest.CaptureFixture[str]) -> None:
     assert lines[2].split() == ["moving_mnist_mini", "565,136", "not", "shipped"]
 
 
-def test_the_network_inside_a_wrapper() -> None:
-    model = create_model(TINY, device="meta")
-    assert unwrap(torch.nn.DataParallel(model)) is model
-    plain = torch.nn.Linear(1, 1)
-    assert unwrap(plain) is plain
-
-
+@pytest.mark.slow
 def test_weights_are_found_in_an_installed_wheel(tmp_path: Path) -> None:
     source, site = tmp_path / "source", tmp_path / "site"
     shutil.copytree(ROOT / "convlstm", source / "convlstm", ignore=shutil.ignore_patterns("__pycache__"))

@@ -15,12 +15,11 @@ from convlstm import (
     FullyConnectedForecaster,
     FullyConnectedForecasterConfig,
     create_model,
-    from_pretrained,
     list_models,
     load_weights,
 )
-from convlstm.models.forecaster import ForecasterState, build, config_from_dict, config_to_dict
-from convlstm.training.settings import settings_from_dict, settings_of, settings_to_dict
+from convlstm.models.forecaster import ForecasterState
+from convlstm.training.settings import settings_from_dict, settings_to_dict
 
 CELLS: dict[str, Any] = {"rnn": nn.RNNCell, "lstm": nn.LSTMCell, "gru": nn.GRUCell}
 each_cell = pytest.mark.parametrize("cell", CELLS)
@@ -29,7 +28,7 @@ B, T, HORIZON, SIZE = 2, 3, 4, (3, 5)
 
 def make(**options: Any) -> FullyConnectedForecaster:
     small: dict[str, Any] = {"frame_size": SIZE, "hidden_size": 6, "channels": 2}
-    return FullyConnectedForecaster(FullyConnectedForecasterConfig(**small | options)).double()
+    return FullyConnectedForecaster(**small | options).double()
 
 
 def frames(count: int) -> Tensor:
@@ -73,9 +72,9 @@ def forecast_by_hand(
 def test_values_and_gradients_are_those_of_torchs_cells(cell: str, layers: int) -> None:
     model = make(cell=cell, num_layers=layers)
     context, targets = frames(T), frames(HORIZON)
-    told = {"targets": targets, "use_target": torch.tensor([[True, False, True], [False, False, True]])}
-    predictions = model(context, HORIZON, return_context=True, **told)
-    expected = forecast_by_hand(model, context, **told)
+    true = {"targets": targets, "use_target": torch.tensor([[True, False, True], [False, False, True]])}
+    predictions = model(context, HORIZON, return_context=True, **true)
+    expected = forecast_by_hand(model, context, **true)
     assert_close(predictions, expected, rtol=0, atol=1e-12)
     parameters = list(model.parameters())
     ours, theirs = (torch.autograd.grad(f.square().sum(), parameters) for f in (predictions, expected))
@@ -123,12 +122,9 @@ def test_it_is_saved_loaded_and_listed(tmp_path: Path) -> None:
     model = make(cell="gru").float()
     model.save_pretrained(tmp_path)
     assert "FullyConnectedForecaster" in (tmp_path / "README.md").read_text()
-    loaded = from_pretrained(tmp_path)
-    assert isinstance(loaded, FullyConnectedForecaster)
+    loaded = FullyConnectedForecaster.from_pretrained(tmp_path)
     context = frames(T).float()
     assert_close(loaded(context, 2), model(context, 2), rtol=0, atol=0)
-    anew = config_from_dict(json.loads(json.dumps(config_to_dict(model.config))))
-    assert anew == model.config
     assert "moving_mnist_fully_connected" in list_models()
     small = create_model("moving_mnist_fully_connected", frame_size=SIZE, hidden_size=2)
     assert small(torch.rand(1, 2, 1, *SIZE), 1).shape == (1, 1, 1, *SIZE)
@@ -181,17 +177,9 @@ def test_weights_of_other_pixels_are_left_out() -> None:
     assert list(done.skipped) == ["head.weight", "head.bias"]
 
 
-def test_the_training_script_takes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    arguments = "--preset fully-connected --model.cell gru --model.hidden-size 8 --device cpu --context 3"
-    sizes = "--horizon 2 --steps 2 --validations 1 --validation-sequences 2 --test-sequences 2 --batch-size 1"
-    config = train.parse([*arguments.split(), *sizes.split()])
+def test_the_training_script_takes_it() -> None:
+    config = train.parse(["--preset", "fully-connected", "--model.cell", "gru", "--model.hidden-size", "8"])
     assert config.model == FullyConnectedForecasterConfig(cell="gru", hidden_size=8)
     assert settings_from_dict(train.Config, json.loads(json.dumps(settings_to_dict(config)))) == config
-    path = train.main(config)
-    stored = settings_of(train.Config, path)
-    assert stored.model == config.model
-    again = from_pretrained(path)
-    assert type(again) is type(build(config.model))
     with pytest.raises(ValueError, match=r"data.image_size is 48, but a fully connected .* alone: 64 x 64"):
         dataclasses.replace(config, data=train.DataConfig(image_size=48))

@@ -15,7 +15,6 @@ from convlstm import (
     EncoderForecaster,
     EncoderForecasterConfig,
     export,
-    from_pretrained,
     load_weights,
     rollout,
     stream,
@@ -169,22 +168,14 @@ def test_frames_come_one_by_one_and_in_the_type_of_the_context() -> None:
     assert_close(rounded.float(), whole, rtol=0, atol=0.1 * whole.abs().max().item())
 
 
+@pytest.mark.slow
 def test_it_is_one_graph_for_the_compiler() -> None:
     model, context = make().float(), clip().float()
     compiled: Any = torch.compile(model, backend="eager", fullgraph=True)
     assert_close(compiled(context, 2), model(context, 2))
 
 
-def test_it_is_saved_and_loaded(tmp_path: Path) -> None:
-    model, context = make(strides=(2, 2)).float(), clip().float()
-    model.save_pretrained(tmp_path)
-    loaded = from_pretrained(tmp_path)
-    assert isinstance(loaded, EncoderForecaster)
-    assert loaded.config == model.config
-    assert loaded.config.strides == (2, 2)
-    assert_close(loaded(context, 2), model(context, 2), rtol=0, atol=0)
-
-
+@pytest.mark.slow
 @needs_free_sizes
 def test_it_forecasts_in_onnxruntime_at_any_size_that_divides(tmp_path: Path) -> None:
     model = make(cell="rnn", hidden_channels=(2, 3)).float()
