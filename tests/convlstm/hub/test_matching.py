@@ -13,10 +13,8 @@ from convlstm import (
     ConvLSTMCell,
     ConvRNN,
     EncoderForecaster,
-    EncoderForecasterConfig,
     Forecaster,
     StackedForecaster,
-    StackedForecasterConfig,
     load_weights,
 )
 from convlstm.hub.transfer import Transfer
@@ -30,10 +28,10 @@ BOTH = pytest.mark.parametrize("make", ["stacked", "encoder_forecaster"])
 def network(make: str = "stacked", **options: Any) -> Forecaster:
     """A small network in float64, all of whose parameters, peepholes too, are drawn at random."""
     if make == "stacked":
-        model: Forecaster = StackedForecaster(StackedForecasterConfig(**SMALL | options))
+        model: Forecaster = StackedForecaster(**SMALL | options)
     else:
         options = {"peephole": None} | options
-        model = EncoderForecaster(EncoderForecasterConfig(**SMALL | options))
+        model = EncoderForecaster(**SMALL | options)
     for parameter in model.parameters():
         nn.init.normal_(parameter, std=0.3)
     return model.double()
@@ -55,11 +53,12 @@ def clip(channels: int, *, frames: int = 4) -> Tensor:
 
 
 @BOTH
-@pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
-@pytest.mark.parametrize("options", [{}, {"output": "sigmoid", "patch_size": 1}])
-def test_gray_weights_forecast_gray_clips_in_colour(make: str, cell: str, options: dict) -> None:
-    gray, colour = network(make, cell=cell, **options), network(make, cell=cell, channels=3, **options)
-    done = transfer(colour, gray)
+@pytest.mark.parametrize(
+    ("cell", "options"), [("rnn", {}), ("lstm", {}), ("gru", {"output": "sigmoid", "patch_size": 1})]
+)
+def test_gray_weights_forecast_gray_clips_in_color(make: str, cell: str, options: dict) -> None:
+    gray, color = network(make, cell=cell, **options), network(make, cell=cell, channels=3, **options)
+    done = transfer(color, gray)
     reads = "cells.0.weight_ih" if make == "stacked" else "encoder.0.weight_ih"
     assert done.adapted == {
         reads: "repeated for 3 channels, divided by 3",
@@ -68,44 +67,31 @@ def test_gray_weights_forecast_gray_clips_in_colour(make: str, cell: str, option
     }
     context = clip(3)
     expected = gray(context[:, :, :1], 3).expand(-1, -1, 3, -1, -1)
-    assert_close(colour(context, 3), expected, rtol=0, atol=1e-12)
+    assert_close(color(context, 3), expected, rtol=0, atol=1e-12)
     back = network(make, cell=cell, **options)
-    transfer(back, colour)
+    transfer(back, color)
     assert_close(back.state_dict(), gray.state_dict(), rtol=0, atol=1e-15)
 
 
 @BOTH
 @pytest.mark.parametrize("channels", [1, 4])
-def test_colour_weights_predict_the_mean_of_their_channels(make: str, channels: int) -> None:
-    colour, model = network(make, channels=3), network(make, channels=channels)
-    done = transfer(model, colour)
+def test_color_weights_predict_the_mean_of_their_channels(make: str, channels: int) -> None:
+    color, model = network(make, channels=3), network(make, channels=channels)
+    done = transfer(model, color)
     assert set(done.adapted) & {"head.weight", "head.bias"}
     given = clip(4)
-    expected = colour(given[:, :, :3], 1).mean(2, keepdim=True).expand(-1, -1, channels, -1, -1)
+    expected = color(given[:, :, :3], 1).mean(2, keepdim=True).expand(-1, -1, channels, -1, -1)
     assert_close(model(given[:, :, :channels], 1), expected, rtol=0, atol=1e-12)
 
 
-def test_the_colour_is_found_inside_the_patch_channels() -> None:
-    gray, colour = network(), network(channels=3)
-    transfer(colour, gray)
-    p = 2
-    for dy, dx, c in ((0, 0, 0), (0, 1, 2), (1, 0, 1), (1, 1, 2)):
-        there, here = dy * p + dx, (dy * p + dx) * 3 + c
-        for name in ("head.weight", "head.bias"):
-            assert_close(colour.get_parameter(name)[here], gray.get_parameter(name)[there])
-        name = "cells.0.weight_ih"
-        assert_close(colour.get_parameter(name)[:, here], gray.get_parameter(name)[:, there] / 3)
-
-
-@pytest.mark.parametrize("kind", [ConvRNN, ConvLSTM, ConvGRU])
-@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize(("kind", "bidirectional"), [(ConvRNN, False), (ConvLSTM, True), (ConvGRU, True)])
 def test_layers_take_other_channels_too(kind: type[nn.Module], bidirectional: bool) -> None:
     options = {"num_layers": 2, "bidirectional": bidirectional, "batch_first": True}
-    gray, colour = (kind(channels, 3, 3, **options).double() for channels in (1, 3))
-    done = transfer(colour, gray)
+    gray, color = (kind(channels, 3, 3, **options).double() for channels in (1, 3))
+    done = transfer(color, gray)
     assert len(done.adapted) == (2 if bidirectional else 1)
     context = clip(3)
-    assert_close(colour(context)[0], gray(context[:, :, :1])[0], rtol=0, atol=1e-12)
+    assert_close(color(context)[0], gray(context[:, :, :1])[0], rtol=0, atol=1e-12)
 
 
 def test_one_direction_becomes_the_forward_one_of_two() -> None:
@@ -121,12 +107,7 @@ def test_one_direction_becomes_the_forward_one_of_two() -> None:
 
 def test_a_cell_takes_a_cell() -> None:
     done = transfer(ConvLSTMCell(3, 4, 3), ConvLSTMCell(1, 4, 3))
-    assert list(done.adapted) == ["weight_ih"]
-    assert str(done).splitlines() == [
-        "2 tensors loaded, 1 adapted, 0 skipped, 0 of the network kept as they were",
-        "  loaded   weight_hh, bias",
-        "  adapted  weight_ih  repeated for 3 channels, divided by 3",
-    ]
+    assert done.adapted == {"weight_ih": "repeated for 3 channels, divided by 3"}
 
 
 @BOTH

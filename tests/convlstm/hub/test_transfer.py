@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from convlstm import StackedForecaster, StackedForecasterConfig, load_weights
+from convlstm import StackedForecaster, load_weights
 from convlstm.core.saving import save_checkpoint
 from convlstm.hub.transfer import Transfer, freeze
 
@@ -17,7 +17,7 @@ SMALL: dict[str, Any] = {"hidden_channels": (5, 3), "kernel_size": 3, "patch_siz
 
 
 def network(**options: Any) -> StackedForecaster:
-    return StackedForecaster(StackedForecasterConfig(**SMALL | options))
+    return StackedForecaster(**SMALL | options)
 
 
 @pytest.mark.parametrize("kind", ["directory", "module", "state dict"])

@@ -12,12 +12,9 @@ from torch.testing import assert_close
 
 from convlstm import (
     EncoderForecaster,
-    EncoderForecasterConfig,
     Forecaster,
     FullyConnectedForecaster,
-    FullyConnectedForecasterConfig,
     StackedForecaster,
-    StackedForecasterConfig,
     rollout,
     stream,
 )
@@ -28,11 +25,11 @@ from convlstm.models import rollouts
 @pytest.fixture(params=["stacked", "encoder-forecaster", "strided", "fully connected"])
 def model(request) -> Forecaster:
     if request.param == "stacked":
-        return StackedForecaster(StackedForecasterConfig(hidden_channels=(4, 3), kernel_size=3))
+        return StackedForecaster(hidden_channels=(4, 3), kernel_size=3)
     if request.param == "fully connected":
-        return FullyConnectedForecaster(FullyConnectedForecasterConfig(frame_size=(8, 12), hidden_size=16))
+        return FullyConnectedForecaster(frame_size=(8, 12), hidden_size=16)
     strided = {"patch_size": 2, "strides": (1, 2)} if request.param == "strided" else {}
-    return EncoderForecaster(EncoderForecasterConfig(hidden_channels=(4, 3), kernel_size=3, **strided))
+    return EncoderForecaster(hidden_channels=(4, 3), kernel_size=3, **strided)
 
 
 @pytest.fixture
@@ -53,11 +50,8 @@ def test_stream_yields_the_same_frames(model: Forecaster, context: Tensor) -> No
     frames = list(stream(model, context, 7))
     assert all(not frame.requires_grad for frame in frames)
     assert_close(torch.stack(frames, dim=1), rollout(model, context, 7), rtol=0, atol=1e-6)
-
-
-def test_stream_goes_on_for_as_long_as_asked(model: Forecaster, context: Tensor) -> None:
-    frames = list(itertools.islice(stream(model, context), 25))
-    assert_close(torch.stack(frames, dim=1), rollout(model, context, 25), rtol=0, atol=1e-6)
+    frames = list(itertools.islice(stream(model, context), 12))  # for as long as asked
+    assert_close(torch.stack(frames, dim=1), rollout(model, context, 12), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -106,11 +100,8 @@ def test_a_horizon_that_does_not_fit_is_refused_at_once(model: Forecaster, conte
         rollout(model, context, horizon)
     with pytest.raises(ValueError, match="horizon is"):
         stream(model, context, horizon)
-
-
-def test_a_context_that_does_not_fit_is_refused_at_once(model: Forecaster) -> None:
     with pytest.raises(ValueError, match="context has shape"):
-        stream(model, torch.rand(2, 0, 1, 8, 12))
+        stream(model, context[:, :0])
 
 
 def test_frames_and_context_are_the_callers_to_change(model: Forecaster, context: Tensor) -> None:
@@ -125,10 +116,9 @@ def test_frames_and_context_are_the_callers_to_change(model: Forecaster, context
 def reader(request) -> Forecaster:
     """Return a network that reads its own predictions, of which some lie outside of [0, 1]."""
     if request.param == "stacked":
-        model = StackedForecaster(StackedForecasterConfig(hidden_channels=(4, 3), kernel_size=3, channels=2))
+        model = StackedForecaster(hidden_channels=(4, 3), kernel_size=3, channels=2)
     else:
-        config = FullyConnectedForecasterConfig(frame_size=(8, 12), hidden_size=16, channels=2)
-        model = FullyConnectedForecaster(config)
+        model = FullyConnectedForecaster(frame_size=(8, 12), hidden_size=16, channels=2)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(3)
@@ -163,7 +153,8 @@ def test_a_sharpened_rollout_reads_sharpened_predictions(reader: Forecaster, str
     assert_close(found, torch.stack(expected, dim=1), rtol=0, atol=1e-7)
     assert_close(torch.stack(list(stream(reader, context, 7, sharpen=strength)), dim=1), found)
     assert found.min() < 0  # it is what is read that is clipped
-    plain = rollout(reader, context, 7)
+    plain = rollout(reader, context, 7, sharpen=0)
+    assert_close(plain, rollout(reader, context, 7), rtol=0, atol=0)
     assert_close(found[:, 0], plain[:, 0])  # the context is read as it is
     assert not torch.isclose(found[:, 1], plain[:, 1]).all()
 
@@ -197,7 +188,7 @@ def test_sharpened_frames_are_the_callers_to_change(reader: Forecaster) -> None:
 
 
 def test_a_network_in_bfloat16_reads_frames_as_bright_as_they_were() -> None:
-    model = StackedForecaster(StackedForecasterConfig(hidden_channels=(4,), kernel_size=3)).bfloat16()
+    model = StackedForecaster(hidden_channels=(4,), kernel_size=3).bfloat16()
     frames = rollout(model, torch.rand(1, 3, 1, 8, 8).bfloat16(), 3, sharpen=2)
     assert frames.dtype == torch.bfloat16
     faint = (0.1 * torch.rand(1, 1, 64, 64)).bfloat16()
@@ -212,11 +203,6 @@ def test_what_is_no_number_stays_in_its_sequence() -> None:
     assert_close(rollouts._sharpened(frames, 2.0)[1:], expected, rtol=0, atol=0)
 
 
-def test_no_sharpening_is_the_rollout_as_it_was(model: Forecaster, context: Tensor) -> None:
-    assert_close(rollout(model, context, 5, sharpen=0), rollout(model, context, 5), rtol=0, atol=0)
-    assert len(list(stream(model, context, 5, sharpen=0))) == 5
-
-
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_sharpened_frames_have_the_type_of_the_context(reader: Forecaster, dtype: torch.dtype) -> None:
     context = torch.rand(2, 4, 2, 8, 12, dtype=dtype)
@@ -226,7 +212,7 @@ def test_sharpened_frames_have_the_type_of_the_context(reader: Forecaster, dtype
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 5)])
 def test_frames_of_one_row_are_sharpened(size: tuple[int, int]) -> None:
-    model = StackedForecaster(StackedForecasterConfig(hidden_channels=(4,), kernel_size=3, patch_size=1))
+    model = StackedForecaster(hidden_channels=(4,), kernel_size=3, patch_size=1)
     frames = rollout(model, torch.rand(1, 3, 1, *size), 3, sharpen=2)
     assert frames.shape == (1, 3, 1, *size)
     assert frames.isfinite().all()
@@ -242,7 +228,7 @@ def test_a_strength_that_does_not_fit_is_refused_at_once(reader: Forecaster, str
 
 
 def test_a_network_that_reads_no_predictions_cannot_read_them_sharpened(context: Tensor) -> None:
-    model = EncoderForecaster(EncoderForecasterConfig(hidden_channels=(4, 3), kernel_size=3))
+    model = EncoderForecaster(hidden_channels=(4, 3), kernel_size=3)
     message = "sharpen is 2 for EncoderForecaster; it needs a forecaster that reads its own predictions"
     with pytest.raises(ValueError, match=message):
         rollout(model, context, 3, sharpen=2)

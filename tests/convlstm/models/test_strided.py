@@ -32,7 +32,7 @@ needs_free_sizes = pytest.mark.skipif(
 
 def make(**options: Any) -> EncoderForecaster:
     options = {"peephole": None} | options
-    model = EncoderForecaster(EncoderForecasterConfig(**SMALL | options))
+    model = EncoderForecaster(**SMALL | options)
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     return model.double()
