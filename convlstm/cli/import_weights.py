@@ -1,4 +1,4 @@
-"""python -m convlstm import PATH -o DIRECTORY: what a foreign file is, and its model as one of ours."""
+"""python -m convlstm import PATH -o DIRECTORY: turn a checkpoint of another project into a model."""
 
 import argparse
 import ast
@@ -12,7 +12,7 @@ from convlstm.importers.checking import check
 from convlstm.importers.foreign import Imported
 from convlstm.importers.sources import SOURCES, import_foreign
 
-SHOWN = 3  # names of dropped tensors
+MAX_NAMES = 3  # shown of the tensors that were dropped
 
 
 def add_command(commands: Any) -> None:
@@ -20,24 +20,28 @@ def add_command(commands: Any) -> None:
     command = commands.add_parser(
         "import", help="read a checkpoint of another project", description=run.__doc__
     )
-    command.add_argument("path", type=Path, help="a checkpoint of another project")
-    command.add_argument("-o", "--output", type=Path, help="directory to write the model to, as a checkpoint")
+    command.add_argument("path", type=Path, help="Checkpoint file of another project.")
     command.add_argument(
-        "--source", default="auto", help=f"whose it is: auto (default) or {', '.join(SOURCES)}"
+        "-o", "--output", type=Path, help="Directory to write the model to. Default: it is not written."
+    )
+    command.add_argument(
+        "--source",
+        default="auto",
+        help=f"Project of the file: auto (default: by its content) or {', '.join(SOURCES)}.",
     )
     command.add_argument(
         "--option",
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="what the file does not say, as an error asks for it; may be given again",
+        help="What the file does not say; an error lists the names. Repeat it for several options.",
     )
     command.add_argument(
         "--check",
         type=Path,
         nargs=2,
         metavar=("INPUT.npy", "OUTPUT.npy"),
-        help="what the foreign model made of an input, both in its own layout",
+        help="Compare with the foreign model: an input and its output, in that model's layout.",
     )
     command.set_defaults(run=run)
 
@@ -61,7 +65,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _lines(path: Path, imported: Imported) -> list[str]:
-    """Return what was recognised, for people."""
+    """Return the lines that say what was recognized."""
     count = sum(parameter.numel() for parameter in imported.model.parameters())
     lines = [
         f"{path}",
@@ -75,8 +79,8 @@ def _lines(path: Path, imported: Imported) -> list[str]:
     for name, reason in imported.dropped.items():
         reasons.setdefault(reason, []).append(name)
     for reason, names in reasons.items():
-        more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-        lines.append(f"  dropped    {', '.join(names[:SHOWN])}{more}: {reason}")
+        more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
+        lines.append(f"  dropped    {', '.join(names[:MAX_NAMES])}{more}: {reason}")
     return lines
 
 
