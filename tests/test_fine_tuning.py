@@ -101,7 +101,7 @@ def test_a_start_that_cannot_be_leaves_nothing() -> None:
         (["--init-from", "runs/none"], "runs/none is no checkpoint"),
         (
             ["--freeze", "cells.0", "cells.7"],
-            "freeze has 'cells.7', which the network has not; its parts are",
+            "freeze has 'cells.7', which is no part of the network; its parts are",
         ),
         (["--freeze", "cells", "head"], "freeze is cells head, all of the network"),
     ):

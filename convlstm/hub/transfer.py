@@ -1,4 +1,4 @@
-"""Weights into a network of another shape: what fits is loaded, the rest is said. And freezing of parts."""
+"""Load weights into a network of another shape, and freeze parts of a network."""
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
@@ -56,26 +56,25 @@ def load_weights(
     *,
     strict: bool = True,
 ) -> Transfer:
-    """Load weights into a model in place, of a network of the same shape or, with strict=False, of another.
+    """Load weights into a model in place, from a network of the same shape or, with strict=False, of another.
 
-    Either all that is to be loaded was checked and is copied, or nothing changes. Values are cast to the type
-    of the model's, and go to its device.
+    Everything is checked before anything changes. Values are cast to the type of the model's weights.
 
-    A longer context or horizon needs nothing of this: no weight depends on them. Nor does the frame size,
-    but for peepholes per pixel.
+    A longer context or horizon needs no adaptation: no weight depends on them. Nor does one depend on the
+    frame size, except peepholes per pixel.
 
     With strict=False the tensors that have the same place in both networks are loaded where they fit. Places
-    are names, but for this: the cells of a StackedForecaster or of a layer, and an EncoderForecaster's
-    encoder, stand for each other (each reads the cell below it), and a forecaster's cells count from the
-    frames. What differs is treated so:
+    are names, with two exceptions: the cells of a StackedForecaster or of a layer correspond to those of an
+    EncoderForecaster's encoder (each reads the cell below it), and a forecaster's cells count from the
+    frames. Differences are treated as follows:
 
     - image channels: what was learned holds on gray clips. The input weights are summed over the source's
-      channels and shared evenly by the model's, so that a gray clip in all channels gives what it gave
-      before; each channel of the head predicts the mean of the source's. From gray to RGB that is to repeat
-      and to divide by 3, from RGB to gray to sum, as in timm (`adapt_input_conv`).
-    - more layers on top: the lower ones are loaded, and zeros stand where the head, and a forecaster's cell,
-      read a new one, so that the model predicts what the source predicts until it learns more (Chen et al.
-      2016, "Net2Net"). Fewer layers: the head is left out, as it is where it reads the last layer alone.
+      channels and shared evenly by the model's, so that a gray clip in all channels has the same result as
+      before; each channel of the head predicts the mean of the source's. From gray to RGB, weights are
+      repeated and divided by 3; from RGB to gray they are summed, as in timm (`adapt_input_conv`).
+    - more layers on top: the lower ones are loaded. The weights by which the head, and a forecaster's cell,
+      read a new layer are zero, so that the model predicts what the source predicts until it learns more
+      (Chen et al. 2016, "Net2Net"). Fewer layers: the head is left out, as it is with head="last".
     - the kind of a cell, its hidden channels, kernel, nonlinearity or reset gate: the cell is left out, and
       the head that reads it.
     - the patch size: the first cell's input weights and the head are left out; the head also where `output`,
@@ -83,43 +82,43 @@ def load_weights(
     - the stride before a cell, `residual` or `norm`: the cell's input weights are left out; the head, too,
       where the strides of the shared layers differ.
     - the frame size of fully connected networks: the weights of pixels are left out.
-    - biases, peepholes, norms or convolutions between cells that one of the two has not: left out, or kept as
-      they are.
+    - biases, peepholes, norms or convolutions between cells that only one of the networks has: left out, or
+      kept as they are.
 
     Args:
-        model: a forecaster, layer, cell or any other module; of one in torch.compile's wrapper, the model.
-        source: a checkpoint's directory; a module; or a state dict, which goes by names and shapes alone: it
-            does not tell what its numbers mean, so nothing is adapted.
-        strict: refuse a source unless all of its tensors and all of the model's fit as they are (default
+        model: a forecaster, layer, cell or any other module, also in torch.compile's wrapper.
+        source: the directory of a saved network; a module; or a state dict, whose tensors are matched by
+            names and shapes alone: it does not say what its numbers mean, so nothing is adapted.
+        strict: refuse a source unless all of its tensors and all of the model's fit as they are (default:
             True).
 
     Returns:
-        What was loaded, adapted, skipped and kept.
+        Which tensors were loaded, adapted, skipped and kept.
 
     Raises:
-        FileNotFoundError: no checkpoint in that directory.
-        TypeError: a model that is no module, or a source of another kind.
+        FileNotFoundError: no saved network in that directory.
+        TypeError: model is not a module, or source is of another kind.
         ValueError: with strict, anything that does not fit; else, nothing that fits. Weights that are not
-            finite, in the type of the model. A damaged checkpoint.
+            finite in the type of the model. A damaged checkpoint.
     """
     model = getattr(model, "_orig_mod", model)
     if not isinstance(model, nn.Module):
         raise TypeError(f"model is a {type(model).__name__}; it needs a module, such as a forecaster")
-    said = f"source {str(source)!r}" if isinstance(source, str | Path) else "source"
+    what = f"source {str(source)!r}" if isinstance(source, str | Path) else "source"
     values, adapted, skipped = match(model, _opened(source))
     own = {name: tensor for name, tensor in model.state_dict().items() if isinstance(tensor, Tensor)}
     loaded = tuple(name for name in values if name not in adapted)
     missing = tuple(name for name in own if name not in values)
     problems = [f"{name} ({text})" for name, text in skipped.items()]
     if not values:
-        raise ValueError(f"{said} has nothing that fits the model: {_first(problems) or 'it is empty'}")
+        raise ValueError(f"{what} has nothing that fits the model: {_first(problems) or 'it is empty'}")
     problems += [f"{name} (only adapted: {text})" for name, text in adapted.items()]
     problems += [f"{name} (not in the source)" for name in missing if name not in skipped]
     if strict and problems:
-        raise ValueError(f"{said} does not fit the model: {_first(problems)}; strict=False loads what fits")
+        raise ValueError(f"{what} does not fit the model: {_first(problems)}; strict=False loads what fits")
     for name, value in values.items():
         if not value.isfinite().all():
-            raise ValueError(f"{said} has values for {name} that are not finite; it needs finite weights")
+            raise ValueError(f"{what} has values for {name} that are not finite; it needs finite weights")
     with torch.no_grad():
         for name, value in values.items():
             own[name].copy_(value)
@@ -127,14 +126,14 @@ def load_weights(
 
 
 def freeze(model: nn.Module, parts: Sequence[str]) -> int:
-    """Take parts of a model out of training; return how many numbers are in them.
+    """Exclude parts of a model from training; return how many parameters they have.
 
     Args:
         model: any module.
-        parts: whole beginnings of parameters' names: "cells", "cells.0" or "cells.0.weight_ih", say.
+        parts: names of modules or parameters, such as "cells", "cells.0" or "cells.0.weight_ih".
 
     Raises:
-        ValueError: a part that there is not, or no part left to train.
+        ValueError: the model has no such part, or no part is left to train.
     """
     parameters = dict(model.named_parameters())
     known = ", ".join(dict.fromkeys(name.rpartition(".")[0] or name for name in parameters))
@@ -142,7 +141,7 @@ def freeze(model: nn.Module, parts: Sequence[str]) -> int:
     for part in parts:
         found = {name for name in parameters if f"{name}.".startswith(f"{part}.")}
         if not found:
-            raise ValueError(f"freeze has {part!r}, which the network has not; its parts are {known}")
+            raise ValueError(f"freeze has {part!r}, which is no part of the network; its parts are {known}")
         frozen |= found
     if frozen and len(frozen) == len(parameters):
         raise ValueError(f"freeze is {' '.join(parts)}, all of the network; leave one to train of {known}")
@@ -154,7 +153,7 @@ def freeze(model: nn.Module, parts: Sequence[str]) -> int:
 def start_from(
     model: nn.Module, directory: Path | None, say: Callable[[str], object] = print
 ) -> dict[str, Any]:
-    """Load what fits of a checkpoint (None: nothing), say what was done, return the note for config.json.
+    """Load what fits of a checkpoint (None: nothing), report what was done, return a note for config.json.
 
     Raises:
         FileNotFoundError: see `load_weights`.
@@ -181,13 +180,13 @@ def _opened(source: object) -> nn.Module | Mapping[str, Any]:
 
 
 def _first(problems: list[str]) -> str:
-    """The first problems, and how many more there are."""
+    """Return the first problems, and how many more there are."""
     more = len(problems) - PROBLEMS_SHOWN
     return "; ".join(problems[:PROBLEMS_SHOWN]) + (f"; and {more} more" if more > 0 else "")
 
 
 def _grouped(texts: Mapping[str, str]) -> list[tuple[str, str]]:
-    """Names and texts, one line for those of a module with one text: ("cells.0: weight_hh, bias", "")."""
+    """Return names and texts, the names of a module with the same text in one: "cells.0: weight_hh, bias"."""
     rows = [(*name.rpartition(".")[::2], text) for name, text in texts.items()]
     return [
         (": ".join(filter(None, (owner, ", ".join(name for _, name, _ in group)))), text)

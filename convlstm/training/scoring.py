@@ -182,7 +182,8 @@ def validate_if_due(
         run.log({tag: scores[key].mean for tag, key in logged.items() if key in scores.metrics})
         if best < now.best:
             now.best = best
-            run.save_best(network, {"validation": {"sequences": found.sequences} | scores.summary()})
+            means = {name: value for name, value in scores.summary().items() if not isinstance(value, list)}
+            run.save_best(network, {"validation": {"sequences": found.sequences} | means})
         clips = source.batch(range(min(SHOWN, len(source))), run.watch.device)
         predict = predictor(as_forecaster(network, "network"), settings.bfloat16)
         run.sample(lambda path: _write_rollout(path, predict, clips, settings.context, settings.horizon))

@@ -138,8 +138,8 @@ def test_frozen_parts_need_no_gradients() -> None:
     ("parts", "message"),
     [
         (["cells.0", "cells.9"], r"freeze has 'cells.9', which .*; its parts are cells.0, cells.1, head"),
-        (["cell"], "freeze has 'cell', which the network has not"),
-        ([""], "freeze has '', which the network has not"),
+        (["cell"], "freeze has 'cell', which is no part of"),
+        ([""], "freeze has '', which is no part of"),
         (["cells", "head"], "freeze is cells head, all of the network; leave one to train of cells.0, cells"),
     ],
 )
