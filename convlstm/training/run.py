@@ -13,13 +13,13 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 import torch
 from torch import nn
 
 from convlstm.core.files import METRICS, PARTIAL, read_metrics, write_atomically, write_json
-from convlstm.core.saving import CONFIG, WEIGHTS, save_checkpoint
+from convlstm.core.saving import CONFIG, WEIGHTS, Savable, save_checkpoint
 from convlstm.hub.checkpoint import read_config
 from convlstm.training.distributed import Distributed
 from convlstm.training.hardware import Stopwatch, memory_peak
@@ -180,7 +180,9 @@ class RunDirectory:
     def save_best(self, network: nn.Module, scores: Mapping[str, Any]) -> None:
         """Write the network, its scores and the run's notes as the checkpoint, over the one before."""
         if self.distributed.is_first:
-            save_checkpoint(self.path, network, {"step": self.progress.step, **scores, **self._notes})
+            save_checkpoint(
+                self.path, cast(Savable, network), {"step": self.progress.step, **scores, **self._notes}
+            )
             self._best = {name: _bytes(self.path / name) for name in (WEIGHTS, CONFIG)}
 
     def save(self) -> None:
@@ -288,8 +290,8 @@ def open_run(
     stopped, its state is saved and the `Stopped` says how to resume.
 
     Raises:
-        ValueError: the directory of a new run exists, or another process trains in it.
-        OSError: as where the disk is full; it names the state to resume from.
+        ValueError: another process trains in the directory.
+        OSError: as where the directory of a new run exists or the disk is full; it names the state there is.
     """
     with contextlib.ExitStack() as stack:
         stack.enter_context(_resume_hint(path))
@@ -323,15 +325,8 @@ def _resume_hint(path: Path) -> Iterator[None]:
 @contextlib.contextmanager
 def _made(path: Path, new: bool) -> Iterator[None]:
     """Make the directory; remove it again if no state was saved in it."""
-    parents = [folder for folder in path.parents if not folder.exists()]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = True
-    try:
-        path.mkdir()
-    except FileExistsError as error:
-        fresh = False
-        if new:
-            raise ValueError(f"name: {path} exists; choose another --name") from error
+    parents, fresh = [folder for folder in path.parents if not folder.exists()], not path.exists()
+    path.mkdir(parents=True, exist_ok=not new)
     try:
         yield
     finally:

@@ -4,7 +4,6 @@ import contextlib
 import os
 import signal
 import sys
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Any, Self
@@ -63,8 +62,7 @@ class Stopping:
         self._handlers: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
-        if threading.current_thread() is threading.main_thread():  # Python allows it to no other
-            self._handlers = {number: signal.signal(number, self._note) for number in handled_signals()}
+        self._handlers = {number: signal.signal(number, self._note) for number in handled_signals()}
         return self
 
     def __exit__(

@@ -163,9 +163,8 @@ def test_a_run_that_is_stopped_before_its_first_state_leaves_nothing(tmp_path: P
 
 def test_a_new_run_does_not_enter_a_folder_that_is_there(tmp_path: Path) -> None:
     begun(tmp_path / "new")
-    with pytest.raises(ValueError, match="new exists; choose another --name"):  # noqa: SIM117
-        with open_run(tmp_path / "new", ALONE, {}, new=True):
-            pass
+    with pytest.raises(OSError, match="File exists"), open_run(tmp_path / "new", ALONE, {}, new=True):
+        pass
     assert training.states_of(tmp_path / "new")
 
 

@@ -5,7 +5,6 @@ import math
 import os
 import signal
 import sys
-import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -86,20 +85,6 @@ def test_a_process_whose_torchrun_is_gone_stops(
     with pytest.raises(training.Stopped, match="SIGTERM"):
         stopping.check()
     assert capsys.readouterr().err == "\ntorchrun is gone: ending this step, then saving\n"
-
-
-def test_in_another_thread_signals_are_left_alone() -> None:
-    before = signal.getsignal(signal.SIGINT)
-    found: list[object] = []
-
-    def enter() -> None:
-        with training.Stopping():
-            found.append(signal.getsignal(signal.SIGINT))
-
-    thread = threading.Thread(target=enter)
-    thread.start()
-    thread.join()
-    assert found == [before]
 
 
 def raising(error: BaseException) -> Callable[[], None]:
