@@ -36,6 +36,8 @@ class ForeignLSTMCell(ConvCell):
 
     gates = 4
     states = ("h", "c")
+    norm_weight: nn.Parameter
+    norm_bias: nn.Parameter
 
     def __init__(self, stage: Recurrent):
         sizes = stage.input_channels, stage.hidden_channels, stage.kernel_size
