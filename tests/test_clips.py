@@ -163,7 +163,7 @@ def test_radar_to_the_scores_of_a_nowcast_in_mm_per_hour(capsys: pytest.CaptureF
     assert main([*command[:-1], "2", "--strict", "-o", "nowcast.gif"]) == 0
 
 
-def test_a_rollout_of_clips_of_different_lengths_is_cut_to_the_shortest(
+def test_rollouts_of_clips_are_cut_to_the_shortest_and_what_does_not_fit_is_said(
     gifs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run("--data.clips gifs --data.image-size 16")
@@ -175,6 +175,13 @@ def test_a_rollout_of_clips_of_different_lengths_is_cut_to_the_shortest(
     assert "gifs: 1 of 4 files cannot be used and are left out: gifs/b.gif has 9 frames a clip" in out
     assert "gifs: 3 clips of 12 frames" in out
     assert len(iio.imread("out.gif", index=None)) == 20
+    for arguments, message in (
+        (["--size", "18", "16"], "frames of 18 x 16 pixels, which patches of 4 x 4 do not divide"),
+        (["--size", "0", "16"], "size is 0; it needs a whole number of 1 or more"),
+        (["--stored", "3", "3"], "stored is 3 to 3; it needs two different numbers"),
+    ):
+        assert main(["rollout", "runs/NAME", "gifs", *arguments]) == 2
+        assert message in capsys.readouterr().err
 
 
 def test_a_run_whose_clips_have_changed_is_not_resumed_nor_scored(gifs: Path) -> None:
@@ -268,16 +275,3 @@ def test_settings_that_do_not_go_together(data: dict, model: dict, message: str)
             data=train.DataConfig(**{"clips": Path("gifs"), **data}),
             model=train.StackedForecasterConfig(hidden_channels=(4,), **model),
         )
-
-
-def test_a_gray_network_reads_colour_and_says_what_it_cannot(
-    gifs: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    run("--data.clips gifs --data.image-size 16")
-    for arguments, message in (
-        (["--size", "18", "16"], "frames of 18 x 16 pixels, which patches of 4 x 4 do not divide"),
-        (["--size", "0", "16"], "size is 0; it needs a whole number of 1 or more"),
-        (["--stored", "3", "3"], "stored is 3 to 3; it needs two different numbers"),
-    ):
-        assert main(["rollout", "runs/NAME", "gifs", *arguments]) == 2
-        assert message in capsys.readouterr().err
