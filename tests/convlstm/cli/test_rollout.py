@@ -12,7 +12,7 @@ from convlstm.clips import write_clip
 
 def test_a_gif_for_any_context_and_horizon(capsys: pytest.CaptureFixture[str]) -> None:
     heights = {}
-    for context, horizon in ((10, 2), (12, 4), (14, 2)):
+    for context, horizon in ((2, 2), (12, 4), (14, 2)):
         command = f"rollout run clips.npy --context {context} --horizon {horizon} -o out.gif"
         assert main(command.split()) == 0
         frames = iio.imread("out.gif", index=None)
@@ -20,7 +20,7 @@ def test_a_gif_for_any_context_and_horizon(capsys: pytest.CaptureFixture[str]) -
         heights[context] = frames.shape[1]
         printed = f"out.gif: 3 clips, {context} context and {horizon} forecast frames, 5 frames per second\n"
         assert printed in capsys.readouterr().out
-    assert heights[14] < heights[12] == heights[10]  # the clips end with the context: there is no truth
+    assert heights[14] < heights[12] == heights[2]  # the clips end with the context: there is no truth
 
 
 def test_options_that_change_the_gif(capsys: pytest.CaptureFixture[str]) -> None:

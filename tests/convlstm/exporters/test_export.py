@@ -232,44 +232,27 @@ class _LooksAtValues(StackedForecaster):
         return super()._to_patches(frames / max(float(frames.max()), 1))
 
 
+LAYER = ConvLSTM(3, 2, 1)
+
+
 @pytest.mark.parametrize(
     ("model", "name", "options", "message"),
     [
-        (
-            ConvLSTM(3, 2, 1),
-            "model.h5",
-            {},
-            r"model\.h5; its name needs to end in \.onnx for 'onnx', \.pt2 f",
-        ),
-        (ConvLSTM(3, 2, 1), "a.pt", {"format": "keras"}, r"needs to end in \.keras or \.weights\.h5 for"),
-        (ConvLSTM(3, 2, 1), "a.pt", {"format": "h5"}, "format is 'h5'; it needs one of"),
-        (
-            ConvLSTM(3, 2, 1),
-            "away/model.pt",
-            {},
-            "away is no directory, but .* should go there; make it first",
-        ),
-        (ConvLSTM(3, 2, 1), "folder.pt", {}, r"folder\.pt is a directory; give the name of a file"),
-        (
-            ConvLSTM(3, 2, 1),
-            "a.pt",
-            {"size": (4, 4)},
-            r"size is \(4, 4\), but \.pt files have no size; leave",
-        ),
-        (ConvLSTM(3, 2, 1), "a.weights.h5", {"size": (4, 4)}, r"but \.weights\.h5 files have no size"),
-        (ConvLSTM(3, 2, 1), "a.keras", {"form": "step"}, r"form is 'step', but \.keras files have no form"),
-        (ConvLSTM(3, 2, 1), "a.keras", {}, r"size is None; a \.keras file needs .*frames, \(H, W\)"),
-        (ConvLSTM(3, 2, 1), "a.keras", {"size": (4,)}, r"size is \(4,\); a \.keras file needs"),
-        (ConvLSTM(3, 2, 1), "a.keras", {"size": 4}, r"size is 4; a \.keras file needs"),
-        (ConvLSTM(3, 2, 1), "a.keras", {"size": (4, 0)}, "size is 0; it needs a whole number of 1"),
-        (ConvLSTM(3, 2, 1), "a.pt2", {}, "model is a ConvLSTM layer, which forecasts no frames; it needs"),
+        (LAYER, "model.h5", {}, r"model\.h5; its name needs to end in \.onnx for 'onnx', \.pt2 f"),
+        (LAYER, "a.pt", {"format": "keras"}, r"needs to end in \.keras or \.weights\.h5 for"),
+        (LAYER, "away/model.pt", {}, "away is no directory, but .* should go there; make it first"),
+        (LAYER, "folder.pt", {}, r"folder\.pt is a directory; give the name of a file"),
+        (LAYER, "a.pt", {"size": (4, 4)}, r"size is \(4, 4\), but \.pt files have no size; leave"),
+        (LAYER, "a.keras", {"form": "step"}, r"form is 'step', but \.keras files have no form"),
+        (LAYER, "a.keras", {}, r"size is None; a \.keras file needs .*frames, \(H, W\)"),
+        (LAYER, "a.keras", {"size": (4,)}, r"size is \(4,\); a \.keras file needs"),
+        (LAYER, "a.keras", {"size": (4, 0)}, "size is 0; it needs a whole number of 1"),
+        (LAYER, "a.pt2", {}, "model is a ConvLSTM layer, which forecasts no frames; it needs"),
         (ConvLSTM(3, 2, 1, peephole="channel"), "old.pt", {}, "model has peepholes"),
         (ConvLSTM(3, 2, 1, device="meta"), "a.weights.h5", {}, "model is on the meta device"),
-        (nn.Linear(2, 2), "a.onnx", {}, "model is a Linear; it needs a forecaster"),
         (make(RNN).double(), "a.onnx", {}, r"weights of torch\.float64; ONNX needs torch\.float32"),
         (make(RNN), "a.pt2", {"form": "loop"}, "form is 'loop'; it needs one of"),
         (make(RNN), "a.pt2", {"context": 0}, "context is 0; it needs a whole number of 1 or more"),
-        (make(RNN), "a.pt2", {"horizon": -1}, "horizon is -1; it needs a whole number of 1 or more"),
         (make(RNN), "a.pt2", {"size": (9, 8)}, "which patches of 2 x 2 do not divide"),
         (make(RNN), "a.pt2", {"size": 8}, "size is 8; it needs two numbers of pixels"),
         (make(RNN), "a.pt2", {"form": "encode", "context": 1}, "encode needs 2 or more"),

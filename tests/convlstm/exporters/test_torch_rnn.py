@@ -46,18 +46,14 @@ def compare(ours: nn.Module, theirs: nn.Module, x: Tensor, kind: str, path: Path
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(("num_layers", "bidirectional"), [(1, False), (3, False), (2, True)])
 @pytest.mark.parametrize("bias", [False, True])
-def test_layers(kind: str, num_layers: int, bidirectional: bool, bias: bool, tmp_path: Path) -> None:
-    ours, theirs = make(kind, num_layers=num_layers, bidirectional=bidirectional, bias=bias)
-    compare(ours, theirs, torch.randn(T, B, C_IN, dtype=torch.float64), kind, tmp_path / "model.pt")
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("bias", [False, True])
-def test_cells(kind: str, bias: bool, tmp_path: Path) -> None:
-    ours, theirs = make(kind, cell=True, bias=bias)
-    compare(ours, theirs, torch.randn(B, C_IN, dtype=torch.float64), kind, tmp_path / "cell.pth")
+@pytest.mark.parametrize(
+    "sizes", [{"cell": True}, {}, {"num_layers": 3}, {"num_layers": 2, "bidirectional": True}], ids=str
+)
+def test_layers_and_cells(kind: str, bias: bool, sizes: dict[str, Any], tmp_path: Path) -> None:
+    ours, theirs = make(kind, bias=bias, **sizes)
+    x = torch.randn(*([] if "cell" in sizes else [T]), B, C_IN, dtype=torch.float64)
+    compare(ours, theirs, x, kind, tmp_path / "model.pth")
 
 
 def test_the_type_is_kept_through_the_wrapper_of_compile(tmp_path: Path) -> None:
