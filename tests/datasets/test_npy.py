@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 
-from convlstm.core.files import open_npy
 from datasets import CanonicalMovingMNIST, MovingMNIST, moving_mnist
 from datasets.__main__ import main
 from datasets.npy import CANONICAL_MD5, md5_of, write_npy
@@ -48,15 +47,10 @@ def test_sequences_come_in_file_order_with_time_second(stand_in: Path) -> None:
 
 def test_another_file_is_refused(stand_in: Path) -> None:
     assert CANONICAL_MD5 == "be083ec986bfe91a449d63653c411eb2"
-    md5, data = md5_of(stand_in), stand_in.read_bytes()
-    with pytest.raises(ValueError, match=rf"md5 {md5} .* it needs {CANONICAL_MD5}"):
+    md5 = md5_of(stand_in)
+    wanted = rf"md5 {md5} \({stand_in.stat().st_size} bytes\); it needs {CANONICAL_MD5}, so it is damaged"
+    with pytest.raises(ValueError, match=wanted):
         CanonicalMovingMNIST(stand_in)
-    for kept in (0, 5, 60, 200):
-        stand_in.write_bytes(data[:kept])
-        with pytest.raises(ValueError, match=rf"has md5 .* \({kept} bytes\); .* damaged, incomplete"):
-            CanonicalMovingMNIST(stand_in, md5=md5)
-        with pytest.raises(ValueError, match=r"is empty|begins with|is damaged"):
-            CanonicalMovingMNIST(stand_in, md5=md5_of(stand_in))
     for array in (np.zeros((3, 5, 4), np.uint8), np.zeros((3, 5, 4, 6), np.float32)):
         np.save(stand_in, array)
         with pytest.raises(ValueError, match=r"needs uint8 of shape \(T, N, H, W\)"):
@@ -65,37 +59,14 @@ def test_another_file_is_refused(stand_in: Path) -> None:
         CanonicalMovingMNIST(stand_in.with_name("nowhere.npy"))
 
 
-def make_source(sequences: int) -> MovingMNIST:
-    digits = torch.arange(1, 1 + 3 * 4 * 5, dtype=torch.uint8).view(3, 4, 5)
-    return MovingMNIST(digits, sequences=sequences, image_size=11, length=6)
-
-
 @pytest.mark.parametrize("sequences", [1, 64, 130])
 def test_what_is_written_is_what_numpy_would_write(tmp_path: Path, sequences: int) -> None:
-    source, written = make_source(sequences), []
+    digits, written = torch.arange(1, 1 + 3 * 4 * 5, dtype=torch.uint8).view(3, 4, 5), []
+    source = MovingMNIST(digits, sequences=sequences, image_size=11, length=6)
     write_npy(tmp_path / "ours.npy", source, progress=written.append)
     assert sum(written) == sequences
     np.save(tmp_path / "numpys.npy", source.frames(range(sequences)).transpose(0, 1).contiguous().numpy())
     assert (tmp_path / "ours.npy").read_bytes() == (tmp_path / "numpys.npy").read_bytes()
-
-
-@pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()])
-def test_an_interrupted_write_leaves_nothing_and_spares_the_old_file(
-    tmp_path: Path, error: BaseException
-) -> None:
-    path = tmp_path / "set.npy"
-    path.write_bytes(b"old")
-
-    def fail(sequences: int) -> None:
-        assert len(list(tmp_path.iterdir())) == 2  # the unfinished file lies beside the old one
-        raise error
-
-    with pytest.raises(type(error)):
-        write_npy(path, make_source(3), overwrite=True, progress=fail)
-    assert list(tmp_path.iterdir()) == [path]
-    assert path.read_bytes() == b"old"
-    write_npy(path, make_source(3), overwrite=True)
-    assert open_npy(path).shape == (6, 3, 11, 11)
 
 
 def write(path: Path, *flags: object) -> None:
@@ -116,30 +87,23 @@ def test_write_makes_the_set_that_it_names(tmp_path: Path, capsys: pytest.Captur
 
 
 @pytest.mark.parametrize(
-    ("name", "flags", "message"),
+    ("command", "message"),
     [
-        ("set.npy", ["--seed=5"], "--seed is 5, but the test set has its own"),
-        ("set.npy", ["--image-size=20"], "image_size is 20"),
-        ("set.npy", ["--sequences=-3"], "sequences is -3"),
-        (
-            "set.npy",
-            [f"--sequences={10**13}"],
-            f"needs {10**13 * 20 * 64 * 64:,} bytes for {10**13:,}",
-        ),
-        ("set.npy", [f"--sequences={10**25}"], f"for {10**25:,} sequences, but its disk has"),
-        ("set.npy", ["--digits=mnist", "--root=ROOT"], "in ROOT/MNIST/raw"),
-        ("old.npy", [], "exists; take another name"),
-        ("folder.npy", [], "is a folder"),
-        ("none/set.npy", [], "none is no folder"),
-        ("set.npz", [], "does not end in .npy"),
+        ("set.npy --seed=5", "--seed is 5, but the test set has its own"),
+        ("set.npy --image-size=20", "image_size is 20"),
+        ("set.npy --sequences=10000000000000000000000000", ",000 sequences, but its disk has"),
+        ("set.npy --digits=mnist --root=ROOT", "in ROOT/MNIST/raw"),
+        ("old.npy", "exists; take another name"),
+        ("folder.npy", "is a folder"),
+        ("none/set.npy", "none is no folder"),
+        ("set.npz", "does not end in .npy"),
     ],
 )
 def test_what_cannot_be_written_is_one_line(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
-    name: str,
-    flags: list[str],
+    command: str,
     message: str,
 ) -> None:
     from torchvision.datasets import MNIST
@@ -148,7 +112,7 @@ def test_what_cannot_be_written_is_one_line(
     (tmp_path / "old.npy").write_bytes(b"old")
     (tmp_path / "folder.npy").mkdir()
     with pytest.raises(SystemExit) as caught:
-        write(tmp_path / name, *(flag.replace("ROOT", str(tmp_path)) for flag in flags))
+        main(["write", *f"{tmp_path}/{command.replace('ROOT', str(tmp_path))}".split()])
     assert caught.value.code == 2
     output = capsys.readouterr()
     assert output.out == ""
@@ -159,13 +123,6 @@ def test_what_cannot_be_written_is_one_line(
         "old.npy": b"old",
         "folder.npy": False,
     }
-
-
-@pytest.mark.parametrize("argv", [[], ["draw"], ["write", "set.npy", "--digits=emnist"]], ids=str)
-def test_commands_that_there_are_not(argv: list[str]) -> None:
-    with pytest.raises(SystemExit) as caught:
-        main(argv)
-    assert caught.value.code == 2
 
 
 def test_ctrl_c_is_one_line(

@@ -12,7 +12,6 @@ from convlstm.clips.pictures import (
     FORECAST,
     GRAYS,
     OBSERVED,
-    TILE,
     comparison,
 )
 
@@ -79,16 +78,6 @@ def test_every_tile_holds_its_frame(channels: int) -> None:
             color = np.where(difference.sum(axis=0)[..., None] < 0, OBSERVED, FORECAST)
             wanted = np.abs(difference).mean(axis=0)[..., None] * color
             np.testing.assert_allclose(error, wanted, rtol=0, atol=0.51 + 127.5 / (ERRORS - 1))
-
-
-def test_the_sign_of_the_error() -> None:
-    context, truth = np.zeros((1, 1, 1, 8, 8)), np.full((1, 1, 1, 8, 8), 0.5)
-    prediction = truth.copy()
-    prediction[..., :4], prediction[..., -1] = 0.0, 1.0
-    _, _, (_, error) = tiles(comparison(context, prediction, truth)[1], TILE // 8, (8, 8))
-    assert (error[:, 4:7] == 0).all()
-    np.testing.assert_allclose(error[:, 0] / np.array(OBSERVED), 0.5, atol=0.02)
-    np.testing.assert_allclose(error[:, -1] / np.array(FORECAST), 0.5, atol=0.02)
 
 
 def test_where_the_truth_ends_its_tiles_say_so() -> None:

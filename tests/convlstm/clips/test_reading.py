@@ -80,15 +80,10 @@ def test_only_what_is_asked_for_is_read(tmp_path: Path) -> None:
         (np.zeros((4, 5), np.uint8), None, "has 2 axes"),
         (np.zeros((0, 5, 5), np.uint8), None, "there is nothing in it"),
         (np.zeros((4, 5, 5), np.int32), None, "values of type int32"),
-        (np.zeros((4, 5, 5), np.complex64), None, "values of type complex64"),
         (np.full((4, 5, 5), np.nan), None, r"no numbers \(nan\)"),
-        (np.full((4, 5, 5), 1e300), None, r"values from 1e\+300"),
         (np.zeros((4, 5, 5), np.uint8), "TH", "layout is 'TH'; it needs each of T, H and W once"),
-        (np.zeros((4, 5, 5), np.uint8), "THWT", "layout is 'THWT'"),
         (np.zeros((4, 5, 5), np.uint8), "TNHW", "layout is 'TNHW', 4 axes, but .* has 3"),
-        (np.zeros((2, 4, 4, 5, 5), np.uint8), None, r"has 4 channels \(RGBA: leave .*read as NTCHW"),
         (np.zeros((4, 5, 5, 4), np.uint8), None, r"has 4 channels .*read as THWC; it needs 1 or 3"),
-        (np.array([[["a"]]]), None, "values of type <U1"),
     ],
 )
 def test_arrays_that_are_no_clips(
@@ -105,17 +100,11 @@ class Hostile:
 
 def test_objects_are_never_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    objects = np.array([[[Hostile()]]], dtype=object)
-    np.save("objects.npy", objects)
-    np.savez("objects.npz", objects)
-    for name, message in (
-        ("npy", r"holds Python objects \(a pickle\)"),
-        ("npz", "is damaged .*: Object arrays"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            read_clips(f"objects.{name}")
+    np.savez("objects.npz", np.array([[[Hostile()]]], dtype=object))
+    with pytest.raises(ValueError, match=r"is damaged .*: Object arrays"):
+        read_clips("objects.npz")
     assert not Path("executed").exists()
-    np.load("objects.npy", allow_pickle=True)  # and the trap works
+    np.load("objects.npz", allow_pickle=True)["arr_0"]  # and the trap works
     assert Path("executed").exists()
 
 
@@ -134,11 +123,6 @@ def test_files_that_are_no_clips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     write_clip("a.gif", np.zeros((2, 4, 4), np.uint8), 5)
     with pytest.raises(ValueError, match=r"layout and variable are of arrays, and a.gif is none"):
         read_clips("a.gif", "THW")
-    data = save(Path("whole.npy"), np.zeros((3, 5, 4), np.uint8)).read_bytes()
-    for length in range(6, len(data), 7):
-        Path("part.npy").write_bytes(data[:length])
-        with pytest.raises(ValueError, match=r"part.npy is damaged"):
-            read_clips("part.npy")
 
 
 @pytest.mark.parametrize("suffix", ["npz", "h5"])
@@ -156,9 +140,7 @@ def test_arrays_with_names(tmp_path: Path, suffix: str) -> None:
     array = open_clips(path, variable="rain" if suffix == "npz" else "radar/rain")
     assert (array.layout, array.shape) == ("TNHW", (3, 4, 1, 6, 5))
     np.testing.assert_array_equal(array.frames(2, slice(1, 4, 2))[:, 0], rain[1::2, 2])
-    with pytest.raises(
-        ValueError, match=rf"variable is 'snow', which .*a.{suffix} does not have; it has .*rain"
-    ):
+    with pytest.raises(ValueError, match=r"variable is 'snow', which .* does not have; it has .*rain"):
         read_clips(path, variable="snow")
     part = tmp_path / f"b.{suffix}"
     part.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
@@ -229,7 +211,7 @@ def test_a_source_of_a_folder_in_physical_units(tmp_path: Path) -> None:
     (tmp_path / "rain").mkdir()
     for t in range(5):  # floats are physical: as fractions, light rain would be a cloudburst
         Image.fromarray(np.full((8, 6), 0.6, np.float32)).save(tmp_path / "rain" / f"{t}.tif")
-    write_clip(tmp_path / "z.mp4", np.zeros((12, 32, 48, 3), np.uint8), 5)
+    write_clip(tmp_path / "z.gif", np.zeros((12, 32, 48, 3), np.uint8), 5)
     save(tmp_path / "a.npy", np.full((9, 8, 6), 30, np.float32))
     rain: dict[str, Any] = {"channels": 1, "size": (8, 6), "value_range": (0, 60), "unit": "mm/h"}
     source = ClipSource(tmp_path, 5, **rain)
