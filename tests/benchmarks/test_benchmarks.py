@@ -99,9 +99,8 @@ def test_memory_is_that_of_a_fresh_process() -> None:
     peak = peaks["textbook training float32"]
     if peak is None:
         pytest.skip("only Linux tells a process's peak")
-    kept = (
-        4 * 2 * 2 * (7 * 16) * 32 * 32 * 4
-    )  # bytes: steps, layers, batch, channels of gates, c, h, tanh, pixels
+    # Bytes: steps, layers, batch, channels of gates, c, h and tanh, pixels.
+    kept = 4 * 2 * 2 * (7 * 16) * 32 * 32 * 4
     assert kept < peak < 4 * kept
 
 
@@ -119,6 +118,7 @@ def _short_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(VARIABLE, "auto")  # restored at the end
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_short_steps")
 def test_train_step(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "step.json"

