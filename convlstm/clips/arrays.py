@@ -15,8 +15,6 @@ from numpy.typing import NDArray
 
 from convlstm.core.files import open_npy
 
-__all__ = ["ARRAYS", "ArrangedArray", "is_array", "open_clips"]
-
 HDF5 = (".h5", ".hdf5", ".hdf", ".nc", ".nc4")
 ARRAYS = (".npy", ".npz", *HDF5)
 

@@ -22,16 +22,6 @@ from numpy.typing import NDArray
 
 from convlstm.core.files import check_output, write_atomically
 
-__all__ = [
-    "IMAGES",
-    "check_clip",
-    "frames_of_film",
-    "frames_of_folder",
-    "natural_order",
-    "read_gif",
-    "write_clip",
-]
-
 SHORTEST, LONGEST = 2, 2**16 - 1  # how long a frame of a GIF may last, in hundredths of a second
 LARGEST = 2**30  # bytes that the frames of a GIF may take, three for a pixel
 SOUND = 0.1  # seconds by which sound may outlast the frames of a film

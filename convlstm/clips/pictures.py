@@ -13,8 +13,6 @@ from einops import rearrange, repeat
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-__all__ = ["comparison"]
-
 TILE = 192  # pixels that the longer side of a frame is scaled up to, at most
 BORDER, GAP, MARGIN, BAR = 3, 12, 16, 4
 CAPTION, LABEL, NOTE, LINE = 18, 15, 13, 20  # sizes of type, height of a line
@@ -54,7 +52,7 @@ def comparison(
     check_rollout(context, prediction, truth)
     height, width = context.shape[-2:]
     scale = max(1, TILE // max(height, width))
-    rows = _rows(context, prediction, truth)
+    rows = rollout_rows(context, prediction, truth)
     columns, given, horizon = len(context), context.shape[1], prediction.shape[1]
     captions = [f"context {t + 1}/{given}" for t in range(given)]
     captions += [f"forecast +{t + 1}/{horizon}" for t in range(horizon)]
@@ -79,14 +77,7 @@ def comparison(
             above = (len(row.labels) - 1) / 2 - line
             write_text(picture, label, left - GAP - label.width, middle - round(above * LINE))
         for n in range(columns):
-            x = left + n * (tile_width + GAP)
-            tile = picture[:, y : y + tile_height, x : x + tile_width]
-            tile[:] = rearrange(row.borders, "t rgb -> t 1 1 rgb")
-            tile[:, BORDER:-BORDER, BORDER:-BORDER] = repeat(
-                row.frames[:, n], "t h w rgb -> t (h a) (w b) rgb", a=scale, b=scale
-            )
-            if NO_TRUTH.width < tile_width - 2 * BORDER:
-                write_text(picture[row.end :], NO_TRUTH, x + (tile_width - NO_TRUTH.width) // 2, middle)
+            draw_tile(picture, row, n, scale, left + n * (tile_width + GAP), y)
     return picture
 
 
@@ -108,19 +99,25 @@ class Text(NamedTuple):
 NO_TRUTH = Text("no truth", NOTE, MUTED)
 
 
-class _Row(NamedTuple):
+class Row(NamedTuple):
+    """Frames of one kind of all clips: the truth, the prediction or the error."""
+
     labels: list[Text]
-    frames: NDArray[np.uint8]  # (T, N, H, W, 3)
-    borders: NDArray[np.uint8]  # (T, 3)
-    end: int  # from this frame on, the truth is not known
+    frames: NDArray[np.uint8]
+    """(T, N, H, W, 3)."""
+    borders: NDArray[np.uint8]
+    """(T, 3)."""
+    end: int
+    """The first frame whose truth is not known."""
 
 
-def _rows(context: NDArray, prediction: NDArray, truth: NDArray | None) -> list[_Row]:
+def rollout_rows(context: NDArray, prediction: NDArray, truth: NDArray | None) -> list[Row]:
+    """Return the rows of truth, prediction and error, or of the prediction alone without a truth."""
     given, horizon = context.shape[1], prediction.shape[1]
-    seen = shades(context)  # (T, N, H, W, 3)
-    frames = np.concatenate([seen, shades(prediction)])
+    seen = _shades(context)  # (T, N, H, W, 3)
+    frames = np.concatenate([seen, _shades(prediction)])
     borders = np.array([OBSERVED] * given + [FORECAST] * horizon, np.uint8)
-    forecast = _Row([Text("prediction", LABEL)], frames, borders, given + horizon)
+    forecast = Row([Text("prediction", LABEL)], frames, borders, given + horizon)
     if truth is None:
         return [forecast]
 
@@ -129,18 +126,30 @@ def _rows(context: NDArray, prediction: NDArray, truth: NDArray | None) -> list[
     def blank(length: int) -> NDArray[np.uint8]:
         return np.broadcast_to(np.array(BACKGROUND, np.uint8), (length, *seen.shape[1:]))
 
-    frames = np.concatenate([seen, shades(truth), blank(horizon - known)])
+    frames = np.concatenate([seen, _shades(truth), blank(horizon - known)])
     borders = np.array([OBSERVED] * (given + known) + [FAINT] * (horizon - known), np.uint8)
-    observed = _Row([Text("truth", LABEL)], frames, borders, given + known)
+    observed = Row([Text("truth", LABEL)], frames, borders, given + known)
 
-    frames = np.concatenate([blank(given), errors(prediction[:, :known], truth), blank(horizon - known)])
+    frames = np.concatenate([blank(given), _errors(prediction[:, :known], truth), blank(horizon - known)])
     borders = np.array([FAINT] * (given + horizon), np.uint8)
     legend = [Text("too dark", NOTE, OBSERVED), Text("too bright", NOTE, FORECAST)]
-    error = _Row([Text("error", LABEL), *legend], frames, borders, given + known)
+    error = Row([Text("error", LABEL), *legend], frames, borders, given + known)
     return [observed, forecast, error]
 
 
-def shades(clips: NDArray) -> NDArray[np.uint8]:
+def draw_tile(picture: NDArray[np.uint8], row: Row, clip: int, scale: int, left: int, top: int) -> None:
+    """Draw a clip of a row with its border into (T, Y, X, 3), each pixel as scale x scale ones."""
+    frames = repeat(row.frames[:, clip], "t h w rgb -> t (h a) (w b) rgb", a=scale, b=scale)
+    height, width = (side + 2 * BORDER for side in frames.shape[1:3])
+    tile = picture[:, top : top + height, left : left + width]
+    tile[:] = rearrange(row.borders, "t rgb -> t 1 1 rgb")
+    tile[:, BORDER:-BORDER, BORDER:-BORDER] = frames
+    if NO_TRUTH.width < width - 2 * BORDER:
+        x = left + (width - NO_TRUTH.width) // 2
+        write_text(picture[row.end :], NO_TRUTH, x, top + height // 2)
+
+
+def _shades(clips: NDArray) -> NDArray[np.uint8]:
     """Return clips (N, T, C, H, W) as colors (T, N, H, W, 3)."""
     levels = 256 if clips.shape[2] == 3 else GRAYS
     shades = np.rint(np.rint(clips.clip(0, 1) * (levels - 1)) * (255 / (levels - 1))).astype(np.uint8)
@@ -148,7 +157,7 @@ def shades(clips: NDArray) -> NDArray[np.uint8]:
     return np.broadcast_to(shades, (*shades.shape[:-1], 3))  # (T, N, H, W, 3)
 
 
-def errors(prediction: NDArray, truth: NDArray) -> NDArray[np.uint8]:
+def _errors(prediction: NDArray, truth: NDArray) -> NDArray[np.uint8]:
     """Return differences of clips (N, T, C, H, W) as colors (T, N, H, W, 3)."""
     difference = prediction.clip(0, 1) - truth.clip(0, 1)
     strength = np.rint(np.abs(difference).mean(axis=2) * (ERRORS - 1)) / (ERRORS - 1)  # (N, T, H, W)

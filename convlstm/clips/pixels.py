@@ -10,8 +10,6 @@ from numpy.typing import NDArray
 
 from convlstm.core.checks import finite
 
-__all__ = ["fit", "two_values", "unit_range"]
-
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
 

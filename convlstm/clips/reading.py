@@ -14,8 +14,6 @@ from numpy.typing import NDArray
 from convlstm.clips.arrays import ARRAYS, is_array, open_clips
 from convlstm.clips.media import IMAGES, frames_of_film, frames_of_folder, natural_order, read_gif
 
-__all__ = ["find_clips", "stream_clips"]
-
 FILMS = (".mp4", ".m4v", ".avi", ".mov", ".webm", ".mkv")
 NEEDED = (
     "a film (MP4, AVI, MOV, WebM), a GIF, an array (.npy, .npz, HDF5), or a folder of frames (PNG, JPEG, "

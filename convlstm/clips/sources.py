@@ -18,8 +18,6 @@ from convlstm.clips.pixels import fit, two_values, unit_range
 from convlstm.clips.reading import find_clips, stream_clips
 from convlstm.core.checks import positive
 
-__all__ = ["ClipSource", "read_clips"]
-
 NAMED = 5  # files that a report names; the others are counted
 
 

@@ -10,8 +10,6 @@ from torch import Tensor
 
 from convlstm.core.checks import positive
 
-__all__ = ["BASELINES", "copy_last", "mean_frame", "motion", "translate"]
-
 
 def copy_last(context: Tensor, horizon: int) -> Tensor:
     """Predict that nothing moves: repeat the last frame of the context. The baseline to beat.

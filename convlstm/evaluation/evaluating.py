@@ -16,8 +16,6 @@ from convlstm.evaluation.rows import measure
 from convlstm.evaluation.sources import Predict, Source, as_predictor, as_source, gives_probabilities
 from convlstm.evaluation.summary import summarize
 
-__all__ = ["evaluate"]
-
 
 def evaluate(
     model: nn.Module | Predict,

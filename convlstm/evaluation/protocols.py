@@ -5,18 +5,6 @@ from typing import Any, Literal, NamedTuple
 
 from convlstm.core.checks import choice
 
-__all__ = [
-    "METRICS",
-    "OPENSTL",
-    "PROTOCOLS",
-    "RATIOS",
-    "STRICT",
-    "TRAINING",
-    "Metric",
-    "Protocol",
-    "protocol_of",
-]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Metric:

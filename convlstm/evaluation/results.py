@@ -15,8 +15,6 @@ from typing import Any
 from convlstm.core.files import jsonable
 from convlstm.evaluation.protocols import METRICS, Protocol
 
-__all__ = ["Evaluation", "Examples", "PredictorScores", "Score", "ThresholdScores"]
-
 SCHEMA = 1
 
 

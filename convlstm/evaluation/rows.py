@@ -25,8 +25,6 @@ from convlstm.evaluation.metrics import (
 from convlstm.evaluation.sources import Predict, Source
 from convlstm.ops.choice import is_fused
 
-__all__ = ["MEASURED", "Rows", "measure"]
-
 MEASURED = ("mse", "mae", "mse_clipped", "mae_clipped", "ssim", "ssim_range2", "psnr", "cross_entropy")
 """The metrics of a row, in its order; only predictions that are probabilities have a "cross_entropy"."""
 

@@ -18,8 +18,6 @@ from convlstm.models.imported.network import ImportedNetwork
 from convlstm.models.imported.stages import Activation, Patches, Pick
 from convlstm.models.rollouts import rollout
 
-__all__ = ["Predict", "Source", "as_predictor", "as_source", "gives_probabilities"]
-
 
 class Predict(Protocol):
     """Anything that forecasts: `copy_last`, or `functools.partial(convlstm.rollout, model)`."""

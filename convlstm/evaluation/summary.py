@@ -18,8 +18,6 @@ from convlstm.evaluation.protocols import RATIOS, Protocol
 from convlstm.evaluation.results import Evaluation, Examples, PredictorScores, Score, ThresholdScores
 from convlstm.evaluation.rows import MEASURED, Rows
 
-__all__ = ["RESAMPLES", "summarize"]
-
 RESAMPLES, SEED = 1000, 0
 DRAWS = 2**20  # that are made at a time
 TAIL = 0.025  # of each side of an interval

@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from convlstm.evaluation.protocols import RATIOS
 from convlstm.evaluation.results import Evaluation, Score
 
-__all__ = ["format_evaluation"]
-
 WIDTH = 100  # of lines of words
 FRAMES = 10  # of the horizon that curves show
 

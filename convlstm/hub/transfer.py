@@ -13,8 +13,6 @@ from torch import Tensor, nn
 from convlstm.hub.checkpoint import WEIGHTS, load_checkpoint
 from convlstm.hub.matching import match
 
-__all__ = ["Transfer", "load_weights"]
-
 ORIGIN = "init_from"  # in config.json of a run: where its first weights came from
 PROBLEMS_SHOWN = 3
 

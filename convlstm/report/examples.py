@@ -12,8 +12,6 @@ from convlstm.evaluation.results import Evaluation
 from convlstm.evaluation.sources import Predict, Source, as_predictor, as_source
 from convlstm.report.frames import Shown
 
-__all__ = ["FURTHER", "example_rollouts", "long_rollout"]
-
 FURTHER = 4  # times the horizon of the evaluation: the length of the long rollout
 
 

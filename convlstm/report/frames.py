@@ -8,31 +8,29 @@ from dataclasses import dataclass
 from io import BytesIO
 
 import numpy as np
-from einops import rearrange, reduce, repeat
+from einops import rearrange, reduce
 from numpy.typing import NDArray
 from PIL import Image
 
 from convlstm.clips.pictures import (
     BACKGROUND,
     BAR,
-    FAINT,
+    BORDER,
     FORECAST,
-    NO_TRUTH,
     NOTE,
     OBSERVED,
+    Row,
     Text,
     check_rollout,
     draw_bar,
-    errors,
-    shades,
+    draw_tile,
+    rollout_rows,
     write_text,
 )
 
-__all__ = ["Shown", "animation", "strip"]
-
 TILE = 128  # pixels of the longer side of a small frame, scaled up, at most
 LARGEST = 192  # pixels of the longer side of a large frame, scaled down, at most: a page holds many frames
-BORDER, GAP, LINE = 3, 10, 20
+GAP, LINE = 10, 20
 COLUMNS, SPACE = 10, 4  # frames side by side at most, pixels between them
 DURATION = 200  # milliseconds that a frame is shown
 
@@ -64,7 +62,7 @@ def animation(shown: Shown) -> bytes:
     """
     tiles = _tiles(shown)
     given, horizon = len(shown.context), len(shown.prediction)
-    height, width = tiles[0].frames.shape[1:3]
+    height, width = tiles[0].frames.shape[2:4]
     scale = max(1, TILE // max(height, width))
     tall, wide = height * scale + 2 * BORDER, width * scale + 2 * BORDER
     right = len(tiles) * (wide + GAP) - GAP
@@ -72,17 +70,10 @@ def animation(shown: Shown) -> bytes:
     picture[:] = BACKGROUND
     for n, tile in enumerate(tiles):
         left = n * (wide + GAP)
-        label = Text(tile.label, NOTE)
+        label = Text(tile.labels[0].words, NOTE)
         if label.width <= wide:
             write_text(picture, label, left, LINE // 2)
-        place = picture[:, LINE : LINE + tall, left : left + wide]
-        place[:] = rearrange(tile.borders, "t rgb -> t 1 1 rgb")
-        place[:, BORDER:-BORDER, BORDER:-BORDER] = repeat(
-            tile.frames, "t h w rgb -> t (h a) (w b) rgb", a=scale, b=scale
-        )
-        if NO_TRUTH.width < wide - 2 * BORDER:
-            unknown = picture[given + tile.known :]
-            write_text(unknown, NO_TRUTH, left + (wide - NO_TRUTH.width) // 2, LINE + tall // 2)
+        draw_tile(picture, tile, 0, scale, left, LINE)
     below = LINE + tall + GAP
     draw_bar(picture[:, below : below + BAR], given)
     for t in range(given + horizon):
@@ -107,49 +98,27 @@ def strip(shown: Shown) -> tuple[list[int], dict[str, bytes]]:
         The numbers of the frames, 1 for the first after the context, and PNGs by label, all of one size. Each
         frame is in the middle of its share of the width; frames after the end of the truth are transparent.
     """
-    horizon = len(shown.prediction)
+    given, horizon = len(shown.context), len(shown.prediction)
     columns = min(horizon, COLUMNS)
     chosen = [round((n + 1) * horizon / columns) for n in range(columns)]
     pictures = {}
     for tile in _tiles(shown):
-        frames = tile.frames[len(shown.context) :]
+        frames = tile.frames[given:, 0]
         pixels = np.zeros((columns, *frames.shape[1:3], 4), np.uint8)
         for n, number in enumerate(chosen):
-            if number <= tile.known:
+            if given + number <= tile.end:
                 pixels[n, ..., :3], pixels[n, ..., 3] = frames[number - 1], 255
         pixels = np.pad(pixels, ((0, 0), (0, 0), (SPACE // 2, SPACE // 2), (0, 0)))
         buffer = BytesIO()
         Image.fromarray(rearrange(pixels, "n h w rgba -> h (n w) rgba")).save(buffer, "PNG")
-        pictures[tile.label] = buffer.getvalue()
+        pictures[tile.labels[0].words] = buffer.getvalue()
     return chosen, pictures
 
 
-@dataclass(frozen=True, eq=False)
-class _Tile:
-    label: str
-    frames: NDArray[np.uint8]  # (T + horizon, H, W, 3)
-    borders: NDArray[np.uint8]  # (T + horizon, 3)
-    known: int  # number of the forecast's frames that can be shown
-
-
-def _tiles(shown: Shown) -> list[_Tile]:
-    """Return the tiles: truth, prediction and error, or the prediction alone without a truth."""
-    context, prediction = _reduced(shown.context), _reduced(shown.prediction)
-    given, horizon = context.shape[1], prediction.shape[1]
-    seen, forecast = shades(context)[:, 0], shades(prediction)[:, 0]  # (T, H, W, 3)
-    borders = [OBSERVED] * given + [FORECAST] * horizon
-    middle = _Tile("prediction", np.concatenate([seen, forecast]), np.array(borders, np.uint8), horizon)
-    if shown.truth is None:
-        return [middle]
-    truth = _reduced(shown.truth)
-    known = truth.shape[1]
-    blank = np.broadcast_to(np.array(BACKGROUND, np.uint8), (max(given, horizon), *seen.shape[1:]))
-    rest = blank[: horizon - known]
-    borders = [OBSERVED] * (given + known) + [FAINT] * (horizon - known)
-    frames = np.concatenate([seen, shades(truth)[:, 0], rest])
-    left = _Tile("truth", frames, np.array(borders, np.uint8), known)
-    frames = np.concatenate([blank[:given], errors(prediction[:, :known], truth)[:, 0], rest])
-    return [left, middle, _Tile("error", frames, np.array([FAINT] * len(frames), np.uint8), known)]
+def _tiles(shown: Shown) -> list[Row]:
+    """Return the truth, the prediction and the error, or the prediction alone without a truth."""
+    truth = None if shown.truth is None else _reduced(shown.truth)
+    return rollout_rows(_reduced(shown.context), _reduced(shown.prediction), truth)
 
 
 def _reduced(frames: NDArray[np.floating]) -> NDArray[np.floating]:

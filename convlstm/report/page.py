@@ -13,8 +13,6 @@ from convlstm.report.plots import AREA, KINDS
 from convlstm.report.tables import curves, score_groups, verdict
 from convlstm.report.training import Run, origin, training_curves
 
-__all__ = ["render_report", "write_report"]
-
 KEY = (
     (OBSERVED, "observed; in the error: too dark"),
     (FORECAST, "forecast; in the error: too bright"),

@@ -5,8 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-__all__ = ["AREA", "KINDS", "Chart", "Curve", "chart", "number"]
-
 KINDS = 7  # of lines that the style tells apart
 
 # In units that are pixels of the screen at the width that a chart has on a phone, so that type stays legible.

@@ -8,8 +8,6 @@ from convlstm.evaluation.protocols import RATIOS, Metric
 from convlstm.evaluation.results import Evaluation, Score
 from convlstm.report.plots import Chart, Curve, chart, number
 
-__all__ = ["curves", "score_groups", "verdict"]
-
 # The metrics drawn frame by frame: of each group the first that the protocol has.
 DRAWN = ("mse mse_clipped", "mae mae_clipped", "ssim ssim_range2", "psnr", "cross_entropy")
 MOST_THRESHOLDS = 6  # whose curves are drawn

@@ -11,8 +11,6 @@ from convlstm.core.files import METRICS, read_metrics
 from convlstm.hub.checkpoint import read_config
 from convlstm.report.plots import Chart, Curve, chart
 
-__all__ = ["Run", "origin", "read_run", "training_curves"]
-
 MOST_POINTS = 200  # of a curve; a longer one is drawn as means of the stretches that end at its points
 # What networks are chosen by, the first that was logged: it is in the unit of the loss.
 CHOSEN_BY = {"val/cross_entropy": "validation cross-entropy", "val/mse": "validation MSE"}
