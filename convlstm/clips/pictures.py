@@ -87,12 +87,15 @@ def _font(size: int) -> Any:
 
 
 class Text(NamedTuple):
+    """A line of text in a picture."""
+
     words: str
     size: int
     color: tuple[int, int, int] = INK
 
     @property
     def width(self) -> int:
+        """Return its width in pixels."""
         return math.ceil(_font(self.size).getlength(self.words))
 
 
@@ -185,6 +188,7 @@ def write_text(picture: NDArray[np.uint8], text: Text, left: int, middle: int) -
 
 
 def check_rollout(context: NDArray, prediction: NDArray, truth: NDArray | None) -> None:
+    """Raise ValueError unless clips (N, T, C, H, W) go together and can be drawn."""
     parts = {"context": context, "prediction": prediction} | ({} if truth is None else {"truth": truth})
     for name, part in parts.items():
         if part.ndim != 5 or part.shape[2] not in (1, 3) or 0 in part.shape:

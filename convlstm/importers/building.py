@@ -5,7 +5,6 @@ Letters: I input channels, C hidden channels, K kernel taps per axis, S the spat
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -16,7 +15,6 @@ from convlstm.models.imported import ImportedConfig, ImportedNetwork
 from convlstm.models.imported.stages import Convolution, Recurrent, Stage
 from convlstm.nn.layers import ConvLSTM
 
-OURS = "ifgo"
 Weights = dict[str, Tensor]
 
 
@@ -27,24 +25,20 @@ class Part(NamedTuple):
     weights: tuple[Weights, ...] = ()
 
 
-def permute_gates(tensor: Tensor, order: str, axis: int = 0) -> Tensor:
-    """Permute the gates of a tensor from a foreign order, such as "ifog", to i, f, g, o.
+def permute_gates(tensor: Tensor, order: str) -> Tensor:
+    """Permute the gates of a tensor from a foreign order to i, f, g, o.
 
     Args:
-        tensor: four blocks of the same size along the axis.
-        order: their order, the letters i, f, g, o.
-        axis: where they stand (default 0).
-
-    Returns:
-        The tensor, permuted.
+        tensor: four blocks of the same size along the first axis.
+        order: the foreign order, such as "ifog".
 
     Raises:
         ValueError: a tensor that does not hold four gates.
     """
-    if tensor.dim() <= axis or not tensor.shape[axis] or tensor.shape[axis] % 4:
+    if not tensor.dim() or not len(tensor) or len(tensor) % 4:
         raise ValueError(f"a tensor of gates has shape {tuple(tensor.shape)}, which four gates do not share")
-    blocks = dict(zip(order, tensor.chunk(4, axis), strict=True))
-    return torch.cat([blocks[gate] for gate in OURS], axis)
+    blocks = dict(zip(order, tensor.chunk(4), strict=True))
+    return torch.cat([blocks[gate] for gate in "ifgo"])
 
 
 def fused_cell(foreign: Foreign, conv: str, order: str, *, bias: bool = True, **fields: Any) -> Part:
@@ -106,31 +100,22 @@ def with_peepholes(part: Part, foreign: Foreign, names: Sequence[str]) -> Part:
     return Part(stage, ({**part.weights[0], "weight_ch": weight_ch},))
 
 
-def check_chain(parts: Sequence[Part]) -> None:
-    """Raise ValueError unless each cell of a stack reads the channels that the previous one returns."""
-    for number, (before, after) in enumerate(pairwise(parts)):
-        assert isinstance(before.stage, Recurrent)
-        assert isinstance(after.stage, Recurrent)
-        if before.stage.channels_out != after.stage.input_channels:
-            raise ValueError(
-                f"cell {number + 1} reads {after.stage.input_channels} channels, but cell {number} gives "
-                f"{before.stage.channels_out}: this is no stack of cells"
-            )
+def recurrent_stages(parts: Sequence[Part]) -> list[Recurrent]:
+    """Return the stages of the cells among the parts."""
+    return [part.stage for part in parts if isinstance(part.stage, Recurrent)]
 
 
 def stack(parts: Sequence[Part]) -> nn.Module:
     """Return a stack of cells: a ConvLSTM where all cells are alike, else an ImportedNetwork."""
-    check_chain(parts)
-    first = parts[0].stage
-    assert isinstance(first, Recurrent)
+    stages = recurrent_stages(parts)
+    first = stages[0]
 
-    def alike(stage: Stage) -> bool:
-        assert isinstance(stage, Recurrent)
+    def alike(stage: Recurrent) -> bool:
         same = ("hidden_channels", "kernel_size", "bias", "peephole", "merge")
         plain = stage.plain and stage.sequences and not stage.reverse and stage.merge in (None, "concat")
         return plain and all(getattr(stage, name) == getattr(first, name) for name in same)
 
-    if not all(alike(part.stage) for part in parts):
+    if not all(map(alike, stages)):
         return network(parts, spatial_dims=len(first.kernel_size))
     layer = ConvLSTM(
         first.input_channels,

@@ -13,8 +13,7 @@ from torch import Tensor
 from convlstm.importers.building import Part, Weights
 from convlstm.importers.keras_config import Layer, shown
 from convlstm.importers.keras_weights import KerasWeights
-from convlstm.models.imported.functions import ACTIVATIONS
-from convlstm.models.imported.stages import Activation, BatchNorm, Convolution, Recurrent
+from convlstm.models.imported.stages import ACTIVATIONS, Activation, BatchNorm, Convolution, Recurrent
 
 CELLS = ("ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D")
 _CONVOLUTIONS = ("Conv1D", "Conv2D", "Conv3D")

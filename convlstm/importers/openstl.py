@@ -12,7 +12,16 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from convlstm.importers.building import Part, load, network, numbered, odd_kernel, permute_gates, unused
+from convlstm.importers.building import (
+    Part,
+    load,
+    network,
+    numbered,
+    odd_kernel,
+    permute_gates,
+    recurrent_stages,
+    unused,
+)
 from convlstm.importers.foreign import Foreign, Imported, Source
 from convlstm.importers.reading.state_dicts import entries
 from convlstm.models.imported.stages import Convolution, Patches, Recurrent
@@ -45,11 +54,12 @@ def convert(foreign: Foreign) -> Imported:
     cells = [f"cell_list.{n}." for n in numbered(foreign.tensors, "cell_list.", ".conv_x.0.weight")]
     parts = [_cell(foreign, cell, GENERATIONS[generation]) for cell in cells]
     head = foreign.tensor(HEAD)
-    stages = _stages(parts)
+    stages = recurrent_stages(parts)
     if head.shape != (stages[0].input_channels, stages[-1].hidden_channels, 1, 1):
         raise ValueError(f"{HEAD} has shape {tuple(head.shape)}, which does not turn states into patches")
     patch = _patch_size(foreign, settings, len(head))
-    model = (_forecaster if _ours(parts) else _staged)(parts, head, patch)
+    ours = all(stage.plain for stage in stages) and len({n for s in stages for n in s.kernel_size}) == 1
+    model = (_forecaster if ours else _staged)(parts, head, patch)
     used = [HEAD]
     for cell, stage in zip(cells, stages, strict=True):
         used += [f"{cell}conv_{x}.0.weight" for x in "xh"]
@@ -104,19 +114,9 @@ def _patch_size(foreign: Foreign, settings: dict, channels: int) -> int:
     return foreign.option("patch_size", choices, why)
 
 
-def _stages(parts: list[Part]) -> list[Recurrent]:
-    return [part.stage for part in parts if isinstance(part.stage, Recurrent)]
-
-
-def _ours(parts: list[Part]) -> bool:
-    stages = _stages(parts)
-    sizes = {size for stage in stages for size in stage.kernel_size}
-    return all(stage.plain for stage in stages) and len(sizes) == 1
-
-
 def _forecaster(parts: list[Part], head: Tensor, patch: int) -> nn.Module:
     """Ours: its head reads all layers, all but the last of them through zeros, and its biases are zero."""
-    stages = _stages(parts)
+    stages = recurrent_stages(parts)
     widths = tuple(stage.hidden_channels for stage in stages)
     config = StackedForecasterConfig(
         channels=len(head) // patch**2,

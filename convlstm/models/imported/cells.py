@@ -3,14 +3,36 @@
 Letters: T time, B batch, I input channels, C hidden channels, K kernel taps per axis, S the spatial axes.
 """
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from convlstm.models.imported.functions import ACTIVATIONS, CONVOLUTIONS, pad_same
-from convlstm.models.imported.stages import Recurrent
+from convlstm.models.imported.stages import ACTIVATIONS, Convolution, Recurrent
 from convlstm.nn.base import ConvCell
 from convlstm.ops.functional import conv_same
+
+_CONVOLUTIONS: dict[int, Callable[..., Tensor]] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+
+
+def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, stage: Recurrent | Convolution) -> Tensor:
+    """Convolve frames with the stride, dilation and padding of a stage.
+
+    With "same" padding, the result has ceil(size / stride) pixels per axis; an odd zero goes to the end.
+    Source: TensorFlow's "SAME".
+    """
+    padding = 0 if isinstance(stage.padding, str) else stage.padding
+    if stage.padding == "same":
+        zeros: list[int] = []
+        settings = stage.kernel_size, stage.stride, stage.dilation
+        # F.pad wants the last axis first.
+        for size, k, s, d in reversed(list(zip(x.shape[2:], *settings, strict=True))):
+            total = max((-(-size // s) - 1) * s + (k - 1) * d + 1 - size, 0)
+            zeros += [total // 2, total - total // 2]
+        x = F.pad(x, zeros) if any(zeros) else x
+    convolution = _CONVOLUTIONS[len(stage.kernel_size)]
+    return convolution(x, weight, bias, stage.stride, padding, stage.dilation)
 
 
 class ForeignLSTMCell(ConvCell):
@@ -79,7 +101,7 @@ class ForeignLSTMCell(ConvCell):
     def _one(self, x: Tensor, h: Tensor | None, c: Tensor | None) -> tuple[Tensor, Tensor]:
         """Do one step from h and c, (B, C, *S) each, None for zeros."""
         stage = self.stage
-        from_input = self._from_input(x)  # (B, 4C, *S)
+        from_input = convolve(x, self.weight_ih, None, stage)  # (B, 4C, *S)
         if h is None or c is None:
             h = c = from_input.new_zeros(x.shape[0], self.hidden_channels, *from_input.shape[2:])
         recurrent = conv_same(h, self.weight_hh)
@@ -102,13 +124,6 @@ class ForeignLSTMCell(ConvCell):
         if peepholes is not None:
             o = o + peepholes[2] * c
         return gate(o) * (activation(c) if stage.output == "cell" else g), c
-
-    def _from_input(self, x: Tensor) -> Tensor:
-        stage = self.stage
-        if stage.padding == "same":
-            x = pad_same(x, stage.kernel_size, stage.stride, stage.dilation)
-        convolution = CONVOLUTIONS[self.spatial_dims]
-        return convolution(x, self.weight_ih, None, stride=stage.stride, dilation=stage.dilation)
 
     def _layer_norm(self, x: Tensor, part: str) -> Tensor:
         weight, bias = getattr(self, f"norm_{part}_weight"), getattr(self, f"norm_{part}_bias")

@@ -5,7 +5,7 @@ Letters: T time, B batch, C channels, S the one to three spatial axes. A sequenc
 """
 
 from collections.abc import Callable
-from typing import Any
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -13,8 +13,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from convlstm.models.imported import stages
-from convlstm.models.imported.cells import ForeignLSTMCell
-from convlstm.models.imported.functions import ACTIVATIONS, CONVOLUTIONS, pad_same
+from convlstm.models.imported.cells import ForeignLSTMCell, convolve
 from convlstm.nn.base import ConvCell
 from convlstm.nn.cells import ConvLSTMCell
 
@@ -85,14 +84,10 @@ class ConvolutionModule(nn.Module):
 
     def _convolve(self, x: Tensor) -> Tensor:
         stage = self.stage
-        options: dict[str, Any] = {"stride": stage.stride, "dilation": stage.dilation}
-        if stage.transposed:
-            options |= {"padding": stage.padding, "output_padding": stage.output_padding}
-            return _TRANSPOSED[len(stage.kernel_size)](x, self.weight, self.bias, **options)
-        if stage.padding == "same":
-            x = pad_same(x, stage.kernel_size, stage.stride, stage.dilation)
-        padding = 0 if isinstance(stage.padding, str) else stage.padding
-        return CONVOLUTIONS[len(stage.kernel_size)](x, self.weight, self.bias, padding=padding, **options)
+        if not stage.transposed:
+            return convolve(x, self.weight, self.bias, stage)
+        settings = stage.stride, stage.padding, stage.output_padding, 1, stage.dilation
+        return _TRANSPOSED[len(stage.kernel_size)](x, self.weight, self.bias, *settings)
 
 
 class BatchNormModule(nn.Module):
@@ -112,11 +107,9 @@ class BatchNormModule(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalize a sequence or a frame."""
-        return _each_frame(self._normalize, x, self.spatial_dims)
-
-    def _normalize(self, x: Tensor) -> Tensor:
         parameters = self.running_mean, self.running_var, self.weight, self.bias
-        return F.batch_norm(x, *parameters, training=self.training, eps=self.eps)
+        normalize = partial(F.batch_norm, training=self.training, eps=self.eps)
+        return _each_frame(lambda frames: normalize(frames, *parameters), x, self.spatial_dims)
 
 
 class Function(nn.Module):
@@ -132,7 +125,7 @@ class Function(nn.Module):
         if isinstance(stage, stages.Activation):
             if stage.slope is not None:
                 return F.leaky_relu(x, stage.slope)
-            return ACTIVATIONS[stage.name](x)
+            return stages.ACTIVATIONS[stage.name](x)
         if isinstance(stage, stages.Patches):
             cut, whole = "... (p q c) h w", "... c (h p) (w q)"
             if not stage.inverse and any(pixels % stage.size for pixels in x.shape[-2:]):

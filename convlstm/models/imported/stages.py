@@ -4,12 +4,39 @@ A stage works on a sequence (B, T, C, *S) or on one frame (B, C, *S), S the one 
 without a time axis of their own work on each frame of a sequence.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from functools import partial
+from typing import Any, Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 from convlstm.core.checks import check_choices, finite, positive, set_fields
-from convlstm.models.imported.functions import ACTIVATIONS
+
+
+def hard_sigmoid_keras2(x: Tensor) -> Tensor:
+    """clip(0.2 x + 0.5, 0, 1), which Keras 2 calls hard_sigmoid; Keras 3 and torch divide by 6 instead."""
+    return (0.2 * x + 0.5).clamp(0, 1)
+
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "linear": lambda x: x,
+    "tanh": torch.tanh,
+    "relu": F.relu,
+    "relu6": F.relu6,
+    "leaky_relu": partial(F.leaky_relu, negative_slope=0.2),  # as in Keras 3 and the nowcasting codes
+    "elu": F.elu,
+    "selu": F.selu,
+    "gelu": F.gelu,
+    "silu": F.silu,
+    "softplus": F.softplus,
+    "softsign": F.softsign,
+    "sigmoid": torch.sigmoid,
+    "hard_sigmoid": F.hardsigmoid,
+    "hard_sigmoid_keras2": hard_sigmoid_keras2,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -219,15 +246,7 @@ class Pick:
 
 
 Stage = Recurrent | Convolution | BatchNorm | Activation | Patches | Repeat | Pick
-_KINDS: dict[str, type[Any]] = {
-    "recurrent": Recurrent,
-    "convolution": Convolution,
-    "batch_norm": BatchNorm,
-    "activation": Activation,
-    "patches": Patches,
-    "repeat": Repeat,
-    "pick": Pick,
-}
+_KINDS: dict[str, type[Any]] = {kind.stage: kind for kind in get_args(Stage)}
 
 
 def stage_of(value: Any) -> Stage:
@@ -236,7 +255,7 @@ def stage_of(value: Any) -> Stage:
     Raises:
         ValueError: neither, an unknown stage or field, or a value that does not fit.
     """
-    if isinstance(value, tuple(_KINDS.values())):
+    if isinstance(value, Stage):
         return value
     if not isinstance(value, Mapping) or value.get("stage") not in _KINDS:
         raise ValueError(f"a stage is {value!r}; it needs an object with 'stage', one of {', '.join(_KINDS)}")

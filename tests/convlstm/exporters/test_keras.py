@@ -11,8 +11,7 @@ from torch import nn
 
 from convlstm import ConvGRU, ConvLSTM, export
 from convlstm.models.imported import ImportedConfig, ImportedNetwork
-from convlstm.models.imported.functions import ACTIVATIONS
-from convlstm.models.imported.stages import Activation, Recurrent
+from convlstm.models.imported.stages import ACTIVATIONS, Activation, Recurrent
 
 T, B, C_IN, C = 3, 2, 3, 2
 FRAMES = {1: (7,), 2: (7, 5), 3: (2, 3, 5)}
