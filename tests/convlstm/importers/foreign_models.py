@@ -183,7 +183,10 @@ class NormedCell(FusedCell):
 
 
 class EncoderForecaster(Model):
-    """Down by strided convolutions and up again, with the kernels that the projects have."""
+    """Down by strided convolutions and up again, with the kernels that the projects have.
+
+    The one whose second part is a "forecaster", Hzzone's, has its time first.
+    """
 
     def __init__(self, make_cell, second: str, stages: list[tuple[int, int, int]], widths: list[int]):
         super().__init__()
@@ -210,7 +213,9 @@ class EncoderForecaster(Model):
             below = width
 
     def forward(self, x: Tensor, horizon: int) -> Tensor:
-        memory = []
+        memory: list[tuple[Tensor, Tensor]] = []
+        time_first = self.second == "forecaster"
+        x = x.transpose(0, 1) if time_first else x
         for n in range(1, self.depth + 1):
             x = self.stage(getattr(self.encoder, f"stage{n}"), x)
             x, h, c = over_time(getattr(self.encoder, f"rnn{n}"), x)
@@ -220,7 +225,7 @@ class EncoderForecaster(Model):
             part = getattr(self, self.second)
             x = over_time(getattr(part, f"rnn{n}"), x, memory[n - 1])[0]
             x = self.stage(getattr(part, f"stage{n}"), x)
-        return x
+        return x.transpose(0, 1) if time_first else x
 
     def stage(self, layers: nn.Module, x: Tensor) -> Tensor:
         batch, x = len(x), x.flatten(0, 1)

@@ -403,10 +403,11 @@ for (const width of [400, 1600]) {
   frame.onload = () => {
     const page = frame.contentDocument;
     page.querySelectorAll("details").forEach(item => item.open = true);
-    const sticksOut = item => !item.closest(".wide, svg") && item.getBoundingClientRect().right > width + 1;
+    const items = [...page.querySelectorAll("main *")].filter(item => !item.closest(".wide, svg"));
+    const outside = items.filter(item => item.getBoundingClientRect().right > width + 1);
     views.push({
       overflow: page.documentElement.scrollWidth - width,
-      outside: [...page.querySelectorAll("main *")].filter(sticksOut).map(item => item.outerHTML.slice(0, 99)),
+      outside: outside.map(item => item.outerHTML.slice(0, 99)),
       images: [...page.images].map(image => image.complete ? image.naturalWidth : 0),
       requests: frame.contentWindow.performance.getEntriesByType("resource").map(entry => entry.name),
       color: frame.contentWindow.getComputedStyle(page.body).backgroundColor,
