@@ -1,5 +1,6 @@
 """Checkpoints that the projects' own code saved, where they lie beside the checkout: outputs and states."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,34 +13,32 @@ from convlstm import ConvLSTM
 from convlstm.importers.checking import check
 from convlstm.importers.sources import import_checkpoint, import_foreign
 from convlstm.models.imported import ImportedNetwork
-from tests.convlstm.importers.fixtures import FIXTURES, needs_fixtures
+from tests.convlstm.importers.fixtures import CHECKPOINTS, FIXTURES, needs_fixtures
 from tests.convlstm.importers.foreign_models import FusedCell, over_time
 
-pytestmark = needs_fixtures
+pytestmark = [needs_fixtures, pytest.mark.usefixtures("hdf5_in_this_process")]
 
-OLD = {"generation": "old", "patch_size": 2}
-NEW = {"generation": "new"}
-CASES: dict[str, dict[str, Any]] = {
-    "ndrplz/two_layer_bias/model.pth": {},
-    "ndrplz/two_layer_bias/checkpoint_with_namespace_and_numpy_scalar.pth": {},
-    "ndrplz/one_layer_nobias_timefirst/model.pth": {"batch_first": False},
-    "conv_lstm_pypi/two_layer/model.pth": {},
-    "automan000/peephole_as_saved_on_cpu/model.pth": {"step": 5, "effective_step": (1, 2, 4)},
-    "automan000/no_peephole_as_saved_on_cuda/model.pth": {"step": 5, "effective_step": (1, 2, 4)},
-    "jhhuang96/bare_cell_groupnorm2/cell.pth": {},
-    "jhhuang96/ed_convlstm/checkpoint_3_0.012345.pth.tar": {},
-    "hzzone/bare_cell_peephole/cell.pth": {},
-    "hzzone/ef_cuda_no_peepholes/encoder_forecaster_1000.pth": {},
-    "vpsuite/ef_convlstm_whole_module/best_model.pth": {},
+OTHERS = ("predrnn/", "real/silver0x10")  # another kind of cell; cells of a larger network
+KERAS: dict[str, Any] = {"activation": "tanh", "padding": "same", "return_sequences": True}
+KERAS_2, KERAS_3 = ({**KERAS, "recurrent_activation": f"{kind}sigmoid"} for kind in ("hard_", ""))
+OPTIONS: dict[str, dict[str, Any]] = {
+    "ndrplz/one_layer_nobias_timefirst": {"batch_first": False},
+    "automan000": {"step": 5, "effective_step": (1, 2, 4)},
+    "sladewinter": {"activation": "tanh"},
+    "openstl/v030": {"generation": "old", "patch_size": 2},
+    "openstl/lightning": {"generation": "new"},
     "vpsuite/ef_convlstm_whole_module/state_dict_only.pth": {"source": "vp-suite"},
-    "sladewinter/seq2seq_tanh/model.pth": {"activation": "tanh"},
-    "holmdk/seq2seq_plain/model.pth": {},
-    "openstl/v030_convlstm_ln0_h_is_o_times_g/checkpoint.pth": OLD,
-    "openstl/v030_convlstm_ln0_h_is_o_times_g/latest.pth": OLD,
-    "openstl/v030_convlstm_ln0_h_is_o_times_g/latest_torch1x_onecycle.pth": OLD,
-    "openstl/lightning_convlstm_ln0/best.ckpt": NEW,
-    "openstl/lightning_convlstm_ln1/best.ckpt": NEW,
+    "keras2/bidirectional_concat/weights.h5": {**KERAS_2, "merge_mode": "concat"},
+    "keras2/convlstm2d_stack2_default_hard_sigmoid/weights.h5": {**KERAS_2, "return_sequences": False},
+    "keras3/bidirectional_concat/model.weights.h5": {**KERAS_3, "merge_mode": "concat"},
+    "keras3/convlstm1d_stack2/model.weights.h5": KERAS_3,
+    "keras3/convlstm2d_even_kernel_same/model.weights.h5": KERAS_3,
+    "keras3/convlstm2d_hard_sigmoid_keras3/model.weights.h5": {**KERAS_2, "keras_version": 3},
+    "keras3/convlstm2d_stack2_same/model.weights.h5": {**KERAS_3, "return_sequences": False},
+    "keras3/convlstm2d_valid_default/model.weights.h5": {**KERAS_3, "padding": "valid"},
+    "keras3/convlstm3d_stack2/model.weights.h5": KERAS_3,
 }
+"""What the files do not say, by the beginning of their names."""
 STATES = {
     "ndrplz/two_layer_bias/model.pth": ("state{}_{}", 0),
     "ndrplz/one_layer_nobias_timefirst/model.pth": ("state{}_{}", 0),
@@ -51,6 +50,16 @@ STATES = {
     "jhhuang96/bare_cell_groupnorm2/cell.pth": ("state_{1}", 0),
     "hzzone/bare_cell_peephole/cell.pth": ("state_{1}", 0),
 }
+"""What the files of a model's last states are called, and the number of the first layer."""
+NAMES = [path.relative_to(FIXTURES).as_posix() for path in CHECKPOINTS] if FIXTURES is not None else []
+
+
+def options_of(name: str) -> dict[str, Any]:
+    options = next((options for start, options in OPTIONS.items() if name.startswith(start)), {})
+    if not options and name.endswith(("weights.h5", "weights_keras2.h5")):  # of Keras, and no plain stack
+        meta = json.loads((folder(name) / "meta.json").read_text())
+        options = {"config": meta["config"]}
+    return options
 
 
 def folder(name: str) -> Path:
@@ -62,27 +71,19 @@ def array(path: Path) -> Tensor:
     return torch.from_numpy(np.load(path))
 
 
-def test_every_pytorch_fixture_has_a_case() -> None:
-    assert FIXTURES is not None
-    suffixes = (".pth", ".tar", ".ckpt")
-    found = {str(path.relative_to(FIXTURES)) for path in FIXTURES.rglob("*") if path.suffix in suffixes}
-    assert {name for name in found if not name.startswith("predrnn/")} == set(CASES)  # another kind of cell
-
-
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", [name for name in NAMES if not name.startswith(OTHERS)])
 def test_a_fixture_gives_its_output(name: str) -> None:
     assert FIXTURES is not None
-    options = dict(CASES[name])
+    options = dict(options_of(name))
     imported = import_foreign(FIXTURES / name, options.pop("source", "auto"), options)
-    input, output = (np.load(folder(name) / f"{end}.npy") for end in ("input", "output"))
-    assert check(imported, input, output) < 1e-5
+    [input] = folder(name).glob("input*.npy")
+    assert check(imported, np.load(input), np.load(folder(name) / "output.npy")) < 1e-5
 
 
 @pytest.mark.parametrize("name", STATES)
 def test_a_fixture_gives_its_states(name: str) -> None:
     assert FIXTURES is not None
-    options = CASES[name]
-    imported = import_foreign(FIXTURES / name, "auto", options)
+    imported = import_foreign(FIXTURES / name, "auto", options_of(name))
     frames = array(folder(name) / "input.npy")
     if imported.input_layout.startswith("t"):
         frames = frames.transpose(0, 1)

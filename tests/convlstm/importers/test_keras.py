@@ -34,97 +34,72 @@ def timed(*layers: Any) -> list[Any]:
 
 
 FIRST: dict[str, Any] = {"data_format": "channels_first"}
-CASES: dict[str, tuple[Callable[[], list[Any]], dict[str, Any]]] = {
-    "widths differ, the last step": (
-        lambda: [K.ConvLSTM2D(3, 3, **SAME), K.ConvLSTM2D(2, (1, 4), padding="same")],
-        {},
-    ),
-    "valid, strides": (lambda: [K.ConvLSTM2D(3, (2, 3), strides=(1, 2), **ALL)], {}),
-    "same, strides, no bias": (lambda: [K.ConvLSTM2D(3, (4, 3), strides=2, use_bias=False, **SAME)], {}),
-    "dilation": (lambda: [K.ConvLSTM2D(3, (2, 3), dilation_rate=2, **SAME)], {}),
-    "other activations": (
-        lambda: [
-            K.ConvLSTM2D(3, 2, activation="relu", recurrent_activation="hard_sigmoid", **SAME),
-            K.ConvLSTM2D(2, 1, activation=None, recurrent_activation="hard_sigmoid"),
-        ],
-        {},
-    ),
-    "backwards": (lambda: [K.ConvLSTM2D(3, 3, go_backwards=True, **ALL)], {}),
-    "both directions, sum": (lambda: [bidirectional("sum", **ALL), bidirectional("mul")], {}),
-    "both directions, mean of the last": (lambda: [bidirectional("ave")], {}),
-    "both directions, a layer each": (lambda: [given_backwards()], {}),
-    "of the examples of Keras": (
-        lambda: [
-            K.ConvLSTM2D(4, 5, activation="relu", dropout=0.1, recurrent_dropout=0.2, **SAME),
-            K.BatchNormalization(),
-            K.Dropout(0.3),
-            K.ConvLSTM2D(3, 3, activation="relu", **SAME),
-            K.BatchNormalization(),
-            K.ConvLSTM2D(3, 1, activation="relu", **SAME),
-            K.Conv3D(3, 3, activation="sigmoid", padding="same"),
-        ],
-        {},
-    ),
-    "of each frame": (
-        lambda: [
-            *timed(K.Conv2D(2, 3, strides=2, padding="same", activation="relu"), K.BatchNormalization()),
-            K.ConvLSTM2D(3, 3, **SAME),
-            *timed(K.Dropout(0.2), K.Activation("swish"), K.Conv2D(2, 2, activation=K.LeakyReLU(0.1))),
-        ],
-        {},
-    ),
-    "batch norms": (
-        lambda: [
-            K.BatchNormalization(center=False, epsilon=0.1),
-            K.ConvLSTM2D(3, 3),
-            K.BatchNormalization(scale=False, axis=3),
-            K.Conv2D(1, 3, use_bias=False),
-        ],
-        {},
-    ),
-    "functions": (
-        lambda: [
-            K.LeakyReLU(),
-            K.ConvLSTM2D(3, 3, **ALL),
-            K.Activation("hard_sigmoid"),
-            K.ELU(),
-            K.ReLU(6),
-            K.ReLU(negative_slope=0.1),
-            K.GaussianNoise(0.1),
-        ],
-        {},
-    ),
-    "1D": (
-        lambda: [
-            K.ConvLSTM1D(3, 4, **SAME),
-            K.ConvLSTM1D(2, 3, **ALL),
-            K.Conv2D(2, (2, 3), dilation_rate=2, padding="same"),
-        ],
-        {"dims": 1},
-    ),
-    "3D": (
-        lambda: [K.ConvLSTM3D(2, 2, **SAME), K.ConvLSTM3D(3, (1, 2, 3)), K.Conv3D(2, 1, activation="tanh")],
-        {"dims": 3},
-    ),
-    "channels first": (
-        lambda: [
-            K.ConvLSTM2D(3, 3, **SAME, **FIRST),
-            K.BatchNormalization(axis=2),
-            *timed(K.Conv2D(2, 3, **FIRST), K.BatchNormalization(axis=1)),
-            K.ConvLSTM2D(2, (2, 3), **FIRST),
-        ],
-        {"first": True},
-    ),
+CASES: dict[str, Callable[[], list[Any]]] = {
+    "widths differ, the last step": lambda: [
+        K.ConvLSTM2D(3, 3, **SAME),
+        K.ConvLSTM2D(2, (1, 4), padding="same"),
+    ],
+    "valid, strides": lambda: [K.ConvLSTM2D(3, (2, 3), strides=(1, 2), **ALL)],
+    "same, strides, no bias": lambda: [K.ConvLSTM2D(3, (4, 3), strides=2, use_bias=False, **SAME)],
+    "dilation": lambda: [K.ConvLSTM2D(3, (2, 3), dilation_rate=2, **SAME)],
+    "other activations": lambda: [
+        K.ConvLSTM2D(3, 2, activation="relu", recurrent_activation="hard_sigmoid", **SAME),
+        K.ConvLSTM2D(2, 1, activation=None, recurrent_activation="hard_sigmoid"),
+    ],
+    "backwards": lambda: [K.ConvLSTM2D(3, 3, go_backwards=True, **ALL)],
+    "both directions, sum": lambda: [bidirectional("sum", **ALL), bidirectional("mul")],
+    "both directions, mean of the last": lambda: [bidirectional("ave")],
+    "both directions, a layer each": lambda: [given_backwards()],
+    "of the examples of Keras": lambda: [
+        K.ConvLSTM2D(4, 5, activation="relu", dropout=0.1, recurrent_dropout=0.2, **SAME),
+        K.BatchNormalization(),
+        K.Dropout(0.3),
+        K.ConvLSTM2D(3, 1, activation="relu", **SAME),
+        K.Conv3D(3, 3, activation="sigmoid", padding="same"),
+    ],
+    "of each frame": lambda: [
+        *timed(K.Conv2D(2, 3, strides=2, padding="same", activation="relu"), K.BatchNormalization()),
+        K.ConvLSTM2D(3, 3, **SAME),
+        *timed(K.Dropout(0.2), K.Activation("swish"), K.Conv2D(2, 2, activation=K.LeakyReLU(0.1))),
+    ],
+    "batch norms": lambda: [
+        K.BatchNormalization(center=False, epsilon=0.1),
+        K.ConvLSTM2D(3, 3),
+        K.BatchNormalization(scale=False, axis=3),
+        K.Conv2D(1, 3, use_bias=False),
+    ],
+    "functions": lambda: [
+        K.LeakyReLU(),
+        K.ConvLSTM2D(3, 3, **ALL),
+        *(K.Activation("hard_sigmoid"), K.ELU(), K.ReLU(6), K.ReLU(negative_slope=0.1)),
+        K.GaussianNoise(0.1),
+    ],
+    "1D": lambda: [
+        K.ConvLSTM1D(3, 4, **SAME),
+        K.ConvLSTM1D(2, 3, **ALL),
+        K.Conv2D(2, (2, 3), dilation_rate=2, padding="same"),
+    ],
+    "3D": lambda: [
+        K.ConvLSTM3D(2, 2, **SAME),
+        K.ConvLSTM3D(3, (1, 2, 3)),
+        K.Conv3D(2, 1, activation="tanh"),
+    ],
+    "channels first": lambda: [
+        K.ConvLSTM2D(3, 3, **SAME, **FIRST),
+        K.BatchNormalization(axis=2),
+        *timed(K.Conv2D(2, 3, **FIRST), K.BatchNormalization(axis=1)),
+        K.ConvLSTM2D(2, (2, 3), **FIRST),
+    ],
 }
+INPUTS: dict[str, dict[str, Any]] = {"1D": {"dims": 1}, "3D": {"dims": 3}, "channels first": {"first": True}}
 
 
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("turn", [0, *(pytest.param(turn, marks=pytest.mark.slow) for turn in (1, 2))])
 def test_a_network(name: str, turn: int, tmp_path: Path) -> None:
     """Each in one format, which are taken in turn; the slow tests take the others."""
-    make, options = CASES[name]
     number = list(CASES).index(name) + turn
-    model = build(make(), functional=bool(number % 2), **options)
+    model = build(CASES[name](), functional=bool(number % 2), **INPUTS.get(name, {}))
     path, said = save(model, tmp_path, FORMATS[number % len(FORMATS)])
     foreign = opened(path, **said)
     assert recognizes(foreign)
