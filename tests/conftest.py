@@ -8,8 +8,6 @@ from typing import Any
 import pytest
 import torch
 
-from convlstm import training
-
 os.environ["KERAS_BACKEND"] = "torch"  # read when keras is imported
 # The tensors of the tests are too small to share out, and threads that wait for each other on a busy machine
 # take many times as long as one.
@@ -31,6 +29,7 @@ def _seed() -> None:
 @pytest.fixture
 def state_of() -> Callable[[Path], dict[str, Any]]:
     """The newest state of a run: its tensors and numbers, without texts, which name the run."""
+    from convlstm import training  # not for each process that runs other tests
 
     def load(run: Path) -> dict[str, Any]:
         state = training.load_state(run)

@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from convlstm import EncoderForecaster, EncoderForecasterConfig, StackedForecaster, StackedForecasterConfig
+from convlstm import (
+    EncoderForecaster,
+    EncoderForecasterConfig,
+    FullyConnectedForecaster,
+    FullyConnectedForecasterConfig,
+    StackedForecaster,
+    StackedForecasterConfig,
+)
 from convlstm.models.forecaster import (
     ForecasterConfig,
     ForecasterState,
@@ -18,34 +25,39 @@ from convlstm.models.forecaster import (
     network_of,
 )
 
-CONFIGS = [StackedForecasterConfig, EncoderForecasterConfig]
-each_config = pytest.mark.parametrize("kind", CONFIGS)
-
-
-def make(kind: Any, **options: Any) -> Any:
-    return build(kind(**{"hidden_channels": (3, 2), "kernel_size": 3, **options}))
+CONVOLUTIONAL: list[Any] = [StackedForecasterConfig, EncoderForecasterConfig]
+SMALL: dict[str, Any] = {"hidden_channels": (3, 2), "kernel_size": 3}
+NETWORKS: dict[str, Any] = {
+    "stacked": lambda **options: StackedForecaster(**SMALL | options),
+    "encoder": lambda **options: EncoderForecaster(**SMALL | {"peephole": None} | options),
+    "connected": lambda **options: FullyConnectedForecaster(
+        **{"frame_size": (8, 8), "hidden_size": 6} | options
+    ),
+}
+each_network = pytest.mark.parametrize("network", NETWORKS)
 
 
 def test_config_to_dict_names_the_network() -> None:
     for config in (
         StackedForecasterConfig(cell="gru", hidden_channels=(8, 8), residual=True, norm="group", head="last"),
         EncoderForecasterConfig(channels=3, output="sigmoid", hidden_channels=(2, 3), strides=(1, 2)),
+        FullyConnectedForecasterConfig(cell="gru", frame_size=(4, 6)),
     ):
         fields = config_to_dict(config)
         assert fields == {"network": network_of(config).__name__, **dataclasses.asdict(config)}
         again = config_from_dict(json.loads(json.dumps(fields)))
         assert again == config
         assert hash(again) == hash(config)
+        assert build(again).config == config
     minimal = config_from_dict({"network": "EncoderForecaster", "hidden_channels": [2]})
     assert minimal == EncoderForecasterConfig(hidden_channels=(2,))
-    assert type(build(minimal)) is EncoderForecaster
-    assert type(build(StackedForecasterConfig(hidden_channels=(2,)))) is StackedForecaster
 
 
 @pytest.mark.parametrize(
     ("fields", "match"),
     [
         ({"network": "Transformer"}, r"network is 'Transformer'; it needs one of .*StackedForecaster"),
+        ({"network": "ConvLSTM", "input_channels": 1}, "network is 'ConvLSTM'; it needs a forecaster, such"),
         ({}, r"network is None; it needs one of"),
         ({"network": "StackedForecaster", "width": 3, "depth": 2}, r"Stacked.* has no .* depth, width"),
         ({"network": "StackedForecaster", "channels": 0}, r"channels is 0; it needs"),
@@ -56,84 +68,103 @@ def test_config_from_dict_refuses(fields: dict[str, Any], match: str) -> None:
         config_from_dict(fields)
 
 
-def test_what_is_of_no_forecaster_is_refused() -> None:
-    other: Any = {"network": "StackedForecaster"}
-    for config in (ForecasterConfig(), other):
-        for use in (build, config_to_dict):
-            match = f"config is a {type(config).__name__}; it needs one of .*StackedForecasterConfig"
-            with pytest.raises(ValueError, match=match):
-                use(config)
-    with pytest.raises(ValueError, match="network is 'ConvLSTM'; it needs a forecaster, such as Stacked"):
-        config_from_dict({"network": "ConvLSTM", "input_channels": 1})
+def test_the_config_of_no_forecaster_is_refused() -> None:
+    for use in (build, config_to_dict):
+        with pytest.raises(ValueError, match=r"config is a ForecasterConfig; it needs one of .*Stacked"):
+            use(ForecasterConfig())
 
 
-@each_config
+@pytest.mark.parametrize("kind", CONVOLUTIONAL)
 def test_numbers_of_numpy_become_those_of_json(kind: Any) -> None:
     sizes = {"channels": 1, "kernel_size": 3, "patch_size": 2}
-    config = kind(hidden_channels=np.array([3, 2]).tolist(), **{n: np.int64(v) for n, v in sizes.items()})
-    assert json.loads(json.dumps(config_to_dict(config)))["kernel_size"] == 3
-    assert kind(hidden_channels=tuple(np.array([3, 2])), **sizes) == config
-    assert json.dumps(config_to_dict(kind(hidden_channels=tuple(np.array([3, 2])))))
+    config = kind(hidden_channels=tuple(np.array([3, 2])), **{n: np.int64(v) for n, v in sizes.items()})
+    assert json.loads(json.dumps(config_to_dict(config)))["hidden_channels"] == [3, 2]
+    assert kind(hidden_channels=[3, 2], **sizes) == config
 
 
-@each_config
 @pytest.mark.parametrize(
-    ("options", "match"),
+    ("kinds", "options", "match"),
     [
-        ({"cell": "gru", "peephole": "channel"}, r"peephole is 'channel', but a gru .*; set it to None"),
-        ({"cell": "rnn", "peephole": "channel"}, r"peephole is 'channel', but a rnn .*; set it to None"),
-        ({"cell": "transformer"}, r"cell is 'transformer'; it needs one of \('rnn', 'lstm', 'gru'\)"),
-        ({"peephole": "pixel"}, r"peephole is 'pixel'; it needs one of \(None, 'channel'\)"),
-        ({"output": "tanh"}, r"output is 'tanh'; it needs one of \('linear', 'sigmoid'\)"),
-        ({"channels": 0}, r"channels is 0; it needs a whole number of 1 or more"),
-        ({"kernel_size": 0}, r"kernel_size is 0; it needs"),
-        ({"patch_size": 2.0}, r"patch_size is 2\.0; it needs"),
-        ({"hidden_channels": ()}, r"hidden_channels is empty; it needs one number per layer"),
-        ({"hidden_channels": (4, 0)}, r"hidden_channels is 0; it needs"),
-        ({"hidden_channels": 64}, r"hidden_channels is 64; it needs one number per layer, as in \(64, 64\)"),
+        (CONVOLUTIONAL, {"cell": "gru", "peephole": "channel"}, r"peephole is 'channel', but a gru .* None"),
+        (CONVOLUTIONAL, {"cell": "transformer"}, r"cell is 'transformer'; it needs one of \('rnn', 'lstm', "),
+        (CONVOLUTIONAL, {"peephole": "pixel"}, r"peephole is 'pixel'; it needs one of \(None, 'channel'\)"),
+        (CONVOLUTIONAL, {"output": "tanh"}, r"output is 'tanh'; it needs one of \('linear', 'sigmoid'\)"),
+        (CONVOLUTIONAL, {"channels": 0}, r"channels is 0; it needs a whole number of 1 or more"),
+        (CONVOLUTIONAL, {"kernel_size": 0}, r"kernel_size is 0; it needs"),
+        (CONVOLUTIONAL, {"patch_size": 2.0}, r"patch_size is 2\.0; it needs"),
+        (CONVOLUTIONAL, {"hidden_channels": ()}, r"hidden_channels is empty; it needs one number per layer"),
+        (CONVOLUTIONAL, {"hidden_channels": (4, 0)}, r"hidden_channels is 0; it needs"),
+        (CONVOLUTIONAL, {"hidden_channels": 64}, r"hidden_channels is 64; it needs .*, as in \(64, 64\)"),
+        ([StackedForecasterConfig], {"residual": True, "hidden_channels": (16, 8)}, r"to be summed, all"),
+        ([StackedForecasterConfig], {"residual": 1}, "residual is 1; it needs true or false"),
+        ([StackedForecasterConfig], {"norm": "group", "hidden_channels": (16, 12)}, "groups of 8 channels"),
+        ([StackedForecasterConfig], {"norm": "batch"}, r"norm is 'batch'; it needs one of \(None, 'group'\)"),
+        ([StackedForecasterConfig], {"head": "first"}, "head is 'first'; it needs one of"),
+        (
+            [EncoderForecasterConfig],
+            {"strides": (1, 2)},
+            r"strides is \(1, 2\); it needs 3 numbers, as hid",
+        ),
+        ([EncoderForecasterConfig], {"strides": 2}, r"strides is 2; it needs one number per layer, as in"),
+        ([EncoderForecasterConfig], {"strides": (1, 2.0, 1)}, "strides is 2.0; it needs a whole number of 1"),
+        ([FullyConnectedForecasterConfig], {"frame_size": 64}, "frame_size is 64; it needs a height and a w"),
+        ([FullyConnectedForecasterConfig], {"frame_size": (64, 0)}, "frame_size is 0; it needs a whole numb"),
+        ([FullyConnectedForecasterConfig], {"hidden_size": 0}, "hidden_size is 0; it needs"),
+        ([FullyConnectedForecasterConfig], {"num_layers": 1.5}, "num_layers is 1.5; it needs"),
     ],
 )
-def test_config_refuses(kind: Any, options: dict[str, Any], match: str) -> None:
-    with pytest.raises(ValueError, match=match):
-        kind(**options)
+def test_config_refuses(kinds: list[Any], options: dict[str, Any], match: str) -> None:
+    for kind in kinds:
+        with pytest.raises(ValueError, match=match):
+            kind(**options)
 
 
-def test_config_is_frozen() -> None:
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        StackedForecasterConfig().channels = 3  # pyright: ignore[reportAttributeAccessIssue]
-
-
-@each_config
+@each_network
 @pytest.mark.parametrize(
     ("shape", "match"),
     [
         ((3, 1, 8, 8), r"context has 4 dimensions, shape \(3, 1, 8, 8\); it needs 5: \(B, T, 1, H, W\)"),
         ((2, 3, 3, 8, 8), r"context has 3 channels, .*; the network was built for 1: \(B, T, 1, H, W\)"),
-        (
-            (2, 0, 1, 8, 8),
-            r"context has shape \(2, 0, 1, 8, 8\); it needs one sequence and one",
-        ),
+        ((2, 0, 1, 8, 8), r"context has shape \(2, 0, 1, 8, 8\); it needs one sequence and one frame"),
         ((0, 3, 1, 8, 8), r"context has shape \(0, 3, 1, 8, 8\); it needs one sequence and one frame"),
         ((2, 3, 1, 0, 8), r"context has shape \(2, 3, 1, 0, 8\); it needs"),
-        ((2, 3, 1, 7, 5), r"frames of 7 x 5 pixels, .* 4 x 4 do not divide; .*: 4 x 4 or 8 x 8, or any mult"),
-        (
-            (2, 3, 1, 64, 62),
-            r"frames of 64 x 62 pixels, .* would do: 64 x 60 or 64 x 64, or any",
-        ),
-        ((2, 3, 1, 2, 3), r"frames of 2 x 3 pixels, .* sizes that would do: 4 x 4, or any multiples of 4"),
     ],
 )
-def test_context_that_does_not_fit(kind: Any, shape: tuple[int, ...], match: str) -> None:
-    model = make(kind)
+def test_context_that_does_not_fit(network: str, shape: tuple[int, ...], match: str) -> None:
+    model = NETWORKS[network]()
     for call in (lambda context: model(context, 2), model.encode):
         with pytest.raises(ValueError, match=match):
             call(torch.rand(shape))
 
 
-@each_config
-def test_context_and_horizon_that_do_not_fit(kind: Any) -> None:
-    model, context = make(kind), torch.rand(2, 3, 1, 8, 8)
-    for horizon in (0, -1, 2.0, True):
+@pytest.mark.parametrize(
+    ("network", "options", "size", "match"),
+    [
+        ("stacked", {}, (7, 5), "7 x 5 pixels, .* 4 x 4 do not divide; .*: 4 x 4 or 8 x 8, or any mult"),
+        ("encoder", {}, (64, 62), "64 x 62 pixels, .* would do: 64 x 60 or 64 x 64, or any"),
+        ("stacked", {}, (2, 3), "2 x 3 pixels, .* sizes that would do: 4 x 4, or any multiples of 4"),
+        (
+            "encoder",
+            {"patch_size": 2, "strides": (1, 2)},
+            (10, 16),
+            r"patches of 2 x 2 and strides of \(1, 2\) do not divide; .*: 8 x 16 or 12 x 16, or any",
+        ),
+        ("connected", {}, (8, 6), "8 x 6 pixels, but a fully connected network reads .* alone: 8 x 8"),
+    ],
+)
+def test_frames_of_a_size_that_does_not_fit(
+    network: str, options: dict[str, Any], size: tuple[int, int], match: str
+) -> None:
+    model = NETWORKS[network](**options)
+    for call in (lambda context: model(context, 2), model.encode):
+        with pytest.raises(ValueError, match=f"context has frames of {match}"):
+            call(torch.rand(2, 3, 1, *size))
+
+
+@each_network
+def test_calls_that_do_not_fit(network: str) -> None:
+    model, context = NETWORKS[network](), torch.rand(2, 3, 1, 8, 8)
+    for horizon in (0, 2.0, True):
         with pytest.raises(ValueError, match=f"horizon is {horizon}; it needs a whole number of 1 or more"):
             model(context, horizon)
     with pytest.raises(ValueError, match=r"context has type torch.uint8; it needs a floating type"):
@@ -142,92 +173,62 @@ def test_context_and_horizon_that_do_not_fit(kind: Any) -> None:
         model(context.double(), 2)
     with pytest.raises(ValueError, match=r"context is on meta, the weights are on cpu"):
         model(context.to("meta"), 2)
-    for call in (lambda context: model(context, 2), model.encode):
-        with pytest.raises(TypeError, match=r"context is a ndarray; it needs a tensor"):
-            call(context.numpy())
+    with pytest.raises(TypeError, match=r"context is a ndarray; it needs a tensor"):
+        model(context.numpy(), 2)
+
+
+TARGETS, MASK = torch.rand(2, 4, 1, 8, 8), torch.ones(2, 3, dtype=torch.bool)
 
 
 @pytest.mark.parametrize(
-    ("options", "match"),
+    ("targets", "use_target", "match"),
     [
-        ({"targets": (2, 4, 1, 8, 8)}, r"targets and use_target go together: give both or neither"),
-        ({"use_target": (2, 3)}, r"targets and use_target go together"),
-        ({"targets": (2, 3, 1, 8, 8), "use_target": (2, 3)}, r"targets has .*; it needs \(2, 4, 1, 8, 8\)"),
-        ({"targets": (2, 4, 3, 8, 8), "use_target": (2, 3)}, r"targets has .*; it needs \(2, 4, 1, 8, 8\)"),
-        ({"targets": (2, 4, 1, 8, 8), "use_target": (2, 4)}, r"use_target has shape \(2, 4\) .* \(2, 3\)"),
-        ({"targets": (2, 4, 1, 8, 8), "use_target": (3,)}, r"use_target has shape \(3,\) .* \(2, 3\)"),
+        (TARGETS, None, "targets and use_target go together: give both or neither"),
+        (None, MASK, "targets and use_target go together"),
+        (TARGETS[:, :3], MASK, r"targets has .*; it needs \(2, 4, 1, 8, 8\)"),
+        (TARGETS.double(), MASK, "targets has type torch.float64, the weights have torch.float32"),
+        (TARGETS.to("meta"), MASK, "targets is on meta, the weights are on cpu"),
+        (TARGETS, MASK[:, :2], r"use_target has shape \(2, 2\) .* \(2, 3\)"),
+        (TARGETS, MASK.float(), "use_target has .* type torch.float32; it needs .* torch.bool"),
+        (TARGETS, MASK.to("meta"), "use_target is on meta, the context is on cpu"),
     ],
 )
-def test_targets_that_do_not_fit(options: dict[str, tuple[int, ...]], match: str) -> None:
-    tensors = {name: torch.ones(shape) for name, shape in options.items()}
-    if "use_target" in tensors:
-        tensors["use_target"] = tensors["use_target"].bool()
+def test_targets_that_do_not_fit(targets: Any, use_target: Any, match: str) -> None:
+    context = torch.rand(2, 3, 1, 8, 8)
     with pytest.raises(ValueError, match=match):
-        make(StackedForecasterConfig)(torch.rand(2, 3, 1, 8, 8), 4, **tensors)
-
-
-def test_use_target_must_be_bool() -> None:
-    context, targets = torch.rand(2, 3, 1, 8, 8), torch.rand(2, 4, 1, 8, 8)
-    with pytest.raises(ValueError, match=r"use_target has .* type torch.float32; it needs .* torch.bool"):
-        make(StackedForecasterConfig)(context, 4, targets=targets, use_target=torch.ones(2, 3))
-
-
-def test_types_and_devices_of_what_is_fed_back() -> None:
-    model, context = make(StackedForecasterConfig), torch.rand(2, 3, 1, 8, 8)
-    targets, mask = torch.rand(2, 4, 1, 8, 8), torch.ones(2, 3, dtype=torch.bool)
-    with pytest.raises(ValueError, match=r"targets has type torch.float64, the weights have torch.float32"):
-        model(context, 4, targets=targets.double(), use_target=mask)
-    with pytest.raises(ValueError, match=r"targets is on meta, the weights are on cpu"):
-        model(context, 4, targets=targets.to("meta"), use_target=mask)
-    with pytest.raises(ValueError, match=r"use_target is on meta, the context is on cpu"):
-        model(context, 4, targets=targets, use_target=mask.to("meta"))
-    with pytest.raises(TypeError, match=r"targets is a ndarray; it needs a tensor"):
-        model(context, 4, targets=targets.numpy(), use_target=mask)
-    with pytest.raises(TypeError, match=r"use_target is a ndarray; it needs a tensor"):
-        model(context, 4, targets=targets, use_target=mask.numpy())
-    with pytest.raises(ValueError, match=r"frame has type torch.float64, the weights have torch.float32"):
-        model.step(context[:, 0].double(), model.encode(context))
-    with pytest.raises(TypeError, match=r"frame is a ndarray; it needs a tensor"):
-        model.step(context[:, 0].numpy(), model.encode(context))
-    with torch.autocast("cpu", torch.bfloat16):  # the predictions have the type of the context
-        assert model(context.bfloat16(), 4, targets=targets, use_target=mask).dtype == torch.bfloat16
+        NETWORKS["stacked"]()(context, 4, targets=targets, use_target=use_target)
 
 
 def test_encoder_forecaster_refuses_what_feeds_back() -> None:
-    model, context = make(EncoderForecasterConfig), torch.rand(2, 3, 1, 8, 8)
-    targets, use_target = torch.rand(2, 4, 1, 8, 8), torch.zeros(2, 3, dtype=torch.bool)
+    model, context = NETWORKS["encoder"](), torch.rand(2, 3, 1, 8, 8)
     with pytest.raises(ValueError, match=r"targets given to EncoderForecaster, .*; leave it out"):
-        model(context, 4, targets=targets, use_target=use_target)
+        model(context, 4, targets=TARGETS, use_target=MASK)
     with pytest.raises(ValueError, match=r"return_context given to EncoderForecaster, .*; leave it out"):
         model(context, 4, return_context=True)
     with pytest.raises(ValueError, match=r"frame given to EncoderForecaster.step, .*; pass None"):
         model.step(context[:, 0], model.encode(context))
 
 
-def test_step_refuses_frames_of_another_size_and_states_of_another_network() -> None:
-    stacked, other, context = (
-        make(StackedForecasterConfig),
-        make(EncoderForecasterConfig),
-        torch.rand(2, 3, 1, 8, 8),
-    )
+def test_step_refuses_frames_and_states_that_do_not_fit() -> None:
+    context = torch.rand(2, 3, 1, 8, 8)
+    stacked, encoder, connected = (make() for make in NETWORKS.values())
     state = stacked.encode(context)
     with pytest.raises(ValueError, match=r"frame has shape \(2, 1, 8, 4\); it needs \(2, 1, 8, 8\)"):
         stacked.step(context[:, 0, :, :, :4], state)
+    with pytest.raises(ValueError, match=r"frame has type torch.float64, the weights have torch.float32"):
+        stacked.step(context[:, 0].double(), state)
     with pytest.raises(ValueError, match=r"state.frame is None: this state is not from this network"):
-        stacked.step(None, other.encode(context))
+        stacked.step(None, encoder.encode(context))
     with pytest.raises(ValueError, match=r"state has no cells, or a frame: it is not from this net"):
-        other.step(None, ForecasterState((None, None), None))
-
-
-@each_config
-@pytest.mark.parametrize(
-    ("options", "match"),
-    [
-        ({"hidden_channels": (3, 2, 2)}, r"state.cells has 3 cells, the network has 2: this state is not"),
-        ({"cell": "gru", "peephole": None}, r"state.cells has 1 tensors for a ConvLSTMCell, which needs 2"),
-    ],
-)
-def test_step_refuses_states_of_another_shape(kind: Any, options: dict[str, Any], match: str) -> None:
-    state = make(kind, **options).encode(torch.rand(2, 3, 1, 8, 8))
-    with pytest.raises(ValueError, match=match):
-        make(kind).step(None, state)
+        encoder.step(None, ForecasterState((None, None), None))
+    with pytest.raises(ValueError, match=r"h has shape \(2, 7, 1, 1\)"):
+        connected.step(None, NETWORKS["connected"](hidden_size=7).encode(context))
+    for make in (NETWORKS["stacked"], NETWORKS["encoder"]):
+        with pytest.raises(ValueError, match=r"state.cells has 3 cells, the network has 2: this state is no"):
+            make().step(None, make(hidden_channels=(3, 2, 2)).encode(context))
+        with pytest.raises(ValueError, match=r"has 1 tensors for a ConvLSTMCell, which needs 2"):
+            make().step(None, make(cell="gru").encode(context))
+    for options in ({"cell": "gru"}, {"num_layers": 3}):
+        other = NETWORKS["connected"](**options).encode(context)
+        with pytest.raises(ValueError, match=r"state.cells has \[.*\] tensors; it needs 2 for each of 2 lay"):
+            connected.step(None, other)

@@ -66,40 +66,31 @@ def test_frames_have_the_type_of_the_context(model: Forecaster, context: Tensor,
 @pytest.mark.parametrize("training", [True, False])
 def test_the_training_mode_is_as_before(model: Forecaster, context: Tensor, training: bool) -> None:
     model.train(training)
+    first, *others = model.children()
+    first.eval()  # a part in evaluation mode stays so
     modes = []
     model.register_forward_pre_hook(lambda module, _: modes.append(module.training))
-    rollout(model, context, 2)
-    assert modes == [False]
     frames = stream(model, context)
-    next(frames)
-    assert model.training is training
-    assert torch.is_grad_enabled()
-    next(frames)
-    assert model.training is training
-
-
-def test_a_part_in_evaluation_mode_stays_so(model: Forecaster, context: Tensor) -> None:
-    model.train()
-    next(model.children()).eval()
-    rollout(model, context, 2)
-    assert [module.training for module in model.children()] == [False] + [True] * (
-        len(list(model.children())) - 1
-    )
-
-
-def test_the_training_mode_is_as_before_after_an_error(model: Forecaster) -> None:
-    model.train()
+    for forecast in (lambda: rollout(model, context, 2), lambda: next(frames), lambda: next(frames)):
+        forecast()
+        assert model.training is training
+        assert [part.training for part in model.children()] == [False] + [training] * len(others)
+        assert torch.is_grad_enabled()
+    assert modes == [False]
     with pytest.raises(ValueError, match="channels"):
         rollout(model, torch.rand(2, 4, 3, 8, 12), 2)
-    assert model.training
+    assert model.training is training
 
 
-@pytest.mark.parametrize("horizon", [0, -1, 2.0, True])
+@pytest.mark.parametrize("horizon", [0, 2.0, True])
 def test_a_horizon_that_does_not_fit_is_refused_at_once(model: Forecaster, context: Tensor, horizon) -> None:
     with pytest.raises(ValueError, match="horizon is"):
         rollout(model, context, horizon)
     with pytest.raises(ValueError, match="horizon is"):
         stream(model, context, horizon)
+    if model.feedback:
+        with pytest.raises(ValueError, match="horizon is"):
+            rollout(model, context, horizon, sharpen=2)
     with pytest.raises(ValueError, match="context has shape"):
         stream(model, context[:, :0])
 
@@ -174,17 +165,17 @@ def test_a_sharpened_frame_is_as_bright_as_it_was(strength: float) -> None:
     assert (gradient_energy(read[None, 1:2]) > gradient_energy(frames[None, 1:2])).all()
 
 
-def test_the_network_in_a_wrapper_is_sharpened_alike(reader: Forecaster) -> None:
-    context = torch.rand(2, 4, 2, 8, 12)
-    wrapped = rollout(AveragedModel(reader), context, 3, sharpen=2)
-    assert_close(wrapped, rollout(reader, context, 3, sharpen=2), rtol=0, atol=0)
-
-
-def test_sharpened_frames_are_the_callers_to_change(reader: Forecaster) -> None:
+def test_sharpened_frames_are_the_callers_to_change_and_of_the_type_of_the_context(
+    reader: Forecaster,
+) -> None:
     context = torch.rand(2, 4, 2, 8, 12)
     expected = rollout(reader, context, 4, sharpen=2)
     changed = [frame.add_(1) for frame in stream(reader, context, 4, sharpen=2)]
     assert_close(torch.stack(changed, dim=1), expected + 1, rtol=0, atol=1e-6)
+    assert_close(rollout(AveragedModel(reader), context, 4, sharpen=2), expected, rtol=0, atol=0)
+    with torch.autocast("cpu", torch.bfloat16):
+        for given in (context, context.bfloat16()):
+            assert rollout(reader, given, 3, sharpen=2).dtype == given.dtype
 
 
 def test_a_network_in_bfloat16_reads_frames_as_bright_as_they_were() -> None:
@@ -203,13 +194,6 @@ def test_what_is_no_number_stays_in_its_sequence() -> None:
     assert_close(rollouts._sharpened(frames, 2.0)[1:], expected, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_sharpened_frames_have_the_type_of_the_context(reader: Forecaster, dtype: torch.dtype) -> None:
-    context = torch.rand(2, 4, 2, 8, 12, dtype=dtype)
-    with torch.autocast("cpu", torch.bfloat16):
-        assert rollout(reader, context, 3, sharpen=2).dtype == dtype
-
-
 @pytest.mark.parametrize("size", [(1, 1), (1, 5)])
 def test_frames_of_one_row_are_sharpened(size: tuple[int, int]) -> None:
     model = StackedForecaster(hidden_channels=(4,), kernel_size=3, patch_size=1)
@@ -218,7 +202,7 @@ def test_frames_of_one_row_are_sharpened(size: tuple[int, int]) -> None:
     assert frames.isfinite().all()
 
 
-@pytest.mark.parametrize("strength", [-0.1, 1000.1, 10**400, float("nan"), float("inf"), True, "2", None])
+@pytest.mark.parametrize("strength", [-0.1, 1000.1, float("nan"), float("inf"), True, "2"])
 def test_a_strength_that_does_not_fit_is_refused_at_once(reader: Forecaster, strength) -> None:
     context = torch.rand(2, 4, 2, 8, 12)
     with pytest.raises(ValueError, match="sharpen is"):
@@ -227,29 +211,16 @@ def test_a_strength_that_does_not_fit_is_refused_at_once(reader: Forecaster, str
         stream(reader, context, sharpen=strength)
 
 
-def test_a_network_that_reads_no_predictions_cannot_read_them_sharpened(context: Tensor) -> None:
-    model = EncoderForecaster(hidden_channels=(4, 3), kernel_size=3)
-    message = "sharpen is 2 for EncoderForecaster; it needs a forecaster that reads its own predictions"
-    with pytest.raises(ValueError, match=message):
-        rollout(model, context, 3, sharpen=2)
-    with pytest.raises(ValueError, match=message):
-        stream(model, context, sharpen=2)
-
-
-def test_a_network_of_another_kind_cannot_be_sharpened(context: Tensor) -> None:
+def test_only_forecasters_that_read_their_own_predictions_are_sharpened(context: Tensor) -> None:
     class Last(torch.nn.Module):
         def forward(self, context: Tensor, horizon: int) -> Tensor:
             return context[:, -1:].expand(-1, horizon, -1, -1, -1)
 
     assert rollout(Last(), context, 3).shape == (2, 3, 1, 8, 12)
-    with pytest.raises(ValueError, match="sharpen is 2 for Last; it needs a forecaster that reads its own"):
-        rollout(Last(), context, 3, sharpen=2)
-
-
-@pytest.mark.parametrize("horizon", [0, 2.0, None])
-def test_a_sharpened_rollout_needs_its_horizon(reader: Forecaster, horizon) -> None:
-    with pytest.raises(ValueError, match="horizon is"):
-        rollout(reader, torch.rand(2, 4, 2, 8, 12), horizon, sharpen=2)
+    for model in (Last(), EncoderForecaster(hidden_channels=(4, 3), kernel_size=3)):
+        message = f"sharpen is 2 for {type(model).__name__}; it needs a forecaster that reads its own predic"
+        with pytest.raises(ValueError, match=message):
+            rollout(model, context, 3, sharpen=2)
 
 
 @pytest.mark.parametrize("forecast", [rollout, stream])
