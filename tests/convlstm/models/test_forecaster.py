@@ -147,7 +147,7 @@ def test_context_that_does_not_fit(network: str, shape: tuple[int, ...], match: 
             "encoder",
             {"patch_size": 2, "strides": (1, 2)},
             (10, 16),
-            r"patches of 2 x 2 and strides of \(1, 2\) do not divide; .*: 8 x 16 or 12 x 16, or any",
+            r"10 x 16 pixels, .* 2 x 2 and strides of \(1, 2\) do not divide; .*: 8 x 16 or 12 x 16, or any",
         ),
         ("connected", {}, (8, 6), "8 x 6 pixels, but a fully connected network reads .* alone: 8 x 8"),
     ],
