@@ -70,7 +70,6 @@ def test_a_repository_and_its_revisions(cache: Path, tmp_path: Path, monkeypatch
     ("address", "revision", "error", "message"),
     [
         ("hf://owner", None, ValueError, "name is 'hf://owner'; it needs the form hf://owner/name"),
-        ("hf://owner/name/config.json", None, ValueError, "it needs the form"),
         ("hf://owner/name@", None, ValueError, "it needs the form"),
         ("hf://owner/..", None, ValueError, "which is no repository's name"),
         ("hf://owner/name@v1", "main", ValueError, "hf://owner/name@v1 names one already; give one of the"),
@@ -97,7 +96,6 @@ def client_error(kind: type[Exception]) -> Exception:
     ("kind", "error", "message"),
     [
         (errors.RepositoryNotFoundError, FileNotFoundError, "is not on the Hub, is not yours to read (hf"),
-        (errors.GatedRepoError, FileNotFoundError, "is not on the Hub, is not yours to read (hf auth login)"),
         (errors.RevisionNotFoundError, FileNotFoundError, "404 Client Error. Something for url"),
         (errors.EntryNotFoundError, FileNotFoundError, "(config.json and model.safetensors): 404"),
         (errors.LocalEntryNotFoundError, OSError, "is not in the cache, and the Hub cannot be reached: 404"),

@@ -1,6 +1,5 @@
 """Networks by name, with fresh weights and with shipped ones, also from an installed wheel."""
 
-import json
 import os
 import shutil
 import subprocess
@@ -36,13 +35,12 @@ def shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StackedForecaste
 
 
 def test_every_name_is_built() -> None:
+    counts = {}
     for name in list_models():
         model = create_model(name, device="meta")
         assert model.config == pretrained.ARCHITECTURES[name]
         assert model.training
-    counts = {
-        name: sum(p.numel() for p in create_model(name, device="meta").parameters()) for name in list_models()
-    }
+        counts[name] = sum(p.numel() for p in model.parameters())
     assert list(counts.values()) == sorted(counts.values())
     assert counts["moving_mnist_mini"] == 565_136
     assert counts["moving_mnist_paper"] == 7_585_296
@@ -94,22 +92,14 @@ def test_a_directory_comes_before_a_name(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (
-            {"name": "moving_mnist_tny"},
-            r"'moving_mnist_tny', none of the names .*\(did you mean moving_mnist_tiny\?",
-        ),
+        ({"name": "moving_mnist_tny"}, r"_tny', none of the names .*\(did you mean moving_mnist_tiny\?"),
         ({"name": "../x"}, r"name is '../x', none of the names moving_mnist_tiny, .*fully_connected$"),
-        ({"name": ""}, "name is '', none of the names"),
-        ({"name": ["a"]}, r"name is \['a'\], none of the names"),
         ({"name": "moving_mnist_paper", "pretrained": True}, f"not shipped; shipped: {TINY}$"),
         ({"name": TINY, "pretrained": True, "channels": 3}, "channels given with pretrained=True"),
         ({"name": TINY, "depth": 3}, "StackedForecaster has no config field depth; it has cell, channels, "),
         ({"name": TINY, "channels": 0}, "channels is 0; it needs"),
         ({"name": TINY, "device": "abacus"}, "device is 'abacus'; it needs one of this machine"),
-        (
-            {"name": TINY, "device": "meta", "pretrained": True},
-            "device is 'meta'; it needs one of this machine",
-        ),
+        ({"name": TINY, "device": "meta", "pretrained": True}, "device is 'meta'; it needs one of this mach"),
     ],
 )
 def test_what_create_model_refuses(options: dict[str, Any], message: str) -> None:
@@ -131,20 +121,13 @@ def test_without_shipped_weights_that_is_said(tmp_path: Path, monkeypatch: pytes
         (
             "../x",
             FileNotFoundError,
-            "../x is no checkpoint: no directory, and none of the names moving_mnist_tiny",
+            "../x is no checkpoint: no directory, and none of the names moving_mnist",
         ),
         ("", FileNotFoundError, "'' is no checkpoint"),
         ("moving-mnist-base", FileNotFoundError, r"\(did you mean moving_mnist_base\?\)"),
-        ("\0", FileNotFoundError, "is no checkpoint"),
         (3, TypeError, "name_or_directory is a int; it needs a string or a path"),
-        (None, TypeError, "name_or_directory is a NoneType"),
-        (b"x", TypeError, "name_or_directory is a bytes"),
         (Path("empty"), FileNotFoundError, "empty is no checkpoint: it has no config.json"),
-        (
-            "file",
-            ValueError,
-            "file is a file; it needs the directory that has config.json and model.safetensors",
-        ),
+        ("file", ValueError, "file is a file; it needs the directory that has config.json and model.safete"),
     ],
 )
 def test_what_from_pretrained_refuses(
@@ -155,9 +138,6 @@ def test_what_from_pretrained_refuses(
     Path("file").touch()
     with pytest.raises(error, match=message):
         from_pretrained(name)
-
-
-def test_a_revision_is_for_the_hub(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"revision is 'v1', but only hf:// addresses have one; .* is none"):
         from_pretrained(tmp_path, revision="v1")
 
@@ -188,22 +168,10 @@ def test_weights_are_found_in_an_installed_wheel(tmp_path: Path) -> None:
     assert sorted(os.listdir(weights / TINY)) == ["README.md", "config.json", "model.safetensors"]
     assert (weights / "README.md").exists()
     code = f"""
-import convlstm, json
+import convlstm
 assert {TINY!r} in convlstm.list_models(pretrained=True)
-model = convlstm.create_model({TINY!r}, pretrained=True)
-print(json.dumps([convlstm.__file__, model.head.bias.tolist()]))"""
+print(convlstm.__file__, convlstm.create_model({TINY!r}, pretrained=True).head.bias.tolist())"""
     environment = os.environ | {"PYTHONPATH": str(site)}
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    file, bias = json.loads(done.stdout)
-    assert Path(file).is_relative_to(site)
-    loaded = from_pretrained(weights / TINY)
-    assert isinstance(loaded, StackedForecaster)
-    assert loaded.head.bias is not None
-    assert bias == loaded.head.bias.tolist()
+    output = subprocess.check_output([sys.executable, "-c", code], cwd=tmp_path, env=environment, text=True)
+    bias = from_pretrained(weights / TINY).get_parameter("head.bias").tolist()
+    assert output == f"{site / 'convlstm' / '__init__.py'} {bias}\n"

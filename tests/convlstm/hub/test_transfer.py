@@ -1,9 +1,8 @@
 """Loading into other networks: all or nothing, in words, and in a table; freezing."""
 
 import math
-import os
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 import torch
@@ -53,22 +52,21 @@ def test_strict_refuses_with_the_first_problems_and_changes_nothing(tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("source", "message"),
     [
+        (network(kernel_size=5), r"cells.0.weight_ih \(kernel_size is \(5, 5\), the network's is \(3, 3\)\)"),
         (
-            {"kernel_size": 5},
-            r"fits the model: cells.0.weight_ih \(kernel_size is \(5, 5\), the network's is \(3, 3\)\)",
+            network(cell="gru"),
+            r"cells.0.weight_ih \(the cell is ConvGRUCell, the network's is ConvLSTMCell\)",
         ),
-        ({"cell": "gru"}, r"cells.0.weight_ih \(the cell is ConvGRUCell, the network's is ConvLSTMCell\)"),
+        ({}, "it is empty"),
     ],
 )
-def test_a_source_of_which_nothing_fits_is_refused(options: dict, message: str) -> None:
+def test_a_source_of_which_nothing_fits_is_refused(source: Any, message: str) -> None:
     model = network()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    with pytest.raises(ValueError, match=message):
-        load_weights(model, network(**options), strict=False)
-    with pytest.raises(ValueError, match="source has nothing that fits the model: it is empty"):
-        load_weights(model, {}, strict=False)
+    with pytest.raises(ValueError, match=f"source has nothing that fits the model: {message}"):
+        load_weights(model, source, strict=False)
     assert_close(model.state_dict(), before, rtol=0, atol=0)
 
 
@@ -101,16 +99,13 @@ def test_types_are_those_of_the_model() -> None:
 
 
 def test_what_cannot_be_a_source_or_a_model_is_named(tmp_path: Path) -> None:
-    model, number, tensors = network(), cast(Any, 3), cast(Any, {})
+    number: Any = 3
     with pytest.raises(TypeError, match="source is a int; it needs a checkpoint's directory, a module or a"):
-        load_weights(model, number)
-    with pytest.raises(TypeError, match="model is a dict; it needs a module"):
-        load_weights(tensors, model)
+        load_weights(network(), number)
     with pytest.raises(FileNotFoundError, match=r"nowhere is no checkpoint"):
-        load_weights(model, tmp_path / "nowhere")
+        load_weights(network(), tmp_path / "nowhere")
     with pytest.raises(ValueError, match="on the device meta, without memory"):
-        load_weights(model.to("meta"), network())
-    assert not os.listdir(tmp_path)
+        load_weights(network().to("meta"), network())
 
 
 def test_a_transfer_is_shown_as_a_table() -> None:
@@ -139,7 +134,6 @@ def test_frozen_parts_need_no_gradients() -> None:
     [
         (["cells.0", "cells.9"], r"freeze has 'cells.9', which .*; its parts are cells.0, cells.1, head"),
         (["cell"], "freeze has 'cell', which is no part of"),
-        ([""], "freeze has '', which is no part of"),
         (["cells", "head"], "freeze is cells head, all of the network; leave one to train of cells.0, cells"),
     ],
 )

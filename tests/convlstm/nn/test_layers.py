@@ -44,26 +44,18 @@ def by_hand(cell: ConvCell, frames: Tensor, state: Any = None) -> tuple[Tensor, 
 
 
 @each_kind
-@pytest.mark.parametrize(("num_layers", "bidirectional"), [(1, True), (3, False), (2, True)])
-def test_parameter_count(kind: Any, num_layers: int, bidirectional: bool) -> None:
-    gates, extra = {ConvRNN: (1, 0), ConvLSTM: (4, 0), ConvGRU: (3, 1)}[kind]
-    directions, taps, hidden = 1 + bidirectional, 10, 5
-    expected = 0
-    for layer in range(num_layers):
-        inputs = C_IN if layer == 0 else hidden * directions
-        expected += directions * (gates * hidden * ((inputs + hidden) * taps + 1) + extra * hidden)
-    layer = kind(C_IN, hidden, (2, 5), num_layers, bidirectional=bidirectional)
-    assert sum(p.numel() for p in layer.parameters()) == expected
-    keys = [key for key in layer.state_dict() if key.endswith("weight_ih")]
-    assert keys == [f"cells.{n}.weight_ih" for n in range(num_layers * directions)]
-
-
-@each_kind
 @pytest.mark.parametrize("bidirectional", [False, True])
 @pytest.mark.parametrize("given", [False, True])
-def test_stack_is_its_cells_run_by_hand(kind: Any, bidirectional: bool, given: bool) -> None:
-    layer = kind(C_IN, C, (3, 2), 2, bidirectional=bidirectional)
-    x, hx = torch.randn(T, B, C_IN, 7, 5), states_of(layer, 7, 5) if given else None
+@pytest.mark.parametrize(
+    ("kernel", "steps", "batch", "frame"),
+    [((3, 2), T, B, (7, 5)), ((2, 4), 1, 1, (2, 9)), ((3, 8), 3, 2, (1, 1)), (1, 2, 1, (7, 5))],
+)
+def test_stack_is_its_cells_run_by_hand(
+    kind: Any, bidirectional: bool, given: bool, kernel: Any, steps: int, batch: int, frame: tuple[int, int]
+) -> None:
+    layer = kind(C_IN, C, kernel, 2, bidirectional=bidirectional)
+    x = torch.randn(2 * steps, batch, *frame, C_IN).movedim(-1, 2)[::2]  # not contiguous
+    hx = each(lambda s: s.mT.contiguous().mT, states_of(layer, *frame, batch=batch)) if given else None
     frames, last = x, []
     for number in range(2):
         outputs = []
@@ -77,21 +69,6 @@ def test_stack_is_its_cells_run_by_hand(kind: Any, bidirectional: bool, given: b
     output, state = layer(x, hx)
     assert_close(output, frames)
     assert_close(as_list(state), [torch.stack(s) for s in zip(*last, strict=True)])
-    if given:
-        assert not torch.allclose(layer(x)[0][-1], output[-1])
-
-
-@each_kind
-@pytest.mark.parametrize("bidirectional", [False, True])
-def test_outputs_depend_on_the_past_alone_in_one_direction(kind: Any, bidirectional: bool) -> None:
-    layer = kind(C_IN, C, 3, 2, bidirectional=bidirectional)
-    x = torch.randn(T, B, C_IN, 7, 5, requires_grad=True)
-    output, _ = layer(x)
-    for t in range(T):
-        (grad,) = torch.autograd.grad(output[t, 0].square().sum(), x, retain_graph=True)
-        reached = grad.flatten(2).abs().amax(dim=2) > 0  # (T, B)
-        assert reached[:, 0].tolist() == [bidirectional or s <= t for s in range(T)]
-        assert not reached[:, 1].any()  # nor on another sequence
 
 
 @each_kind
@@ -103,7 +80,6 @@ def test_a_run_in_two_parts_is_one_run(kind: Any) -> None:
     second, end = layer(x[4:], state)
     assert_close(torch.cat([first, second]), output, rtol=0, atol=1e-6)
     assert_close(end, last, rtol=0, atol=1e-6)
-    assert not torch.allclose(layer(x[4:])[0], second, atol=1e-3)
 
 
 @each_kind
@@ -125,7 +101,11 @@ def test_states_default_to_zeros_and_batches_may_come_first_or_not_at_all(kind: 
 
 @each_kind
 @pytest.mark.parametrize("bidirectional", [False, True])
-def test_dropout_acts_between_layers_and_in_training(kind: Any, bidirectional: bool) -> None:
+@pytest.mark.parametrize("implementation", ["reference", "fused"])
+def test_dropout_acts_between_layers_and_in_training(
+    kind: Any, bidirectional: bool, implementation: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CONVLSTM_OPS", implementation)
     layer = kind(C_IN, C, 3, num_layers=2, dropout=0.5, bidirectional=bidirectional)
     directions = 1 + bidirectional
     first = kind(C_IN, C, 3, bidirectional=bidirectional)
@@ -146,27 +126,6 @@ def test_dropout_with_one_layer_warns(kind: Any) -> None:
     with pytest.warns(UserWarning, match=r"dropout=0\.5 does nothing with num_layers=1") as caught:
         kind(C_IN, C, 3, dropout=0.5)
     assert caught[0].filename == __file__  # the line that asked for it
-
-
-@each_kind
-@pytest.mark.parametrize("kernel", [(2, 4), (3, 8), 1])
-@pytest.mark.parametrize(("steps", "batch", "frame"), [(1, 1, (7, 5)), (3, 2, (1, 1)), (2, 1, (2, 9))])
-def test_odd_sizes(kind: Any, kernel: Any, steps: int, batch: int, frame: tuple[int, int]) -> None:
-    layer = kind(C_IN, C, kernel, num_layers=2, bidirectional=True)
-    output, state = layer(torch.randn(steps, batch, C_IN, *frame))
-    assert output.shape == (steps, batch, 2 * C, *frame)
-    assert {s.shape for s in as_list(state)} == {(4, batch, C, *frame)}
-    assert_close(output[-1, :, :C], as_list(state)[0][2])
-    assert_close(output[0, :, C:], as_list(state)[0][3])
-
-
-@each_kind
-def test_input_need_not_be_contiguous(kind: Any) -> None:
-    layer = kind(C_IN, C, (2, 3), num_layers=2)
-    x = torch.randn(5, 2 * B, 7, C_IN, 2 * T).permute(4, 1, 3, 2, 0)[::2, ::2]  # (T, B, I, 7, 5)
-    assert not x.is_contiguous()
-    hx = each(lambda s: s.mT, states_of(layer, 5, 7))
-    assert_close(layer(x, hx), layer(x.contiguous(), each(Tensor.contiguous, hx)))
 
 
 @each_kind
@@ -248,13 +207,20 @@ def test_sequences_of_different_length_run_as_if_alone(kind: Any, batch_first: b
 
 @pytest.mark.parametrize("kind", [ConvLSTM, ConvGRU])
 @pytest.mark.parametrize("implementation", ["reference", "fused"])
-def test_recompute_changes_no_number(kind: Any, implementation: str) -> None:
+def test_recompute_keeps_less_and_changes_no_number(kind: Any, implementation: str) -> None:
     layer, again = kind(2, 3, 3, num_layers=2), kind(2, 3, 3, num_layers=2, recompute=True)
     again.load_state_dict(layer.state_dict())
-    input = torch.rand(7, 2, 2, 6, 5)
+    input, kept = torch.rand(7, 2, 2, 6, 5), []
+
+    def pack(tensor: Tensor) -> Tensor:
+        kept[-1] += tensor.numel()
+        return tensor
+
     with ops.use_implementation(implementation):
         for module in (layer, again):
-            module(input)[0].square().sum().backward()
+            kept.append(0)
+            with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+                module(input)[0].square().sum().backward()
     for ours, theirs in zip(again.parameters(), layer.parameters(), strict=True):
         assert_close(ours.grad, theirs.grad)
-    assert "recompute=True" in repr(again)
+    assert kept[1] < kept[0] / 2

@@ -24,16 +24,6 @@ def test_results_lie_in_memory_as_those_of_torch_nn(kind: Any, batch_first: bool
             assert tensor.is_contiguous()
 
 
-def test_dropout_is_the_same_in_every_implementation(monkeypatch: pytest.MonkeyPatch) -> None:
-    layer, input = ConvLSTM(C_IN, 8, 3, 3, dropout=0.5), torch.rand(T, B, C_IN, 5, 4)
-    outputs = []
-    for implementation in ("reference", "fused"):
-        monkeypatch.setenv("CONVLSTM_OPS", implementation)
-        torch.manual_seed(0)
-        outputs.append(layer(input)[0])
-    torch.testing.assert_close(*outputs)
-
-
 @pytest.mark.parametrize("implementation", ["reference", "fused"])
 @pytest.mark.parametrize("kind", [ConvLSTM, ConvGRU])
 def test_activation_checkpointing(kind: Any, implementation: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from convlstm import StackedForecaster, StackedForecasterConfig, rollout, stream
+from convlstm import StackedForecaster, ops
 from convlstm.ops import choice, fused_gru, fused_lstm
 from convlstm.ops.convolution import weight_gradient
 
@@ -22,44 +22,45 @@ def run(model: StackedForecaster, context: Tensor, horizon: int, **options: Any)
     return [frames, *(g if g is not None else torch.zeros(()) for g in gradients)]
 
 
-def compare(monkeypatch, model: StackedForecaster, tolerance: float, *arguments: Any, **options: Any) -> None:
-    monkeypatch.setenv(choice.VARIABLE, "reference")
-    expected = run(model, *arguments, **options)
-    monkeypatch.setenv(choice.VARIABLE, "fused")
-    for ours, theirs in zip(run(model, *arguments, **options), expected, strict=True):
+def compare(model: StackedForecaster, tolerance: float, *arguments: Any, **options: Any) -> None:
+    results = []
+    for name in ("fused", "reference"):
+        with ops.use_implementation(name):
+            results.append(run(model, *arguments, **options))
+    for ours, theirs in zip(*results, strict=True):
         assert ours.dtype == theirs.dtype
         assert_close(ours, theirs, rtol=0, atol=tolerance * max(1.0, theirs.abs().max().item()))
 
 
-@pytest.mark.parametrize("forced", [False, True])
-@pytest.mark.parametrize("return_context", [False, True])
 @pytest.mark.parametrize(("frames", "horizon"), [(4, 5), (1, 3), (3, 1)])
 @pytest.mark.parametrize(
     "config",
     [
-        {"output": "sigmoid", "kernel_size": 3, "peephole": "channel"},
+        {"output": "sigmoid", "peephole": "channel"},
         {"kernel_size": 4, "channels": 3},
-        {"output": "sigmoid", "kernel_size": 3, "cell": "gru"},
+        {"output": "sigmoid", "cell": "gru"},
     ],
 )
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
-def test_at_once_is_step_by_step(
-    dtype, tolerance, config, frames, horizon, return_context, forced, monkeypatch
-) -> None:
-    config = StackedForecasterConfig(hidden_channels=(5, 7), patch_size=2, **config)
-    model = StackedForecaster(config).to(dtype)
-    context = torch.rand(3, frames, config.channels, 8, 6, dtype=dtype)
-    options = {"return_context": return_context}
-    if forced:
-        options["targets"] = torch.rand(3, horizon, config.channels, 8, 6, dtype=dtype)
-        options["use_target"] = torch.rand(3, horizon - 1) < 0.5
-    compare(monkeypatch, model, tolerance, context, horizon, **options)
+def test_at_once_is_step_by_step(dtype, tolerance, config, frames, horizon) -> None:
+    config = {"hidden_channels": (5, 7), "patch_size": 2, "kernel_size": 3} | config
+    model = StackedForecaster(**config).to(dtype)
+    context, targets = (torch.rand(3, n, model.config.channels, 8, 6, dtype=dtype) for n in (frames, horizon))
+    true = {"targets": targets, "use_target": torch.rand(3, horizon - 1) < 0.5}
+    for options in ({}, {"return_context": True}, true, {"return_context": True, **true}):
+        compare(model, tolerance, context, horizon, **options)
+
+
+def test_under_autocast_they_agree() -> None:
+    model = StackedForecaster(hidden_channels=(8, 8), kernel_size=3, peephole="channel")
+    with torch.autocast("cpu", torch.bfloat16):
+        compare(model, 0.03, torch.rand(2, 5, 1, 16, 16), 6)
 
 
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
 def test_frozen_layers_cost_no_convolutions_of_weights(cell, monkeypatch) -> None:
-    config = StackedForecasterConfig(cell=cell, hidden_channels=(5, 7, 3), kernel_size=3, patch_size=2)
-    model, counts = StackedForecaster(config).double(), []
+    model = StackedForecaster(cell=cell, hidden_channels=(5, 7, 3), kernel_size=3, patch_size=2).double()
+    counts = []
     context = torch.rand(2, 3, 1, 8, 6, dtype=torch.float64)
 
     def gradients(implementation: str) -> dict[str, Tensor | None]:
@@ -82,24 +83,9 @@ def test_frozen_layers_cost_no_convolutions_of_weights(cell, monkeypatch) -> Non
     assert_close(ours, gradients("reference"), rtol=0, atol=1e-12)
 
 
-def test_under_autocast_they_agree(monkeypatch) -> None:
-    model = StackedForecaster(
-        StackedForecasterConfig(hidden_channels=(8, 8), kernel_size=3, peephole="channel")
-    )
-    with torch.autocast("cpu", torch.bfloat16):
-        compare(monkeypatch, model, 0.03, torch.rand(2, 5, 1, 16, 16), 6)
-
-
-def test_streamed_it_is_the_same(monkeypatch) -> None:
-    monkeypatch.setenv(choice.VARIABLE, "fused")
-    model = StackedForecaster(StackedForecasterConfig(hidden_channels=(8, 8), kernel_size=3))
-    context = torch.rand(2, 5, 1, 16, 16)
-    assert_close(torch.stack(list(stream(model, context, 7)), dim=1), rollout(model, context, 7))
-
-
 def test_it_is_one_node_of_a_compiled_graph(monkeypatch) -> None:
     monkeypatch.setenv(choice.VARIABLE, "fused")
-    model = StackedForecaster(StackedForecasterConfig(hidden_channels=(8,), kernel_size=3))
+    model = StackedForecaster(hidden_channels=(8,), kernel_size=3)
     context, operators = torch.rand(2, 5, 1, 16, 16), []
 
     def look(graph: torch.fx.GraphModule, _: object) -> object:
@@ -115,7 +101,7 @@ def test_it_trains_under_distributed_data_parallel(tmp_path, monkeypatch) -> Non
     monkeypatch.setenv(choice.VARIABLE, "fused")
     torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
     try:
-        model = StackedForecaster(StackedForecasterConfig(hidden_channels=(8,), kernel_size=3))
+        model = StackedForecaster(hidden_channels=(8,), kernel_size=3)
         parallel = torch.nn.parallel.DistributedDataParallel(copy.deepcopy(model))
         context = torch.rand(2, 5, 1, 16, 16)
         for module in (model, parallel):

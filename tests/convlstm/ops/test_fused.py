@@ -279,30 +279,3 @@ def test_compiled_it_is_the_same() -> None:
     cotangents = [torch.linspace(-1, 1, r.numel()).view_as(r) for r in results]
     gradients = torch.autograd.grad(results, list(arguments.values()), cotangents)
     assert_close((*results, *gradients), run("lstm", "fused", arguments))
-
-
-def test_a_length_that_no_step_has_leaves_zeros() -> None:
-    arguments = {n: t.detach() for n, t in tensors("lstm", CASES[1], torch.float32).items()}
-    T = len(arguments["input"])
-    compiled = torch.compile(lambda lengths: ops.lstm(**arguments, lengths=lengths), backend="eager")
-    with ops.use_implementation("fused"):
-        _, h_n, c_n = compiled(torch.tensor([T + 1, T]))  # a graph that is traced does not check them
-    assert (h_n[0] == 0).all()
-    assert (c_n[0] == 0).all()
-
-
-@each_cell
-def test_recompute_keeps_less_in_the_reference_too(cell) -> None:
-    arguments, kept = tensors(cell, CASES[1], torch.float32), []
-
-    def pack(tensor: Tensor) -> Tensor:
-        kept[-1] += tensor.numel()
-        return tensor
-
-    results = []
-    for recompute in (False, True):
-        kept.append(0)
-        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            results.append(run(cell, "reference", arguments, recompute=recompute))
-    assert_close(*results, rtol=0, atol=0)
-    assert kept[1] < kept[0] / 2
