@@ -9,18 +9,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save, save_file
-from torch import Tensor, nn
+from torch import nn
 
 from convlstm.importers.reading.files import read_foreign
 from convlstm.importers.reading.state_dicts import entries
-from tests.convlstm.importers.fixtures import CHECKPOINTS
 from tests.convlstm.importers.reading.checkpoints import OLD, assert_equal, torch_bytes, zipped
 
 
@@ -116,50 +114,6 @@ def test_a_safetensors_header_whose_length_looks_like_a_pickle(tmp_path: Path, l
     assert_equal(read_foreign(path).tensors, {"a": torch.tensor([1.5])})
 
 
-def arrays_of(path: Path) -> dict[str, np.ndarray]:
-    """All arrays of an HDF5 file, or of the one in a .keras file, by path; an optimizer's left out."""
-    source: Any = path
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            source = io.BytesIO(archive.read("model.weights.h5"))
-    found = {}
-    with h5py.File(source) as file:
-        file.visititems(
-            lambda name, item: found.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None
-        )
-    return {
-        name.removeprefix("model_weights/"): array
-        for name, array in found.items()
-        if not name.startswith(("optimizer_weights/", "optimizer/"))
-    }
-
-
-def tensors_of(value: Any) -> dict[str, Tensor]:
-    """All tensors in a dict of dicts, by their names in the innermost that has them."""
-    found = {}
-    for key, item in value.items():
-        if isinstance(item, Tensor):
-            found[key] = item
-        elif isinstance(item, dict) and key not in ("optimizer", "optimizer_states"):
-            found |= tensors_of(item)
-    return found
-
-
-@pytest.mark.usefixtures("hdf5_in_this_process")
-@pytest.mark.parametrize("path", CHECKPOINTS, ids=lambda path: "/".join(path.parts[-3:]))
-def test_checkpoints_of_other_projects(path: Path) -> None:
-    found = read_foreign(path)
-    if path.suffix in (".keras", ".h5"):
-        expected = {name: torch.from_numpy(np.array(array)) for name, array in arrays_of(path).items()}
-        assert (found.config is None) == ("weights" in path.name)
-    elif path.name == "best_model.pth":  # a module of a class that is not here; its state_dict beside it
-        expected = torch.load(path.with_name("state_dict_only.pth"), weights_only=True)
-        assert found.modules
-    else:
-        expected = tensors_of(torch.load(path, map_location="cpu", weights_only=False))
-    assert_equal(found.tensors, expected)
-
-
 def rezipped(change: Callable[[dict[str, bytes]], Any], method: int = zipfile.ZIP_STORED) -> bytes:
     """A torch archive whose entries are changed."""
     with zipfile.ZipFile(io.BytesIO(torch_bytes({"weight": torch.arange(64.0)}))) as archive:
@@ -232,11 +186,10 @@ def test_compressed_archives_are_read_unless_they_are_bombs(tmp_path: Path) -> N
 
 def damage(kind: str) -> bytes:
     state = {"state_dict": {"a": torch.ones(3), "b": torch.ones(2, 2)}, "epoch": 1}
-    match kind:
-        case "safetensors":
-            return save(state["state_dict"])
-        case "module":
-            return torch_bytes(nn.LSTM(1, 1), **OLD)
+    if kind == "safetensors":
+        return save(state["state_dict"])
+    if kind == "module":
+        return torch_bytes(nn.LSTM(1, 1), **OLD)
     return torch_bytes(state, **(OLD if kind == "old" else {}))
 
 
