@@ -8,28 +8,21 @@ from convlstm.evaluation import BASELINES, copy_last, mean_frame, translate
 from convlstm.evaluation.baselines import motion
 
 
-def test_copy_last():
-    context = torch.rand(2, 3, 1, 5, 4)
-    assert_close(copy_last(context, 4), context[:, 2:].expand(2, 4, 1, 5, 4))
-
-
-def test_mean_frame():
+def test_copies_and_means_of_the_context():
     context = torch.rand(2, 3, 2, 5, 4)
-    expected = (context[:, 0] + context[:, 1] + context[:, 2]) / 3
-    assert_close(mean_frame(context, 4), expected[:, None].expand(2, 4, 2, 5, 4))
+    mean = (context[:, 0] + context[:, 1] + context[:, 2]) / 3
+    assert_close(copy_last(context, 4), context[:, 2:].expand(2, 4, 2, 5, 4))
+    assert_close(mean_frame(context, 4), mean[:, None].expand(2, 4, 2, 5, 4))
 
 
-def moving(shift: tuple[int, int], length: int, channels: int = 1) -> torch.Tensor:
+def moving(shift: tuple[int, int], length: int, channels: int) -> torch.Tensor:
     """Return (T, C, 40, 33): a square of noise that moves by a shift a frame and may leave."""
-    frames = torch.zeros(length, channels, 40, 33)
+    frames = torch.zeros(length, channels, 100, 93)
     square = torch.rand(channels, 7, 6)
     for t in range(length):
-        for y in range(7):
-            for x in range(6):
-                row, column = 14 + y + t * shift[0], 12 + x + t * shift[1]
-                if 0 <= row < 40 and 0 <= column < 33:
-                    frames[t, :, row, column] = square[:, y, x]
-    return frames
+        y, x = 44 + t * shift[0], 42 + t * shift[1]
+        frames[t, :, y : y + 7, x : x + 6] = square
+    return frames[:, :, 30:70, 30:63]
 
 
 @pytest.mark.parametrize("channels", [1, 3])

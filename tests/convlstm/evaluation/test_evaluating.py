@@ -15,7 +15,6 @@ from convlstm.evaluation import (
     Evaluation,
     copy_last,
     format_evaluation,
-    mean_frame,
     measure,
     summarize,
 )
@@ -92,35 +91,11 @@ def test_a_perfect_predictor_and_baselines_on_what_stands_still():
         assert at.hits == int((clips[:, 2:] >= 0.5).sum())
 
 
-def test_baselines_are_scored_as_predictors_are():
-    found = evaluate(mean_frame, torch.rand(4, 5, 1, 8, 8), 3, 2, thresholds=(0.4,))
-    assert found.model.metrics == found.baselines[1].metrics
-
-
-def test_thresholds_are_physical_and_ratios_those_of_summed_counts():
+def test_errors_and_thresholds_are_physical_where_the_source_names_a_unit():
     clips = torch.rand(6, 5, 1, 8, 9) * torch.arange(6)[:, None, None, None, None] / 5  # the first is dry
     source = Clips(clips, (-10.0, 30.0), "mm/h")
     found = evaluate(blurred, source, 2, 3, thresholds=[2, 18], batch_size=4)
     assert (found.value_range, found.unit) == ((-10.0, 30.0), "mm/h")
-    prediction, target = (40 * x.double() - 10 for x in (blurred(clips[:, :2], 3), clips[:, 2:]))
-    for threshold, at in zip((2, 18), found.model.thresholds, strict=True):
-        forecast, observed = prediction >= threshold, target >= threshold
-        hits, misses = (forecast & observed).sum().item(), (~forecast & observed).sum().item()
-        false_alarms = (forecast & ~observed).sum().item()
-        assert (at.hits, at.misses, at.false_alarms) == (hits, misses, false_alarms)
-        assert_close(at.csi.mean, hits / (hits + misses + false_alarms))
-        assert_close(at.pod.mean, hits / (hits + misses))
-        assert_close(at.far.mean, false_alarms / (hits + false_alarms))
-        assert_close(at.bias.mean, (hits + false_alarms) / (hits + misses))
-        assert at.csi.low <= at.csi.mean <= at.csi.high
-        assert math.isnan(at.csi.stderr)
-        counts = contingency(prediction, target, [threshold])
-        assert_close(at.csi.per_frame, tuple(type(counts)(*(c.sum(dim=1) for c in counts)).csi()[0].tolist()))
-
-
-def test_errors_are_physical_where_the_source_names_a_unit():
-    clips = torch.rand(6, 5, 1, 8, 9)
-    found = evaluate(blurred, Clips(clips, (-10.0, 30.0), "mm/h"), 2, 3)
     prediction, target = (40 * x.double() - 10 for x in (blurred(clips[:, :2], 3), clips[:, 2:]))
     for name, metric in (("mse_physical", mse), ("mae_physical", mae)):
         values, score = metric(prediction, target, per_pixel=True), found.model[name]
@@ -130,21 +105,31 @@ def test_errors_are_physical_where_the_source_names_a_unit():
     table = format_evaluation(found)
     assert "\nMSE per pixel in (mm/h)² " in table
     assert "\nMAE per pixel in mm/h " in table
+    for threshold, at in zip((2, 18), found.model.thresholds, strict=True):
+        # Ratios are those of summed counts.
+        counts = contingency(prediction, target, [threshold])
+        hits, misses, false_alarms = (int(count.sum()) for count in counts)
+        assert (at.hits, at.misses, at.false_alarms) == (hits, misses, false_alarms)
+        assert_close(at.csi.mean, hits / (hits + misses + false_alarms))
+        assert_close(at.pod.mean, hits / (hits + misses))
+        assert_close(at.far.mean, false_alarms / (hits + false_alarms))
+        assert_close(at.bias.mean, (hits + false_alarms) / (hits + misses))
+        assert at.csi.low <= at.csi.mean <= at.csi.high
+        assert math.isnan(at.csi.stderr)
+        assert_close(at.csi.per_frame, tuple(type(counts)(*(c.sum(dim=1) for c in counts)).csi()[0].tolist()))
     assert "mse_physical" not in evaluate(blurred, Clips(clips, (0, 255)), 2, 3).model.metrics
 
 
 def test_ratios_without_a_denominator_are_nan_and_null():
-    found = evaluate(copy_last, torch.zeros(3, 4, 1, 8, 8), 2, 2, thresholds=(0.5,))
+    dry = torch.zeros(3, 4, 1, 8, 8)
+    found = evaluate(copy_last, dry, 2, 2, thresholds=(0.5,))
     [at] = found.model.thresholds
     for ratio in (at.csi, at.pod, at.far, at.bias):
         assert math.isnan(ratio.mean)
         assert math.isnan(ratio.low)
     assert found.to_dict()["model"]["thresholds"][0]["csi"]["per_frame"] == [None, None]
-    # Something forecast where nothing was observed: no bias, no probability of detection, all false.
-    wet = evaluate(
-        lambda c, h: torch.ones(len(c), h, 1, 8, 8), torch.zeros(3, 4, 1, 8, 8), 2, 2, thresholds=(0.5,)
-    )
-    [at] = wet.model.thresholds
+    # Something forecast where nothing was observed: no bias, all false.
+    [at] = evaluate(lambda context, _: context + 1, dry, 2, 2, thresholds=(0.5,)).model.thresholds
     assert math.isnan(at.bias.mean)
     assert (at.csi.mean, at.far.mean) == (0, 1)
 
@@ -218,7 +203,8 @@ def test_openstl_reports_its_columns_and_nothing_else():
 
 
 def test_json_and_back():
-    found = evaluate(small(), torch.rand(3, 5, 1, 8, 8), 3, 2, protocol="openstl", thresholds=(0.1, 0.5))
+    clips, options = torch.rand(3, 5, 1, 8, 8), {"protocol": "openstl", "thresholds": (0.1, 0.5)}
+    found = evaluate(small(), clips, 3, 2, **options)
     text = json.dumps(found.to_dict(), allow_nan=False)
     again = Evaluation.from_dict(json.loads(text))
     assert json.dumps(again.to_dict()) == text
@@ -230,6 +216,10 @@ def test_json_and_back():
     for broken in ({"model": {}}, {"extra": 1}, {"protocol": unknown}):
         with pytest.raises(ValueError, match="evaluation has wrong or missing fields"):
             Evaluation.from_dict({**found.to_dict(), **broken})
+    # Files of earlier versions have another name for the cross-entropy.
+    found = evaluate(small(output="sigmoid"), clips, 3, 2).to_dict()
+    old = json.dumps(found).replace('"cross_entropy"', '"bce"')
+    assert Evaluation.from_dict(json.loads(old)).to_dict() == found
 
 
 def test_one_sequence_has_no_interval():
@@ -249,9 +239,7 @@ def test_one_sequence_has_no_interval():
         ({"model": ConvLSTM(1, 2, 3)}, ValueError, "model is a ConvLSTM layer"),
         ({"protocol": "lax"}, ValueError, r"protocol is 'lax'; it needs one of \('strict', 'openstl'\)"),
         ({"thresholds": (0.5, 1.5)}, ValueError, "thresholds has 1.5, but values go from 0 to 1"),
-        ({"thresholds": (0,)}, ValueError, "thresholds has 0, but values go from 0 to 1"),
         ({"thresholds": ("wet",)}, ValueError, "thresholds is 'wet'; it needs a finite number"),
-        ({"context": 4}, ValueError, "a context of 4 and a horizon of 2 need"),
         ({"device": "abacus"}, ValueError, "device is 'abacus'"),
     ],
 )
@@ -278,9 +266,3 @@ def test_a_run_keeps_a_summary_without_intervals():
     assert kept.keys() == {*copied.summary(), "cross_entropy", "cross_entropy_per_frame"}
     assert expected.items() <= kept.items()
     assert kept["mse_stderr"] == full["mse"].stderr
-
-
-def test_files_of_earlier_versions_have_another_name_for_the_cross_entropy():
-    found = evaluate(small(output="sigmoid"), torch.rand(2, 5, 1, 8, 8), 3, 2).to_dict()
-    text = json.dumps(found)
-    assert Evaluation.from_dict(json.loads(text.replace('"cross_entropy"', '"bce"'))).to_dict() == found

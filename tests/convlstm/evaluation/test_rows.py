@@ -1,7 +1,6 @@
 """The pass over a source: what it keeps, and that chunks of frames change nothing."""
 
 import gc
-import weakref
 from typing import Any
 
 import pytest
@@ -13,27 +12,15 @@ from convlstm.evaluation.rows import MEASURED, measure
 from tests.convlstm.evaluation.clips import Clips, blurred
 
 
-def test_no_prediction_outlives_its_batch():
-    alive: list[weakref.ref] = []
-    most = 0
+def test_a_predictor_may_change_its_context_and_makes_no_gradients():
+    clips, weight = torch.rand(3, 4, 1, 8, 8), torch.ones((), requires_grad=True)
 
     def predict(context: torch.Tensor, horizon: int) -> torch.Tensor:
-        nonlocal most
-        most = max(most, sum(ref() is not None for ref in alive))
-        prediction = blurred(context, horizon)
-        alive.append(weakref.ref(prediction))
-        return prediction
+        assert not (weight * context).requires_grad
+        return context.zero_()[:, :horizon]
 
-    evaluate(predict, torch.rand(12, 4, 1, 8, 8), 2, 2, batch_size=1, thresholds=(0.5,))
-    assert len(alive) == 12
-    assert most <= 1  # the batch before, at most
-
-
-def test_a_predictor_may_change_its_context():
-    clips = torch.rand(3, 4, 1, 8, 8)
     alone = evaluate(copy_last, clips, 3, 1).model["mse"].mean
-    found = evaluate(lambda context, horizon: context.zero_()[:, :horizon], clips, 3, 1)
-    assert found.baselines[0]["mse"].mean == alone
+    assert evaluate(predict, clips, 3, 1).baselines[0]["mse"].mean == alone
 
 
 def test_memory_grows_by_rows_alone():
@@ -60,22 +47,14 @@ def test_memory_grows_by_rows_alone():
     assert many - few <= 36 * 8 * values
 
 
-def test_the_compiled_metrics_are_those_of_torch(monkeypatch: pytest.MonkeyPatch):
-    source = Clips(torch.rand(3, 5, 2, 9, 8))
-    compiled = measure({"copy": copy_last, "blurred": blurred}, source, 2, 3)
-    monkeypatch.setenv("CONVLSTM_OPS", "reference")
-    plain = measure({"copy": copy_last, "blurred": blurred}, source, 2, 3)
-    for name, found in compiled.items():
-        assert_close(found.metrics, plain[name].metrics, rtol=0, atol=1e-12)
-
-
-def test_chunks_of_frames_change_nothing(monkeypatch: pytest.MonkeyPatch):
+def test_neither_chunks_of_frames_nor_compiled_metrics_change_anything(monkeypatch: pytest.MonkeyPatch):
     source, predictors = Clips(torch.rand(3, 5, 2, 9, 8)), {"copy": copy_last, "blurred": blurred}
     whole = measure(predictors, source, 2, 3, thresholds=(0.3, 0.6), probabilities={"copy"})
     assert whole["copy"].names == MEASURED
     assert whole["blurred"].names == MEASURED[:-1]
-    for cached in (1, 200, 2**20):
+    for cached, ops in ((1, "auto"), (200, "auto"), (2**20, "auto"), (2**20, "reference")):
         monkeypatch.setattr(rows, "CACHED", cached)
+        monkeypatch.setenv("CONVLSTM_OPS", ops)
         parts = measure(predictors, source, 2, 3, thresholds=(0.3, 0.6), probabilities={"copy"})
         for name, found in whole.items():
             assert_close(parts[name].metrics, found.metrics, rtol=1e-12, atol=1e-12)
@@ -92,18 +71,6 @@ def test_the_first_sequences_once_for_all_predictors_with_progress():
     for name, predict in predictors.items():
         [alone] = measure({name: predict}, Clips(source.clips[:7]), 3, 1, batch_size=3).values()
         assert_close(found[name].metrics, alone.metrics, rtol=0, atol=0)
-
-
-def test_no_gradients():
-    weight = torch.ones((), requires_grad=True)
-    seen: list[bool] = []
-
-    def predict(context: torch.Tensor, horizon: int) -> torch.Tensor:
-        seen.append((weight * copy_last(context, horizon)).requires_grad)
-        return copy_last(context, horizon)
-
-    measure({"copy": predict}, Clips(torch.rand(1, 3, 1, 7, 7)), 1, 2)
-    assert seen == [False]
 
 
 @pytest.mark.parametrize(
