@@ -43,27 +43,20 @@ RANDOM = np.random.default_rng(0)
 
 
 def score(mean: float, spread: float = 1.0) -> Score:
-    means = tuple(mean + t for t in range(HORIZON))
-    low, high = tuple(m - spread for m in means), tuple(m + spread for m in means)
-    return Score(
-        mean=mean, stderr=spread, low=mean - spread, high=mean + spread,
-        per_frame=means, per_frame_low=low, per_frame_high=high,
-    )  # fmt: skip
+    ends = {"low": mean - spread, "high": mean + spread}
+    each = {f"per_frame{end}": tuple(mean + shift + t for t in range(HORIZON))
+            for end, shift in (("", 0.0), ("_low", -spread), ("_high", spread))}  # fmt: skip
+    return Score(mean=mean, stderr=spread, **ends, **each)
 
 
 def predictor(
     name: str, mse: float, spread: float = 1.0, thresholds: tuple[float, ...] = ()
 ) -> PredictorScores:
-    metrics = {
-        metric: score(mse if metric == "mse" else 0.5, spread)
-        for metric in METRICS
-        if metric != "cross_entropy"
-    }
+    metrics = {metric: score(0.5, spread) for metric in METRICS if metric != "cross_entropy"}
     ratios = {ratio: score(0.25, 0.0) for ratio in ("csi", "pod", "far", "bias")}
-    found = tuple(
-        ThresholdScores(threshold=t, hits=1234, misses=5, false_alarms=6, **ratios) for t in thresholds
-    )
-    return PredictorScores(name=name, metrics=metrics, thresholds=found)
+    counts = {"hits": 1234, "misses": 5, "false_alarms": 6}
+    found = tuple(ThresholdScores(threshold=t, **counts, **ratios) for t in thresholds)
+    return PredictorScores(name=name, metrics=metrics | {"mse": score(mse, spread)}, thresholds=found)
 
 
 def evaluation(mse: float = 50.0, spread: float = 1.0, **changes: Any) -> Evaluation:
@@ -200,11 +193,7 @@ def test_what_a_baseline_is_better_in_is_said() -> None:
 
 
 def test_what_is_undefined_is_a_dash() -> None:
-    each = (math.nan,) * HORIZON
-    nothing = Score(
-        mean=math.nan, stderr=math.nan, low=math.nan, high=math.nan,
-        per_frame=each, per_frame_low=each, per_frame_high=each,
-    )  # fmt: skip
+    nothing = score(math.nan)
     model = predictor("a", 50.0, thresholds=(0.5,))
     hollow = dataclasses.replace(model.thresholds[0], csi=nothing, far=nothing)
     model = dataclasses.replace(model, thresholds=(hollow,))
@@ -234,31 +223,21 @@ def test_curves_lie_within_the_axes(logarithmic: bool) -> None:
         assert len({label for _, label in drawn.y_ticks}) == len(drawn.y_ticks)
 
 
-@pytest.mark.parametrize(
-    ("logged", "beside_the_loss", "alone"),
-    [
+def test_the_score_that_chose_is_drawn_with_the_loss() -> None:
+    for logged, beside_the_loss, alone in (
         (["val/mse"], "validation MSE", []),
         (["val/mse", "val/cross_entropy"], "validation cross-entropy", ["Validation MSE"]),
-    ],
-)
-def test_the_score_that_chose_is_drawn_with_the_loss(
-    logged: list[str], beside_the_loss: str, alone: list[str]
-) -> None:
-    metrics = [{"step": n, "train/loss": 9.0 - n} | dict.fromkeys(logged, 5.0 - n) for n in range(3)]
-    drawn = training_curves(metrics)
-    assert [name for name, _ in drawn["legend"]] == ["training loss", beside_the_loss]
-    assert [chart.title for chart in drawn["charts"]] == ["Loss", *alone]
+    ):
+        metrics = [{"step": n, "train/loss": 9.0 - n} | dict.fromkeys(logged, 5.0 - n) for n in range(3)]
+        drawn = training_curves(metrics)
+        assert [name for name, _ in drawn["legend"]] == ["training loss", beside_the_loss]
+        assert [chart.title for chart in drawn["charts"]] == ["Loss", *alone]
 
 
 def test_numbers_as_one_writes_them() -> None:
-    written = {
-        0: "0",
-        1234567: "1,234,567",
-        0.00012345: "0.000123",
-        1e-7: "1e\N{MINUS SIGN}7",
-        2.5e12: "2.5e12",
-        -0.5: "\N{MINUS SIGN}0.5",
-    }
+    minus = "\N{MINUS SIGN}"
+    written = {0: "0", 1234567: "1,234,567", 0.00012345: "0.000123", 1e-7: f"1e{minus}7"}
+    written |= {2.5e12: "2.5e12", -0.5: f"{minus}0.5"}
     assert {value: number(value) for value in written} == written
 
 
@@ -283,11 +262,9 @@ def test_the_strip_shows_what_was_forecast() -> None:
 def test_animations_of_any_size() -> None:
     sizes = [((7, 5), None), ((7, 5), 2), ((7, 5), HORIZON), ((LARGEST + 1, 9), 1), ((210, 400), 1)]
     for size, known in sizes:
+        parts = {"context": frames(1, 3, size), "prediction": frames(HORIZON, 3, size)}
         truth = None if known is None else frames(known, 3, size)
-        rollout = Shown(
-            title="", context=frames(1, 3, size), prediction=frames(HORIZON, 3, size), truth=truth
-        )
-        with Image.open(io.BytesIO(animation(rollout))) as image:
+        with Image.open(io.BytesIO(animation(Shown(title="", truth=truth, **parts)))) as image:
             assert getattr(image, "n_frames") == 1 + HORIZON  # noqa: B009 (only animations have it)
             assert image.width <= 3 * (LARGEST + 16)
 
@@ -297,6 +274,10 @@ def test_what_cannot_be_shown() -> None:
         shown(known=HORIZON + 1)
     with pytest.raises(ValueError, match="C of 1 or 3"):
         Shown(title="", context=frames(2, channels=2), prediction=frames(2, channels=2))
+    clips = torch.rand(2, 9, 2, SIZE, SIZE)
+    two = evaluation(frame=(2, SIZE, SIZE), examples=Examples(best=0, median=0, worst=1))
+    assert example_rollouts(two, copy_last, clips) == []
+    assert long_rollout(two, copy_last, clips) is None
 
 
 def test_a_run_and_its_curves(tmp_path: Path) -> None:
@@ -372,13 +353,6 @@ def test_where_no_page_can_be_written(
     }.items():
         assert main(["evaluate", "run<script>", "clips.npy", *options.split()]) == 2
         assert message in capsys.readouterr().err
-
-
-def test_frames_that_there_is_no_picture_of() -> None:
-    clips = torch.rand(2, 9, 2, SIZE, SIZE)
-    two = evaluation(frame=(2, SIZE, SIZE), examples=Examples(best=0, median=0, worst=1))
-    assert example_rollouts(two, copy_last, clips) == []
-    assert long_rollout(two, copy_last, clips) is None
 
 
 def test_a_forecast_of_no_numbers_is_shown_and_said() -> None:
