@@ -54,8 +54,9 @@ def translate(context: Tensor, horizon: int) -> Tensor:
     down, right = (motion(context[:, -2], last)[:, axis, None] * steps for axis in (0, 1))  # (B, T) each
     rows = torch.arange(H, device=context.device) - down[..., None]  # (B, T, H), where each comes from
     columns = torch.arange(W, device=context.device) - right[..., None]  # (B, T, W)
-    inside = _within(rows, H)[..., :, None] & _within(columns, W)[..., None, :]  # (B, T, H, W)
-    source = rows.clamp(0, H - 1)[..., :, None] * W + columns.clamp(0, W - 1)[..., None, :]
+    near_rows, near_columns = rows.clamp(0, H - 1), columns.clamp(0, W - 1)
+    inside = (rows == near_rows)[..., :, None] & (columns == near_columns)[..., None, :]  # (B, T, H, W)
+    source = near_rows[..., :, None] * W + near_columns[..., None, :]
     source = repeat(source, "b t h w -> b c (t h w)", c=C)
     moved = last.flatten(2).gather(2, source).unflatten(2, (horizon, H, W)).transpose(1, 2)
     return moved * inside[:, :, None]
@@ -92,10 +93,6 @@ def motion(before: Tensor, after: Tensor) -> Tensor:
 
 BASELINES = {"copy last frame": copy_last, "mean frame": mean_frame, "translation": translate}
 """The baselines of every evaluation, by the names that tables give them."""
-
-
-def _within(numbers: Tensor, size: int) -> Tensor:
-    return (numbers >= 0) & (numbers < size)
 
 
 def _check(context: Tensor, horizon: int) -> int:

@@ -7,10 +7,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from convlstm.core.checks import finite, usable_device
+from convlstm.core.checks import choice, finite, usable_device
 from convlstm.evaluation.baselines import BASELINES
 from convlstm.evaluation.metrics import ROUNDING
-from convlstm.evaluation.protocols import STRICT, Protocol, protocol_of
+from convlstm.evaluation.protocols import PROTOCOLS, STRICT, Protocol
 from convlstm.evaluation.results import Evaluation
 from convlstm.evaluation.rows import measure
 from convlstm.evaluation.sources import Predict, Source, as_predictor, as_source, gives_probabilities
@@ -62,7 +62,8 @@ def evaluate(
         ValueError: an argument is out of its bounds, sequences are too short or out of [0, 1], or a forecast
             has another shape than the frames that follow the context.
     """
-    protocol = protocol_of(protocol)
+    if not isinstance(protocol, Protocol):
+        protocol = PROTOCOLS[choice("protocol", protocol, tuple(PROTOCOLS))]
     source = as_source(clips)
     low, high = map(float, getattr(source, "value_range", (0.0, 1.0)))
     thresholds = tuple(_checked(threshold, low, high) for threshold in thresholds)

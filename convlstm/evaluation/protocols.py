@@ -1,9 +1,7 @@
 """The conventions under which forecasts are scored: what each metric is, and which of them a table shows."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
-
-from convlstm.core.checks import choice
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,10 +78,6 @@ class Protocol:
     note: str = ""
     """The conventions in words, under a table."""
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields as JSON has them."""
-        return asdict(self) | {"columns": [asdict(metric) for metric in self.columns]}
-
 
 STRICT = Protocol(
     name="strict",
@@ -111,10 +105,3 @@ TRAINING = Protocol(
 
 PROTOCOLS = {"strict": STRICT, "openstl": OPENSTL}
 """The protocols that `convlstm.evaluate` takes by name."""
-
-
-def protocol_of(protocol: Protocol | str) -> Protocol:
-    """Return a protocol, given itself or its name; raise ValueError for another name."""
-    if isinstance(protocol, Protocol):
-        return protocol
-    return PROTOCOLS[choice("protocol", protocol, tuple(PROTOCOLS))]

@@ -116,7 +116,7 @@ class Evaluation:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the evaluation as JSON has it, None for what is no finite number."""
-        return jsonable({"schema": SCHEMA, **dataclasses.asdict(self), "protocol": self.protocol.to_dict()})
+        return jsonable({"schema": SCHEMA, **dataclasses.asdict(self)})
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Evaluation":
@@ -149,16 +149,11 @@ def _metric(name: str) -> str:
     return "cross_entropy" if name == "bce" else name  # as files of earlier versions call it
 
 
-def _number(value: float | None) -> float:
-    return math.nan if value is None else value
-
-
 def _score(values: Mapping[str, Any]) -> Score:
-    numbers: dict[str, Any] = {
-        name: tuple(map(_number, value)) if isinstance(value, list) else _number(value)
-        for name, value in values.items()
-    }
-    return Score(**numbers)
+    def number(value: Any) -> Any:
+        return tuple(map(number, value)) if isinstance(value, list) else math.nan if value is None else value
+
+    return Score(**{name: number(value) for name, value in values.items()})
 
 
 def _threshold(values: Mapping[str, Any]) -> ThresholdScores:
@@ -175,6 +170,5 @@ def _predictor(values: Mapping[str, Any]) -> PredictorScores:
 
 
 def _protocol(values: Mapping[str, Any]) -> Protocol:
-    names = [_metric(column["name"]) for column in values["columns"]]
-    columns = tuple(METRICS[name] for name in names)
+    columns = tuple(METRICS[_metric(column["name"])] for column in values["columns"])
     return Protocol(name=values["name"], columns=columns, note=values["note"])

@@ -18,13 +18,9 @@ from convlstm.models.imported.network import ImportedNetwork
 from convlstm.models.imported.stages import Activation, Patches, Pick
 from convlstm.models.rollouts import rollout
 
-
-class Predict(Protocol):
-    """Anything that forecasts: `copy_last`, or `functools.partial(convlstm.rollout, model)`."""
-
-    def __call__(self, context: Tensor, horizon: int, /) -> Tensor:
-        """Map a context (B, T, C, H, W) to the (B, horizon, C, H, W) that follow."""
-        ...
+Predict = Callable[[Tensor, int], Tensor]
+"""Anything that maps a context (B, T, C, H, W) and a horizon to the (B, horizon, C, H, W) that follow:
+`copy_last`, or `functools.partial(convlstm.rollout, model)`."""
 
 
 @runtime_checkable

@@ -6,7 +6,7 @@ Source: Efron and Tibshirani 1993, "An Introduction to the Bootstrap", section 1
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -70,16 +70,13 @@ def resampled_sums(values: Tensor, resamples: int = RESAMPLES) -> Tensor:
 
     The resamples are the same at each call with the same number of sequences.
     """
-    return torch.cat([counts @ values for counts in _draws(len(values), resamples)])
-
-
-def _draws(sequences: int, resamples: int) -> Iterator[Tensor]:
-    """Yield how often each resample draws each sequence: float64 (some of R, N)."""
+    sequences, sums = len(values), []
     generator = torch.Generator().manual_seed(SEED)
     for numbers in torch.arange(resamples).split(max(DRAWS // sequences, 1)):
         drawn = torch.randint(sequences, (len(numbers), sequences), generator=generator)
-        counts = torch.zeros(drawn.shape, dtype=torch.float64)
-        yield counts.scatter_add_(1, drawn, torch.ones_like(counts))
+        counts = torch.zeros(drawn.shape, dtype=torch.float64)  # how often each sequence is drawn
+        sums.append(counts.scatter_add_(1, drawn, torch.ones_like(counts)) @ values)
+    return torch.cat(sums)
 
 
 def _predictor_scores(

@@ -22,7 +22,7 @@ def format_evaluation(evaluation: Evaluation) -> str:
         blocks.append(_curves("MSE in frame", [(p.name, p["mse"].per_frame) for p in predictors], 1))
     for n, scores in enumerate(evaluation.model.thresholds):
         curves = [(p.name, p.thresholds[n].csi.per_frame) for p in predictors]
-        blocks.append(_curves(f"CSI at {_physical(scores.threshold, evaluation.unit)} in frame", curves, 3))
+        blocks.append(_curves(f"CSI at {physical(scores.threshold, evaluation.unit)} in frame", curves, 3))
     return "\n\n".join(blocks)
 
 
@@ -49,7 +49,7 @@ def _metrics(evaluation: Evaluation) -> str:
     for n, scores in enumerate(model.thresholds):
         for name, ratio in RATIOS.items():
             found = [getattr(p.thresholds[n], name) for p in (model, *baselines)]
-            rows.append((f"{ratio.label} at {_physical(scores.threshold, evaluation.unit)}", 3, found))
+            rows.append((f"{ratio.label} at {physical(scores.threshold, evaluation.unit)}", 3, found))
     lines = []
     for label, decimals, found in rows:
         mean, *others = ("-" if score is None else _number(score.mean, decimals) for score in found)
@@ -88,5 +88,6 @@ def _number(value: float, decimals: int) -> str:
     return f"{value:.{decimals}f}" if math.isfinite(value) else "-"
 
 
-def _physical(threshold: float, unit: str) -> str:
+def physical(threshold: float, unit: str) -> str:
+    """Return a threshold with its unit."""
     return f"{threshold:g} {unit}".rstrip()

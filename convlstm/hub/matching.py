@@ -56,7 +56,11 @@ def match(
             if reason := reason or _shape_difference(value, tensor):
                 skipped[there] = reason
                 continue
-        elif module and _reads_new_layer(model, module, places[name]):
+        elif (
+            isinstance(module, EncoderForecaster)
+            and places[name] == f"forecaster.{-len(module.forecaster)}.weight_ih"
+            and _first_new_layer(model, module)
+        ):
             value, how = torch.zeros_like(tensor), "zeros, so that nothing is read of the new layer"
         else:
             continue
@@ -147,12 +151,14 @@ def _adapted(value: Tensor, model: nn.Module, source: nn.Module, place: str) -> 
     if frames and their_frames and frames[0] != their_frames[0]:
         value, how = _recolored(value, their_frames[0], frames[0], place in HEAD)
         hows.append(how)
-    if place == (UP if _is_coarse(model) else "head.weight") and (new := _new_channels(model, source)):
-        # The head reads a stack's cells from the frames upward, a forecaster's downward.
-        before, after = (0, new) if isinstance(model, StackedForecaster) else (new, 0)
-        axis = [0, 0] if place == UP else []  # a transposed convolution has its inputs in front
-        value = F.pad(value, [0, 0, 0, 0, *axis, before, after])
-        hows.append(f"zeros for the {new} channels of new layers")
+    if isinstance(model, Network) and place == (UP if _is_coarse(model) else "head.weight"):
+        first = _first_new_layer(model, source) or len(model.config.hidden_channels)
+        if new := sum(model.config.hidden_channels[first : model.config.layers_on_grid]):
+            # The head reads a stack's cells from the frames upward, a forecaster's downward.
+            before, after = (0, new) if isinstance(model, StackedForecaster) else (new, 0)
+            axis = [0, 0] if place == UP else []  # a transposed convolution has its inputs in front
+            value = F.pad(value, [0, 0, 0, 0, *axis, before, after])
+            hows.append(f"zeros for the {new} channels of new layers")
     return value, "; ".join(hows)
 
 
@@ -194,30 +200,13 @@ def _recolored(weight: Tensor, there: int, here: int, of_head: bool) -> tuple[Te
     return shared.repeat_interleave(here, axis + 1).flatten(axis, axis + 1), how
 
 
-def _has_new_layers(model: nn.Module, source: nn.Module) -> bool:
-    """Whether a model is the source with more layers on top."""
+def _first_new_layer(model: nn.Module, source: nn.Module) -> int | None:
+    """Return the number of the first layer that a model has on top of those of the source; None without."""
     if not isinstance(model, Network) or not isinstance(source, Network):
-        return False
-    deeper = len(model.config.hidden_channels) > len(source.config.hidden_channels)
-    return deeper and not _difference(model, source, *["head.weight"] * 3)
-
-
-def _new_channels(model: nn.Module, source: nn.Module) -> int:
-    """Return how many hidden channels of new layers the head of a model reads."""
-    if (
-        not isinstance(model, Network)
-        or not isinstance(source, Network)
-        or not _has_new_layers(model, source)
-    ):
-        return 0
-    return sum(model.config.hidden_channels[len(source.config.hidden_channels) : model.config.layers_on_grid])
-
-
-def _reads_new_layer(model: nn.Module, source: nn.Module, place: str) -> bool:
-    """Whether a place has the weights by which the source's topmost forecaster cell reads a new one."""
-    if not isinstance(source, EncoderForecaster) or not _has_new_layers(model, source):
-        return False
-    return place == f"forecaster.{-len(source.forecaster)}.weight_ih"
+        return None
+    shared = len(source.config.hidden_channels)
+    deeper = len(model.config.hidden_channels) > shared
+    return shared if deeper and not _difference(model, source, *["head.weight"] * 3) else None
 
 
 def _differs(what: str, there: object, here: object) -> str:

@@ -16,11 +16,6 @@ GATES = "ifco"  # the project's letters of our i, f, g, o
 PEEPHOLES = ("Wci", "Wcf", "Wco")
 
 
-def recognizes(foreign: Foreign) -> bool:
-    """Return whether these are the project's tensors, by their names."""
-    return "cell0.Wxi.weight" in foreign.tensors or "Wxi.weight" in foreign.tensors
-
-
 def convert(foreign: Foreign) -> Imported:
     """Return a stack that reads any sequence; or one frame `step` times, where the user says how often."""
     cells = [f"cell{n}." for n in numbered(foreign.tensors, "cell", ".Wxi.weight")] or [""]
@@ -75,7 +70,7 @@ def _of_all_gates(foreign: Foreign, before: str, end: str, least: int = 1) -> Te
 
 SOURCE = Source(
     "automan000",
-    recognizes,
+    lambda foreign: "cell0.Wxi.weight" in foreign.tensors or "Wxi.weight" in foreign.tensors,
     convert,
     {
         "step": "how often the model reads its one frame",

@@ -88,17 +88,12 @@ def import_nowcaster(
 
 def _levels(foreign: Foreign, second: str) -> list[int]:
     """Return the numbers of the cells, 1, 2, ..., which both halves must have."""
-    found = {half: set() for half in ("encoder", second)}
-    for name in foreign.tensors:
-        half, _, rest = name.partition(".")
-        number = rest.partition(".")[0].removeprefix("rnn")
-        if half in found and rest.startswith("rnn") and number.isdecimal() and len(number) < 3:
-            found[half].add(int(number))
-    levels = sorted(found["encoder"])
-    if not levels or levels != list(range(1, len(levels) + 1)) or found[second] != found["encoder"]:
-        raise ValueError(
-            f"the encoder has cells {levels}, the {second} {sorted(found[second])}; both need 1, 2, ..."
-        )
+    cells = [re.match(rf"(encoder|{second})\.rnn([0-9]{{1,2}})\.", name) for name in foreign.tensors]
+    levels, others = (
+        sorted({int(cell[2]) for cell in cells if cell and cell[1] == half}) for half in ("encoder", second)
+    )
+    if not levels or levels != list(range(1, len(levels) + 1)) or others != levels:
+        raise ValueError(f"the encoder has cells {levels}, the {second} {others}; both need 1, 2, ...")
     return levels
 
 

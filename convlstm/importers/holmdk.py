@@ -9,12 +9,7 @@ from convlstm.importers.foreign import Foreign, Imported, Source
 from convlstm.models.imported.stages import Activation, Convolution, Pick
 
 CELLS = tuple(f"{half}_{n}_convlstm" for half in ("encoder", "decoder") for n in (1, 2))
-HEAD = "decoder_CNN.weight"
-
-
-def recognizes(foreign: Foreign) -> bool:
-    """Return whether these are the project's tensors, by their names."""
-    return f"{CELLS[0]}.conv.weight" in foreign.tensors and HEAD in foreign.tensors
+FIRST, HEAD = f"{CELLS[0]}.conv.weight", "decoder_CNN.weight"
 
 
 def convert(foreign: Foreign) -> Imported:
@@ -43,4 +38,4 @@ def convert(foreign: Foreign) -> Imported:
     )
 
 
-SOURCE = Source("holmdk", recognizes, convert, {})
+SOURCE = Source("holmdk", lambda foreign: foreign.tensors.keys() >= {FIRST, HEAD}, convert, {})

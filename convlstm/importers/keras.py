@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from convlstm.importers.building import Part, network, stack
+from convlstm.importers.building import network, stack
 from convlstm.importers.foreign import Foreign, Imported, Source
 from convlstm.importers.keras_bare import GUESSES, bare_layers
 from convlstm.importers.keras_config import Layer, layers_of, read_config
@@ -41,15 +41,17 @@ def convert(foreign: Foreign) -> Imported:
     dims, channels_first = _cells_of(layers)
     converter = Converter(weights, dims, channels_first, version)
     named = [(layer.name, part) for layer in layers for part in converter.convert(layer)]
-    rest = weights.unused([layer for layer in layers if _is_stateful(layer)])
+    stateful = [layer for layer in layers if (cell := _cell_of(layer)) and cell.flag("stateful")]
+    rest = weights.unused(stateful)
     rest |= dict.fromkeys(foreign.notes.get("dropped", ()), "only training needs it")
     parts = [part for _, part in named]
+    only_cells = all(isinstance(part.stage, Recurrent) for part in parts)
     layouts = [("b t c {}" if channels_first else "b t {} c").format(AXES[dims])] * 2
     if not converter.sequences:
         layouts[1] = layouts[1].replace(" t", "")
     known = foreign.keras_version or stated or foreign.options.get("keras_version", "")
     return Imported(
-        _model(parts, converter.inputs, dims),
+        stack(parts) if only_cells else network(parts, channels=converter.inputs, spatial_dims=dims),
         source=f"Keras {known}".strip(),
         layers=tuple(f"{name:.60}: {part.stage}" for name, part in named),
         gates="i, f, c, o",
@@ -93,22 +95,16 @@ def _stated_version(foreign: Foreign, config: Mapping[str, Any] | None) -> int |
 def _cells_of(layers: Sequence[Layer]) -> tuple[int, bool]:
     """Return the spatial dims of the model's first ConvLSTM, and whether it has its channels first."""
     for layer in layers:
-        cell = layer.inner("layer") if layer.kind == "Bidirectional" else layer
-        if cell.kind in CELLS:
+        if cell := _cell_of(layer):
             return CELLS.index(cell.kind) + 1, is_channels_first(cell)
     kinds = ", ".join(sorted({f"{layer.kind:.30}" for layer in layers})[:5])
     raise ValueError(f"the model has no ConvLSTM layer, but {kinds}; only models with one can be imported")
 
 
-def _is_stateful(layer: Layer) -> bool:
+def _cell_of(layer: Layer) -> Layer | None:
+    """Return a ConvLSTM, or the one in a Bidirectional layer; None for other layers."""
     cell = layer.inner("layer") if layer.kind == "Bidirectional" else layer
-    return cell.kind in CELLS and cell.flag("stateful")
-
-
-def _model(parts: Sequence[Part], channels: int | None, spatial_dims: int) -> Any:
-    if all(isinstance(part.stage, Recurrent) for part in parts):
-        return stack(parts)
-    return network(parts, channels=channels, spatial_dims=spatial_dims)
+    return cell if cell.kind in CELLS else None
 
 
 SOURCE = Source(

@@ -92,11 +92,7 @@ def read_config(value: Any) -> Mapping[str, Any]:
     """
     if isinstance(value, Mapping):
         return value
-    if not isinstance(value, str | Path):
-        raise ValueError(
-            f"config is a {type(value).__name__}; it needs the path of what model.to_json() gave"
-        )
-    if not Path(value).is_file():
+    if not Path(str(value)).is_file():
         raise FileNotFoundError(f"config {value} is no file; it needs what model.to_json() gave")
     try:
         config = json.loads(Path(value).read_text())

@@ -11,11 +11,6 @@ GATES = "ifog"
 CELL = "conv.weight"  # what one cell holds, as inside another network: enc1.conv.weight
 
 
-def recognizes(foreign: Foreign) -> bool:
-    """Return whether these are a stack's tensors, by their names; those of a lone cell could be anybody's."""
-    return "cell_list.0.conv.weight" in foreign.tensors
-
-
 def convert(foreign: Foreign) -> Imported:
     """Return a ConvLSTM, or an ImportedNetwork where the layers differ."""
     names = [f"cell_list.{n}.conv" for n in numbered(foreign.tensors, "cell_list.", ".conv.weight")]
@@ -40,7 +35,7 @@ def convert(foreign: Foreign) -> Imported:
 
 SOURCE = Source(
     "ndrplz",
-    recognizes,
+    lambda foreign: "cell_list.0.conv.weight" in foreign.tensors,
     convert,
     {"batch_first": "False where the project's model was built so: only its input's layout depends on it"},
 )

@@ -32,11 +32,6 @@ HEAD = "conv_last.weight"
 GENERATIONS: dict[str, Literal["candidate", "cell"]] = {"old": "candidate", "new": "cell"}
 
 
-def recognizes(foreign: Foreign) -> bool:
-    """Return whether these are the project's tensors, by their names."""
-    return FIRST in foreign.tensors
-
-
 def convert(foreign: Foreign) -> Imported:
     """Return a StackedForecaster; of the old generation, or with layer norms, an ImportedNetwork."""
     settings = entries(foreign.notes.get("hyper_parameters")) or {}
@@ -143,7 +138,7 @@ def _staged(parts: list[Part], head: Tensor, patch: int) -> nn.Module:
 
 SOURCE = Source(
     "openstl",
-    recognizes,
+    lambda foreign: FIRST in foreign.tensors,
     convert,
     {
         "generation": "old (before 2023-12-08 and all of the model zoo: h = o * g) or new (h = o * tanh(c))",

@@ -12,11 +12,6 @@ FIRST = "sequential.convlstm1.convLSTMcell.conv.weight"
 NORM = ("weight", "bias", "running_mean", "running_var")
 
 
-def recognizes(foreign: Foreign) -> bool:
-    """Return whether these are the project's tensors, by their names."""
-    return FIRST in foreign.tensors
-
-
 def convert(foreign: Foreign) -> Imported:
     """Return an ImportedNetwork."""
     tensors, parts, used = foreign.tensors, [], []
@@ -57,7 +52,7 @@ def convert(foreign: Foreign) -> Imported:
 
 SOURCE = Source(
     "sladewinter",
-    recognizes,
+    lambda foreign: FIRST in foreign.tensors,
     convert,
     {"activation": "tanh or relu, of the candidate and of the cell state; needed"},
 )

@@ -102,11 +102,6 @@ def _copy(cell: nn.Module, parameters: dict[str, nn.Parameter], end: str = "") -
     own["bias"].copy_(bias_ih + outside).requires_grad_(bias_ih.requires_grad or bias_hh.requires_grad)
 
 
-def recognizes(foreign: Foreign) -> bool:
-    """Return whether these are the weights of a torch.nn.RNN, LSTM, GRU or a cell, by their names."""
-    return _end(foreign) is not None
-
-
 def convert(foreign: Foreign) -> Imported:
     """Return a batch-first ConvRNN, ConvLSTM or ConvGRU with a 1x1 kernel; of a cell, one of one layer."""
     tensors, end = foreign.tensors, _end(foreign)
@@ -177,7 +172,7 @@ def _lines(model: ConvRecurrent) -> tuple[str, ...]:
 
 SOURCE = Source(
     "torch",
-    recognizes,
+    lambda foreign: _end(foreign) is not None,
     convert,
     {
         "nonlinearity": "tanh or relu; needed of an RNN",

@@ -38,9 +38,9 @@ def example_rollouts(
         found.setdefault(getattr(evaluation.examples, name), []).append(name)
     shown = []
     for number, names in found.items() if evaluation.frame[0] in (1, 3) else ():
-        context, prediction, truth = _forecast(evaluation, model, clips, number, evaluation.horizon, device)
-        note = f"sequence {number:,}, MSE {float(mse(prediction, truth).mean()):,.2f}"
-        shown.append(_shown(", ".join(names).capitalize(), note, context, prediction, truth))
+        title = ", ".join(names).capitalize()
+        rollout = _rollout(title, evaluation, model, clips, number, evaluation.horizon, device)
+        shown.append(rollout)
     return shown
 
 
@@ -57,29 +57,29 @@ def long_rollout(
     if evaluation.frame[0] not in (1, 3):
         return None
     number, horizon = evaluation.examples.median, FURTHER * evaluation.horizon
-    context, prediction, truth = _forecast(evaluation, model, clips, number, horizon, device)
-    known = f", known for {truth.shape[1]} frames" if truth.shape[1] < horizon else ""
-    return _shown(
-        f"Median, {FURTHER} times as far", f"sequence {number:,}{known}", context, prediction, truth
-    )
+    title = f"Median, {FURTHER} times as far"
+    return _rollout(title, evaluation, model, clips, number, horizon, device)
 
 
-def _forecast(
+def _rollout(
+    title: str,
     evaluation: Evaluation,
     model: nn.Module | Predict,
     clips: Source | Tensor | NDArray[Any],
     number: int,
     horizon: int,
     device: torch.device | str,
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> Shown:
     """Return a sequence's context, its forecast, and at most `horizon` of the frames that follow."""
     clip = as_source(clips).batch([number], device)  # (1, T, C, H, W)
-    context, truth = clip[:, : evaluation.context], clip[:, evaluation.context :][:, :horizon]
-    return context, as_predictor(model)[1](context, horizon), truth
-
-
-def _shown(title: str, note: str, *clips: Tensor) -> Shown:
-    context, prediction, truth = (clip[0].float().cpu().numpy() for clip in clips)
+    seen, following = clip[:, : evaluation.context], clip[:, evaluation.context :][:, :horizon]
+    forecast = as_predictor(model)[1](seen, horizon)
+    note = f"sequence {number:,}"
+    if horizon == evaluation.horizon:
+        note += f", MSE {float(mse(forecast, following).mean()):,.2f}"
+    elif following.shape[1] < horizon:
+        note += f", known for {following.shape[1]} frames"
+    context, prediction, truth = (frames[0].float().cpu().numpy() for frames in (seen, forecast, following))
     if np.isnan(prediction).any():
         note, prediction = f"{note}; nan is shown as 0", np.nan_to_num(prediction, posinf=1, neginf=0)
     return Shown(title=title, note=note, context=context, prediction=prediction, truth=truth)

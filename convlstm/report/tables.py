@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from convlstm.evaluation.protocols import RATIOS, Metric
 from convlstm.evaluation.results import Evaluation, Score
+from convlstm.evaluation.tables import physical
 from convlstm.report.plots import Chart, Curve, chart, number
 
 # The metrics drawn frame by frame: of each group the first that the protocol has.
@@ -92,7 +93,7 @@ def score_groups(evaluation: Evaluation) -> list[tuple[str, list[Row]]]:
             scores = [getattr(predictor.thresholds[n], name) for predictor in predictors]
             cells = _cells(names, scores, 3, lambda mean, best=ratio.best: abs(mean - best))
             rows.append(Row(ratio.label, ratio.words, cells))
-        groups.append((f"At {_level(at.threshold, evaluation.unit)} or more; {counts} of the model", rows))
+        groups.append((f"At {physical(at.threshold, evaluation.unit)} or more; {counts} of the model", rows))
     return groups
 
 
@@ -105,7 +106,7 @@ def curves(evaluation: Evaluation) -> list[tuple[Chart, list[tuple[str, list[str
         (m.label, f"{m.better} is better", [p.metrics.get(m.name) for p in predictors]) for m in drawn if m
     ]
     for n, at in enumerate(evaluation.model.thresholds[:MOST_THRESHOLDS]):
-        title = f"CSI at {_level(at.threshold, evaluation.unit)}"
+        title = f"CSI at {physical(at.threshold, evaluation.unit)}"
         shown.append((title, "higher is better", [p.thresholds[n].csi for p in predictors]))
     frames, result = range(1, evaluation.horizon + 1), []
     for title, note, scores in shown:
@@ -157,10 +158,6 @@ def _cells(
             interval = _interval(score, decimals) if math.isfinite(score.low) else ""
             cells.append(Cell(_value(score.mean, decimals), interval, own == min(bad) < math.inf))
     return list(zip(names, cells, strict=True))
-
-
-def _level(threshold: float, unit: str) -> str:
-    return f"{threshold:g} {unit}".rstrip()
 
 
 def _value(value: float, decimals: int) -> str:

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import math
 from functools import partial
@@ -212,7 +213,7 @@ def test_json_and_back():
     assert again.model.metrics == found.model.metrics
     with pytest.raises(ValueError, match="schema is 99; this version reads 1"):
         Evaluation.from_dict({**found.to_dict(), "schema": 99})
-    unknown = {**found.protocol.to_dict(), "columns": [{"name": "lpips"}]}
+    unknown = {**dataclasses.asdict(found.protocol), "columns": [{"name": "lpips"}]}
     for broken in ({"model": {}}, {"extra": 1}, {"protocol": unknown}):
         with pytest.raises(ValueError, match="evaluation has wrong or missing fields"):
             Evaluation.from_dict({**found.to_dict(), **broken})
