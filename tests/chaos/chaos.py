@@ -17,6 +17,7 @@ import ctypes
 import os
 import random
 import signal
+import subprocess
 import sys
 import tempfile
 from collections import Counter
@@ -28,8 +29,8 @@ os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "TQDM_MININT
 os.environ |= {"PYTHONUNBUFFERED": "1"}
 from benchmarks.timing import markdown
 from tests.chaos import faults
-from tests.chaos.disturbed import TIMEOUT, differences, left_by
-from tests.chaos.faults import FAULTS, Fault, Life, Wrong
+from tests.chaos.disturbed import TIMEOUT, DisturbedRun, Wrong, differences, left_by
+from tests.chaos.faults import FAULTS, Fault
 
 TINY = (
     "--preset tiny --device cpu --bfloat16 off --batch-size 2 --context 2 --horizon 2 --validations 3 "
@@ -43,68 +44,70 @@ START = 4.0  # seconds after a process's start within which these come
 
 
 class Chaos:
-    """A series of faults.
+    """Series of faults, and what came of them, by the names of the faults.
 
     Args:
         folder: Folder of the runs.
         seed: Seed of the random moments.
+
+    Attributes:
+        runs: Number of runs so far.
+        count: How often a fault happened.
+        resumes: How often the run was resumed from a state afterwards.
+        lost_steps: The most steps that had to be done again.
+        lost_runs: How often the run did not do what it must, or ended otherwise than the undisturbed one.
     """
 
     def __init__(self, folder: Path, seed: int):
-        self._folder, self._random = folder, random.Random(seed)
-        self.count, self.resumes, self.lost_steps = Counter[str](), Counter[str](), Counter[str]()
-        self.lost_runs = Counter[str]()
-        self.runs = 0
+        self._folder, self._random, self.runs = folder, random.Random(seed), 0
+        self.count, self.resumes, self.lost_steps, self.lost_runs = (Counter[str]() for _ in range(4))
 
     def series(self, kinds: list[Fault], processes: int) -> None:
         """Let faults happen to runs of so many processes."""
 
-        def new_life(name: str) -> Life:
-            return Life(self._folder, name, TINY.split(), STEPS[processes], processes)
+        def new_run(name: str) -> DisturbedRun:
+            return DisturbedRun(self._folder, name, TINY.split(), STEPS[processes], processes)
 
-        undisturbed = new_life(f"undisturbed-{processes}")
-        code, output = undisturbed.end()
-        if code:
-            raise SystemExit(f"the undisturbed run failed: {output}")
-        wanted = left_by(undisturbed.run)
+        undisturbed = new_run(f"undisturbed-{processes}")
+        undisturbed.start()
+        undisturbed.end(0)
+        wanted = left_by(undisturbed.path)
         left = list(kinds)
         while left:
             self.runs += 1
-            life, met = new_life(f"run-{self.runs}"), []
+            run, met = new_run(f"run-{self.runs}"), []
             try:
-                while left and self._happens(left[0], life, met):
+                while left and self._happens(left[0], run, met):
                     met.append(left.pop(0).name)
-                code, output = life.end()
-                if code:
-                    raise Wrong(f"exit status {code}: {output}")
-                if found := differences(left_by(life.run), wanted):
+                run.start()
+                run.end(0)
+                if found := differences(left_by(run.path), wanted):
                     raise Wrong(f"differs in {len(found)} places: {', '.join(found[:5])}")
-                print(f"{life.run.name}: equal, after {len(met)} faults", flush=True)
-            except (Wrong, OSError, ValueError, LookupError) as wrong:  # TimeoutError is an OSError
+                print(f"{run.path.name}: equal, after {len(met)} faults", flush=True)
+            except (Wrong, OSError, ValueError, LookupError, subprocess.TimeoutExpired) as wrong:
                 if left:  # the fault that was about to happen
                     met.append(left.pop(0).name)
                 self.lost_runs[met[-1]] += 1
-                print(f"{life.run.name}: LOST, after {', '.join(met)}: {wrong}", flush=True)
-                if life.process is not None and life.process.code is None:
-                    os.killpg(life.process.pid, signal.SIGKILL)
+                print(f"{run.path.name}: LOST, after {', '.join(met)}: {wrong}", flush=True)
+                if run.pid and run.code is None:
+                    os.killpg(run.pid, signal.SIGKILL)
             self.count.update(met)
 
-    def _happens(self, fault: Fault, life: Life, met: list[str]) -> bool:
+    def _happens(self, fault: Fault, run: DisturbedRun, met: list[str]) -> bool:
         """Let a fault happen, however often it misses; return False if the run ends before it."""
         while True:
-            starts = life.process is None
-            if starts and met:
-                self.resumes[met[-1]] += bool(life.states)
-            early = fault.early and starts and not life.expected_output and self._random.random() < EARLY
-            process = life.training_process()
-            if not early and not process.wait(TIMEOUT, life.trains):
+            early = fault.early and run.ended and not run.expected_output and self._random.random() < EARLY
+            if run.ended and met:
+                self.resumes[met[-1]] += bool(run.states)
+            run.start()
+            if not early and not run.wait(TIMEOUT, lambda: bool(run.steps_shown())):
                 return False
-            if not process.wait(self._random.uniform(0, START if early else MOMENTS)):
+            if not run.wait(self._random.uniform(0, START if early else MOMENTS)):
                 return False
-            lost = fault.act(life, self._random)
+            lost = fault.act(run, self._random)
             if lost is not None:
                 self.lost_steps[fault.name] = max(self.lost_steps[fault.name], lost)
-                print(f"{life.run.name}: {fault.name}; {lost} steps again", flush=True)
+                print(f"{run.path.name}: {fault.name}; {lost} steps again", flush=True)
                 return True
 
     def table(self) -> str:
@@ -134,9 +137,7 @@ def main(arguments: list[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--faults", type=int, default=105, help="number of faults (default: %(default)s)")
-    parser.add_argument(
-        "--seed", type=int, default=0, help="seed of the random moments (default: %(default)s)"
-    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the moments (default: %(default)s)")
     options = parser.parse_args(arguments)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # or the processes might ignore it
     shuffled = random.Random(options.seed)

@@ -1,14 +1,15 @@
-"""Training runs in processes that may be disturbed, and a comparison of what two runs leave."""
+"""A training run that may be disturbed, and a comparison of what two runs leave."""
 
 import json
 import logging
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,62 +25,114 @@ MEASURED = ("train/sequences_per_second", "train/memory_gib")  # values that dif
 TIMEOUT = 120  # seconds that a process gets for anything it must do
 
 
-class Process:
-    """A training run in a process of its own, or in those of torchrun.
+class Wrong(Exception):
+    """A run did not do what it must do."""
+
+
+class DisturbedRun:
+    """One run from its first step to its last, in as many processes, one after the other, as it takes.
 
     Args:
-        arguments: Arguments of train.py.
-        folder: Folder in which it runs: the run is runs/NAME in it.
-        processes: Number of processes; more than 1 run under torchrun. Default: 1.
+        folder: The run is runs/NAME in it.
+        name: Name of the run.
+        options: Arguments of train.py that a new run begins with.
+        steps: Number of steps of the whole run.
+        processes: Number of processes that train at a time; more than 1 run under torchrun.
 
     Attributes:
-        output: What it has written so far.
+        pid: Number of the process that trains, or trained last; that of torchrun if there are several.
         code: Its exit status, negative if a signal killed it; None while it runs.
+        output: What it has written so far.
+        ended: Whether the next call of `start` starts another.
+        expected_output: What the next process must write.
+        damaged: States that were damaged.
     """
 
-    def __init__(self, arguments: list[str], folder: Path, processes: int = 1):
+    def __init__(self, folder: Path, name: str, options: Sequence[str], steps: int, processes: int):
+        self.path, self._folder, self._steps = folder / "runs" / name, folder, steps
         torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-        command = [sys.executable, *(torchrun if processes > 1 else []), train.__file__, *arguments]
-        self._pipe, write = os.pipe()
-        os.set_blocking(self._pipe, False)
-        options: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": write, "stderr": write}
-        self._process = subprocess.Popen(command, cwd=folder, start_new_session=True, **options)
-        os.close(write)
-        self.pid, self.output, self.code = self._process.pid, "", None
+        self._command = [sys.executable, *(torchrun if processes > 1 else []), train.__file__]
+        self._options = [*options, "--name", name, "--steps", str(steps)]
+        self.resume_command = [*self._command, "--resume", f"runs/{name}"]
+        self.pid, self.code, self.output, self.ended = 0, None, "", True
+        self.expected_output, self.damaged = "", set[Path]()
 
-    def ended(self) -> bool:
-        """Return whether it has ended; read what it wrote."""
-        self.code = self._process.poll()
-        try:
-            while data := os.read(self._pipe, 1 << 16):
-                self.output += data.decode(errors="replace")
-        except BlockingIOError:
-            pass
-        return self.code is not None
+    @property
+    def states(self) -> list[Path]:
+        """The undamaged states, the newest first."""
+        return [path for path in training.states_of(self.path) if path not in self.damaged]
+
+    @property
+    def saved(self) -> int:
+        """Step of the newest undamaged state; 0 if there is none."""
+        return step_of(self.states[0]) if self.states else 0
+
+    def start(self) -> int:
+        """Return the number of the process; start one if there is none, which resumes or begins the run."""
+        self._needed = self.saved
+        if self.ended:
+            command, self._first_step = self.resume_command, self.saved
+            if not self.states:
+                command = [*self._command, *self._options]
+                shutil.rmtree(self.path, ignore_errors=True)
+            self._pipe, write = os.pipe()  # not a file, which a full disk would cut short, too
+            os.set_blocking(self._pipe, False)
+            options: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": write, "stderr": write}
+            self._process = subprocess.Popen(command, cwd=self._folder, start_new_session=True, **options)
+            os.close(write)
+            self.pid, self.code, self.output, self.ended = self._process.pid, None, "", False
+        return self.pid
 
     def wait(self, seconds: float, condition: Callable[[], bool] = lambda: False) -> bool:
-        """Wait so many seconds, or until the condition holds; return whether it still runs."""
+        """Wait so many seconds, or until the condition holds; return whether the process still runs."""
         end = time.monotonic() + seconds
-        while not (over := self.ended()) and not condition() and time.monotonic() < end:
+        while True:
+            self.code = self._process.poll()
+            try:
+                while data := os.read(self._pipe, 1 << 16):
+                    self.output += data.decode(errors="replace")
+            except BlockingIOError:
+                pass
+            if self.code is not None or condition() or time.monotonic() >= end:
+                return self.code is None
             time.sleep(0.001)
-        return not over
 
-    def end(self, seconds: float = TIMEOUT) -> int:
-        """Wait for its end and return its exit status.
+    def steps_shown(self) -> list[int]:
+        """Return the steps above 0 that the progress bar showed, in order."""
+        return [int(n) for n in re.findall(rf"(\d+)/{self._steps} \[", self.output) if n != "0"]
+
+    def end(self, *statuses: int, seconds: float = TIMEOUT) -> int:
+        """Wait for the end of the process; return how many of its steps must be done again.
+
+        Args:
+            statuses: Exit statuses that it may have, beside 0, that of a run that was done before the fault.
+                Without any, it may have every one.
+            seconds: Time that it has. Default: 120.
 
         Raises:
-            TimeoutError: if it does not end; it is killed.
+            Wrong: It does not end, has another status, began at the wrong step or did not write what was
+                expected; or a state is gone that was saved when `start` was last called.
         """
         if self.wait(seconds):
             os.killpg(self.pid, signal.SIGKILL)
-            raise TimeoutError(f"did not end within {seconds} s; it wrote: {self.output[-500:]}")
-        assert self.code is not None
+            self.require(False, f"did not end within {seconds} s")
         os.close(self._pipe)
-        return self.code
+        self.ended = True
+        self.require(not statuses or self.code in (0, *statuses), "ended in another way")
+        shown = self.steps_shown()
+        right = not shown or shown[0] in (self._first_step, self._first_step + 1)  # the former without a step
+        self.require(right, f"began at step {shown[:1]}, after a state of step {self._first_step}")
+        if self.expected_output and (shown or self.code == 0):
+            self.require(self.expected_output in self.output, f"did not say {self.expected_output!r}")
+            self.expected_output = ""
+            self.damaged.clear()  # a state of the same name and content may be written again
+        self.require(self.saved >= self._needed, f"has lost the state of step {self._needed}")
+        return max([self._first_step, *shown[-1:]]) - self.saved
 
-    def steps_shown(self, steps: int) -> list[int]:
-        """Return the steps above 0, of so many, that its progress bar showed, in order."""
-        return [int(n) for n in re.findall(rf"(\d+)/{steps} \[", self.output) if n != "0"]
+    def require(self, right: bool, wrong: str) -> None:
+        """Raise Wrong, with what the process wrote, unless all is right."""
+        if not right:
+            raise Wrong(f"{wrong}; exit status {self.code}: {self.output[-1500:]}")
 
 
 def step_of(state: Path) -> int:
