@@ -125,27 +125,15 @@ def test_what_cannot_be_written_is_one_line(
     }
 
 
-def test_ctrl_c_is_one_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def interrupt(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("datasets.__main__.write_npy", interrupt)
-    with pytest.raises(SystemExit) as caught:
-        write(tmp_path / "set.npy", "--sequences=1")
-    assert caught.value.code == 130
-    assert capsys.readouterr().err.endswith("python -m datasets write: interrupted\n")
-
-
 @pytest.mark.slow
-def test_a_write_that_is_ended_leaves_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 128 + signal.SIGTERM), (signal.SIGINT, 130)])
+def test_a_write_that_is_ended_leaves_nothing(tmp_path: Path, number: int, code: int) -> None:
     command = [sys.executable, "-m", "datasets", "write", tmp_path / "set.npy"]
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
         while process.poll() is None and not list(tmp_path.iterdir()):
             time.sleep(0.05)
-        process.terminate()
+        process.send_signal(number)
         _, errors = process.communicate()
-    assert process.returncode == 128 + signal.SIGTERM
+    assert process.returncode == code
     assert "Traceback" not in errors
     assert list(tmp_path.iterdir()) == []

@@ -15,7 +15,12 @@ def _saved() -> None:
     """Save models of other projects, and what one of them makes of an input."""
     stack, frames = Ndrplz(2, [4, 4], [3, 3]), torch.randn(2, 3, 2, 8, 6)
     torch.save({"state_dict": stack.state_dict(), "epoch": 3}, "stack.pth")
-    torch.save(OpenSTL(1, [4, 3], 2, None, old=True).state_dict(), "openstl.pth")
+    openstl = OpenSTL(1, [4, 3], 2, None, old=True).state_dict()
+    torch.save(openstl, "openstl.pth")
+    torch.save({"a.b": torch.ones(2)}, "none.pth")
+    torch.save(stack.state_dict() | openstl, "both.pth")
+    names = [f"conv{n}.{m}.{end}" for n in (1, 2) for m in (0, 1) for end in ("weight", "bias")]
+    torch.save(dict.fromkeys(names, torch.ones(1)), "gru.pth")
     torch.save(Sladewinter(1, 2, (8, 6), "relu").state_dict(), "sladewinter.pth")
     np.save("input.npy", frames.numpy())
     np.save("output.npy", stack(frames).detach().numpy())
@@ -66,29 +71,11 @@ def test_what_was_guessed_and_dropped_is_told(capsys: pytest.CaptureFixture[str]
         ("openstl.pth", "generation is not in the file"),
         ("openstl.pth --option generation=oldest", "generation is 'oldest'; it needs one of 'old', "),
         ("sladewinter.pth", "--option activation=tanh"),
+        ("none.pth", "none.pth is of no known project by its names (a.b); where it is one of ndrplz,"),
+        ("both.pth", "say source='ndrplz' or source='openstl'"),
+        ("gru.pth", "this is the ConvGRU of jhhuang96/ConvLSTM-PyTorch"),
     ],
 )
-def test_what_the_options_do_not_fit(
-    arguments: str, message: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_is_not_imported(arguments: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["import", *arguments.split()]) == 2
     assert message in capsys.readouterr().err
-
-
-def test_files_for_which_nothing_or_too_much_speaks(capsys: pytest.CaptureFixture[str]) -> None:
-    stack = torch.load("stack.pth", weights_only=True)["state_dict"]
-    ends = ("weight", "bias")
-    files = {
-        "none.pth": {"a.b": torch.ones(2)},
-        "both.pth": stack | torch.load("openstl.pth", weights_only=True),
-        "gru.pth": {f"conv{n}.{m}.{end}": torch.ones(1) for n in (1, 2) for m in (0, 1) for end in ends},
-    }
-    messages = {
-        "none.pth": "none.pth is of no known project by its names (a.b); where it is one of ndrplz,",
-        "both.pth": "say source='ndrplz' or source='openstl'",
-        "gru.pth": "this is the ConvGRU of jhhuang96/ConvLSTM-PyTorch",
-    }
-    for name, tensors in files.items():
-        torch.save(tensors, name)
-        assert main(["import", name]) == 2
-        assert messages[name] in capsys.readouterr().err
