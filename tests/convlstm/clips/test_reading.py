@@ -1,6 +1,5 @@
 """Clips in arrays and in folders, as arrays and as sources; what is no clip is named, whatever is wrong."""
 
-import argparse
 import os
 from pathlib import Path
 from typing import Any
@@ -8,10 +7,8 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
-from convlstm.cli.clips import add_clips, source_from
 from convlstm.clips import ClipSource, find_clips, fit, open_clips, read_clips, write_clip
 
 RANDOM = np.random.default_rng(0)
@@ -238,15 +235,3 @@ def test_an_image_beside_clips_does_not_hide_them(tmp_path: Path) -> None:
     assert source.report.startswith("1 of 3 files cannot be used and are left out:")
     with pytest.raises(ValueError, match="has 1 frames a clip; it needs 4 or more"):
         ClipSource(tmp_path, 4)
-
-
-def test_the_options_of_a_source(tmp_path: Path) -> None:
-    np.save(tmp_path / "a.npy", np.full((5, 2, 8, 6), 3000, np.uint16))
-    parser = argparse.ArgumentParser()
-    add_clips(parser)
-    command = [str(tmp_path / "a.npy"), "--value-range", "0", "60", "--stored", "0", "6000", "--unit", "mm/h"]
-    source = source_from(parser.parse_args([*command, "--size", "4", "4"]), torch.nn.Identity(), {}, 5)
-    assert (source.value_range, source.unit, len(source)) == ((0, 60), "mm/h", 2)
-    assert source.batch([1]).unique().tolist() == [0.5]
-    with pytest.raises(ValueError, match="value_range is 60 to 0; it needs the lower number first"):
-        source_from(parser.parse_args([command[0], "--value-range", "60", "0"]), torch.nn.Identity(), {}, 5)
