@@ -92,7 +92,6 @@ def test_write_makes_the_set_that_it_names(tmp_path: Path, capsys: pytest.Captur
         ("set.npy --seed=5", "--seed is 5, but the test set has its own"),
         ("set.npy --image-size=20", "image_size is 20"),
         ("set.npy --sequences=10000000000000000000000000", ",000 sequences, but its disk has"),
-        ("set.npy --digits=mnist --root=ROOT", "in ROOT/MNIST/raw"),
         ("old.npy", "exists; take another name"),
         ("folder.npy", "is a folder"),
         ("none/set.npy", "none is no folder"),
@@ -102,22 +101,18 @@ def test_write_makes_the_set_that_it_names(tmp_path: Path, capsys: pytest.Captur
 def test_what_cannot_be_written_is_one_line(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
     command: str,
     message: str,
 ) -> None:
-    from torchvision.datasets import MNIST
-
-    monkeypatch.setattr(MNIST, "mirrors", [])
     (tmp_path / "old.npy").write_bytes(b"old")
     (tmp_path / "folder.npy").mkdir()
     with pytest.raises(SystemExit) as caught:
-        main(["write", *f"{tmp_path}/{command.replace('ROOT', str(tmp_path))}".split()])
+        main(["write", *f"{tmp_path}/{command}".split()])
     assert caught.value.code == 2
     output = capsys.readouterr()
     assert output.out == ""
     assert output.err.startswith("python -m datasets write: error: ")
-    assert message.replace("ROOT", str(tmp_path)) in output.err
+    assert message in output.err
     assert output.err.count("\n") == 1
     assert {path.name: path.is_file() and path.read_bytes() for path in tmp_path.iterdir()} == {
         "old.npy": b"old",

@@ -96,17 +96,16 @@ def test_steps_in_onnxruntime(
         for frame, expected in zip(frames, stream(model, context, 4), strict=True):
             assert_same(frame, expected)
     if config == LSTM:
-        check_what_the_file_says(path, sum(parameter.numel() for parameter in model.parameters()))
+        check_what_the_file_says(path)
 
 
-def check_what_the_file_says(path: Path, parameters: int) -> None:
-    """The step of LSTM: its notes, names and shapes; the weights once, and no paths of this machine."""
+def check_what_the_file_says(path: Path) -> None:
+    """The step of LSTM: its notes, names and shapes, and no paths of this machine."""
     model = onnx.load(path)
-    notes = {entry.key: entry.value for entry in model.metadata_props}
-    assert notes["convlstm.form"] == "step"
-    assert json.loads(notes["convlstm.network"])["hidden_channels"] == [3]
-    assert json.loads(notes["convlstm.pixels"]) == [0, 1]
-    assert json.loads(notes["convlstm.inputs"]) == ["frame", "h0", "c0"]
+    notes = {entry.key.removeprefix("convlstm."): entry.value for entry in model.metadata_props}
+    assert notes["form"] == "step"
+    assert json.loads(notes["network"])["hidden_channels"] == [3]
+    assert json.loads(notes["inputs"]) == ["frame", "h0", "c0"]
     assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", 18)]
     shapes = {
         value.name: [d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim]
@@ -115,8 +114,6 @@ def check_what_the_file_says(path: Path, parameters: int) -> None:
     frame, state = ["batch", 3, "2*rows", "2*columns"], ["batch", 3, "rows", "columns"]
     after = {"next_frame": frame, "h0_out": state, "c0_out": state}
     assert shapes == {"frame": frame, "h0": state, "c0": state, **after}
-    stored = sum(int(np.prod(tensor.dims)) for tensor in model.graph.initializer if len(tensor.dims) > 0)
-    assert parameters <= stored < parameters + 100
     assert b".py" not in path.read_bytes()
 
 
@@ -145,20 +142,15 @@ def test_a_rollout_in_onnxruntime(tmp_path: Path) -> None:
 @pytest.mark.slow
 @needs_free_sizes
 def test_an_imported_network_forecasts_in_onnxruntime(tmp_path: Path) -> None:
-    up = {"kernel_size": (2, 2), "stride": (2, 2), "padding": (0, 0), "transposed": True}
-    model = ImportedNetwork(
-        ImportedConfig(
-            channels=1,
-            stages=(
-                Convolution(input_channels=1, output_channels=2, kernel_size=(3, 3), stride=(2, 2)),
-                Recurrent(input_channels=2, hidden_channels=3, kernel_size=(3, 3), norm="group"),
-            ),
-            forecaster=(
-                Recurrent(input_channels=2, hidden_channels=3, kernel_size=(3, 3), starts_from=0),
-                Convolution(input_channels=3, output_channels=1, **up),
-            ),
-        )
-    ).eval()
+    channels: Any = {"input_channels": 2, "hidden_channels": 3, "kernel_size": (3, 3)}
+    down = Convolution(input_channels=1, output_channels=2, kernel_size=(3, 3), stride=(2, 2))
+    up: Any = {"kernel_size": (2, 2), "stride": (2, 2), "padding": (0, 0), "transposed": True}
+    forecaster = (
+        Recurrent(**channels, starts_from=0),
+        Convolution(input_channels=3, output_channels=1, **up),
+    )
+    stages = (down, Recurrent(**channels, norm="group"))
+    model = ImportedNetwork(ImportedConfig(channels=1, stages=stages, forecaster=forecaster)).eval()
     assert export(model, tmp_path / "model.onnx", context=2, horizon=2, size=(8, 12)).free
     context = torch.rand(3, 2, 1, 12, 4)
     (frames,) = session(tmp_path / "model.onnx").run(None, {"context": context.numpy()})
