@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from einops import rearrange
 
-from convlstm.core.files import open_npy, write_atomically
+from convlstm.core.files import check_output, open_npy, write_atomically
 from datasets.moving_mnist import MovingMNIST
 from datasets.source import check_indices, unit_range
 
@@ -118,18 +118,14 @@ def write_npy(
         progress: is called with the number of sequences just written, again and again.
 
     Raises:
-        ValueError: the name does not end in .npy.
-        FileNotFoundError: the folder does not exist.
-        FileExistsError: the file exists and may not be replaced, or it is a folder.
+        ValueError: the name does not end in .npy, is that of a folder, or names a folder that does not exist.
+        FileExistsError: the file exists and may not be replaced.
         OSError: the disk has too little space or may not be written.
     """
     path = Path(path)
     if path.suffix != ".npy":
         raise ValueError(f"{path} does not end in .npy, the kind of file that is written")
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"{path.parent} is no folder, but {path} should go there; make it first")
-    if path.is_dir():
-        raise FileExistsError(f"{path} is a folder; it needs to be the name of a file")
+    check_output(path)
     if path.exists() and not overwrite:
         raise FileExistsError(
             f"{path} exists; take another name, or have it replaced (overwrite=True, --force)"

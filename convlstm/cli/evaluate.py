@@ -14,7 +14,7 @@ from convlstm import report, training
 from convlstm.cli import CHECKPOINT
 from convlstm.cli.clips import add_clips, source_from
 from convlstm.clips.sources import ClipSource
-from convlstm.core.files import write_json
+from convlstm.core.files import check_output, write_json
 from convlstm.evaluation.evaluating import evaluate
 from convlstm.evaluation.protocols import PROTOCOLS
 from convlstm.evaluation.results import Evaluation
@@ -91,10 +91,9 @@ def _check_outputs(options: argparse.Namespace) -> None:
     for name, path in (("json", options.json), ("report", options.report)):
         if path is None:
             continue
-        fault = "that is a directory" if path.is_dir() else taken.get(path.resolve())
-        fault = fault if path.parent.is_dir() else f"{path.parent} is no directory"
-        if fault:
-            raise ValueError(f"--{name} is {path}, but {fault}; give another name")
+        check_output(path)
+        if path.resolve() in taken:
+            raise ValueError(f"--{name} is {path}, but {taken[path.resolve()]}; give another name")
         taken[path.resolve()] = f"that is the file of --{name}"
 
 

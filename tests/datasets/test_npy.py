@@ -93,8 +93,8 @@ def test_write_makes_the_set_that_it_names(tmp_path: Path, capsys: pytest.Captur
         ("set.npy --image-size=20", "image_size is 20"),
         ("set.npy --sequences=10000000000000000000000000", ",000 sequences, but its disk has"),
         ("old.npy", "exists; take another name"),
-        ("folder.npy", "is a folder"),
-        ("none/set.npy", "none is no folder"),
+        ("folder.npy", "is a directory"),
+        ("none/set.npy", "none is no directory"),
         ("set.npz", "does not end in .npy"),
     ],
 )

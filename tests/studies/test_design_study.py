@@ -4,8 +4,6 @@ import dataclasses
 import json
 from pathlib import Path
 
-import pytest
-
 import train
 from convlstm.core.files import METRICS
 from convlstm.core.saving import save_checkpoint
@@ -73,10 +71,3 @@ def test_seeds_of_a_change_are_a_line(tmp_path: Path) -> None:
     assert len([line for line in lines if line.startswith("| lower | `--lr 1e-3` | ")]) == 1
     assert lines[-1].endswith("| 86.0 (3 seeds: 85.0 to 87.0) | -5.0 | 40 |")
     assert lines[-2].endswith("| 91.0 (3 seeds: 90.0 to 92.0) |  | 40 |")
-
-
-def test_without_a_baseline_there_is_no_table(tmp_path: Path) -> None:
-    row = Row("better", "lower", ("--lr", "1e-3"))
-    finished_run(tmp_path, row, 88.5, speed=25.0)
-    with pytest.raises(FileNotFoundError, match="0 finished baselines; it needs two or more"):
-        design_study.table(Study((row,), TINY), tmp_path)

@@ -109,14 +109,6 @@ def test_a_machines_own_folder_is_not_shipped() -> None:
     assert ship.replaced(notes, "/mnt/x", "data") == wanted
 
 
-def test_what_is_shipped_is_kept_when_it_is_saved_again(weights: Path, tmp_path: Path) -> None:
-    model = from_pretrained(weights / NAME)
-    notes, evaluations = read_config(weights / NAME), read_evaluations(weights / NAME)
-    model.bfloat16().save_pretrained(tmp_path, notes, evaluations)
-    for name in ("README.md", "config.json", "evaluation.json", "model.safetensors"):
-        assert (tmp_path / name).read_bytes() == (weights / NAME / name).read_bytes()
-
-
 def test_the_tables_of_the_field(
     weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from convlstm.clips import check_clip, read_clips, write_clip
-from convlstm.clips.media import _cut_short, natural_order
+from convlstm.clips.media import _cut_short
 
 RANDOM = np.random.default_rng(0)
 CODECS = {"mp4": "libx264", "avi": "mpeg4", "mov": "libx264", "webm": "libvpx-vp9"}
@@ -214,11 +214,6 @@ def test_folders_of_frames_are_exact_and_in_natural_order(tmp_path: Path, suffix
     wanted = frames.astype(np.float32) / np.float32(np.iinfo(kind).max)
     np.testing.assert_array_equal(read_clips(tmp_path)[0, :, 0], wanted)
     assert len(read_clips(tmp_path, frames=3)[0]) == 3
-
-
-def test_natural_order() -> None:
-    names = ["a10b2", "a2b10", "A2b9", "b1", "a", "3", "10"]
-    assert sorted(names, key=natural_order) == ["3", "10", "a", "A2b9", "a2b10", "a10b2", "b1"]
 
 
 def test_images_of_every_mode(tmp_path: Path) -> None:

@@ -346,8 +346,8 @@ def test_where_no_page_can_be_written(
 ) -> None:
     monkeypatch.setattr("convlstm.cli.evaluate.run", None)  # it is said before the work
     for options, message in {
-        "--report none/a.html": "--report is none/a.html, but none is no directory",
-        "--report .": "--report is ., but that is a directory",
+        "--report none/a.html": "none is no directory, but none/a.html should go there",
+        "--report .": ". is a directory; give the name of a file",
         "--report clips.npy": "--report is clips.npy, but that is the file of the clips",
         "--json a --report ./a": "--report is a, but that is the file of --json",
     }.items():
