@@ -28,13 +28,16 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
-from convlstm import training
 from convlstm.hub.transfer import freeze, start_from
 from convlstm.models.encoder_forecaster import EncoderForecasterConfig
 from convlstm.models.forecaster import build
 from convlstm.models.fully_connected import FullyConnectedForecasterConfig
 from convlstm.models.stacked import StackedForecasterConfig
+from convlstm.training import hardware, optimizers, scoring, settings
+from convlstm.training.distributed import Distributed, join
+from convlstm.training.run import new_path, open_run
 from convlstm.training.sampling import draw_use_target, linear_decay
+from convlstm.training.stopping import Stopping, exit_status, explain_out_of_memory, find_nonfinite
 from datasets import FIXED_SEQUENCES, DataConfig, Source
 
 LOG_EVERY = 10  # optimizer steps
@@ -78,9 +81,9 @@ class Config:
     """Parts into which a process splits its sequences of a step. More parts need less memory."""
     recompute: bool = False
     """Recompute activations in the backward pass: less memory, slower."""
-    loss: training.Loss = "mse"
+    loss: scoring.Loss = "mse"
     """Training loss, which also selects the best network: mse, or cross-entropy (--model.output sigmoid)."""
-    optimizer: training.OptimizerName = "muon"
+    optimizer: optimizers.OptimizerName = "muon"
     """Optimizer: muon (with AdamW for the head, biases and peepholes), adamw or adam."""
     lr: float = 4e-3
     """Highest learning rate."""
@@ -110,7 +113,7 @@ class Config:
     )
 
     def __post_init__(self) -> None:
-        training.check_settings(self, most_sequences=FIXED_SEQUENCES)
+        settings.check_settings(self, most_sequences=FIXED_SEQUENCES)
         self.data.check(self.model.channels, self.model.frame_size_error)
 
 
@@ -150,7 +153,7 @@ PRESETS = {
     "paper": ADAMW(preset="paper", teacher_forcing=0.0, model=EncoderForecasterConfig()),
     "fully-connected": ADAMW(preset="fully-connected", model=FullyConnectedForecasterConfig()),
 }
-parse = partial(training.parse_settings, kind=Config, presets=PRESETS, description=__doc__)
+parse = partial(settings.parse_settings, kind=Config, presets=PRESETS, description=__doc__)
 
 
 def get_batch(
@@ -173,39 +176,38 @@ def forecast_loss(
     config: Config, network: nn.Module, context: Tensor, targets: Tensor, use_target: Tensor
 ) -> Tensor:
     """Return the loss of a batch (see `get_batch`): summed over each frame's pixels, averaged over frames."""
-    with training.autocast(config.bfloat16, context.device):
+    with hardware.autocast(config.bfloat16, context.device):
         if isinstance(config.model, EncoderForecasterConfig):  # never reads its own predictions
             predictions = network(context, config.horizon)
         else:
             options = {"targets": targets, "use_target": use_target, "return_context": True}
             predictions = network(context, config.horizon, **options)
             targets = torch.cat((context[:, 1:], targets), dim=1)  # every frame but the first was predicted
-    return training.frame_loss(config.loss, predictions, targets).mean()
+    return scoring.frame_loss(config.loss, predictions, targets).mean()
 
 
-def train(config: Config, distributed: training.Distributed) -> Path:
+def train(config: Config, distributed: Distributed) -> Path:
     """Train a network, test it and show its rollout; return the run's directory."""
     resume = config.resume
-    path = resume or distributed.from_first(lambda: training.new_path(config.name, config.preset))
+    path = resume or distributed.from_first(lambda: new_path(config.name, config.preset))
     distributed.check_batch(config.batch_size, config.accumulate)
     device = distributed.device(config.device)
-    bfloat16 = distributed.from_first(partial(training.choose_bfloat16, config.bfloat16, device))
+    bfloat16 = distributed.from_first(partial(hardware.choose_bfloat16, config.bfloat16, device))
     config = replace(config, resume=None, bfloat16=bfloat16)
-    if config.init_from and not resume:
-        training.check_unseen(config, config.init_from)
     with distributed.first_alone():  # what it downloads or decodes is there for the others
         train_set, val_set = make_source(config, "train"), make_source(config, "val")
-        notes = training.test_clips(config, resume)
+        notes = settings.test_clips(config, resume)
 
     torch.manual_seed(config.seed)
     model = build(config.model).to(device)
-    training.set_recompute(model, config.recompute)
-    if not resume:
+    hardware.set_recompute(model, config.recompute)
+    if config.init_from and not resume:
+        settings.check_unseen(config, config.init_from)
         notes |= start_from(model, config.init_from, distributed.print)
     freeze(model, config.freeze)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay))
-    optimizer = training.make_optimizer(config.optimizer, model, config.weight_decay, bfloat16 == "on")
+    optimizer = optimizers.make_optimizer(config.optimizer, model, config.weight_decay, bfloat16 == "on")
     network = distributed.wrap(model, device, compile=config.compile)
 
     def losses(forecaster: nn.Module, step: int) -> Iterator[Tensor]:
@@ -214,25 +216,24 @@ def train(config: Config, distributed: training.Distributed) -> Path:
             yield forecast_loss(config, forecaster, *get_batch(config, train_set, step, indices, device))
 
     states = {"model": model, "ema": ema, "optimizer": optimizer}
-    size, where = training.count_parameters(model), distributed.describe(device, config.bfloat16)
-    distributed.print(f"{path}: {size}, {config.data.title}, on {where}")
+    where = hardware.describe(device, config.bfloat16, distributed.size)
+    distributed.print(f"{path}: {hardware.count_parameters(model)}, {config.data.title}, on {where}")
     with (
-        training.Stopping(alone=distributed.size == 1) as stopping,
-        training.explain_out_of_memory(device, config.batch_size, config.accumulate, distributed.size),
-        training.open_run(path, distributed, states, new=not resume) as run,
+        Stopping(alone=distributed.size == 1) as stopping,
+        explain_out_of_memory(device, config.batch_size, config.accumulate, distributed.size),
+        open_run(path, distributed, states, new=not resume) as run,
     ):
         if config.minutes and not resume:
-            validation = partial(training.score, config, ema.module, val_set, distributed, stopping.check)
-            steps = training.steps_in_time(config, states, partial(losses, network, 0), validation, device)
+            validation = partial(scoring.score, config, ema.module, val_set, distributed, stopping.check)
+            steps = hardware.steps_in_time(config, states, partial(losses, network, 0), validation, device)
             config = replace(config, steps=distributed.from_first(lambda: steps))
-        run.begin_or_restore(config, ema.module, notes)
-        progress = run.progress
-        validate = partial(training.validate_if_due, config, run, ema.module, val_set, stopping.check)
+        progress = run.begin_or_restore(config, ema.module, notes)
+        validate = partial(scoring.validate_if_due, config, run, ema.module, val_set, stopping.check)
         validate()  # if one is due, as where the run was stopped in it
         with tqdm(total=config.steps, initial=progress.step, disable=not distributed.is_first) as bar:
             for step in range(progress.step, config.steps):
-                lr = config.lr * training.lr_factor(step, config.steps, config.schedule, config.warmup)
-                training.set_lr(optimizer, lr)
+                lr = config.lr * optimizers.lr_factor(step, config.steps, config.schedule, config.warmup)
+                optimizers.set_lr(optimizer, lr)
                 optimizer.zero_grad()
                 own_loss = torch.zeros((), device=device)
                 parts = distributed.split(step, config.batch_size, config.accumulate)
@@ -244,7 +245,7 @@ def train(config: Config, distributed: training.Distributed) -> Path:
                         (loss * distributed.size).backward()  # over the processes, gradients are averaged
                     own_loss += loss.detach()
                 logs = (step + 1) % LOG_EVERY == 0 or step + 1 == config.steps
-                layer_norms = training.gradient_norms(model) if logs else {}
+                layer_norms = optimizers.gradient_norms(model) if logs else {}
                 norm = nn.utils.get_total_norm([p.grad for p in trained if p.grad is not None])
                 step_loss, stop = distributed.sum(own_loss.item(), stopping.is_requested())
                 progress.step += 1
@@ -254,8 +255,7 @@ def train(config: Config, distributed: training.Distributed) -> Path:
                     ema.update_parameters(model)
                     progress.skipped_in_a_row = 0
                 else:
-                    run.skip_step(step_loss, partial(training.find_nonfinite, model, losses(model, step)))
-
+                    run.skip_step(step_loss, partial(find_nonfinite, model, losses(model, step)))
                 bar.update()
                 if logs:
                     values = {"loss": step_loss, "gradient_norm": norm.item(), "lr": lr}
@@ -265,19 +265,19 @@ def train(config: Config, distributed: training.Distributed) -> Path:
                 stopping.stop_if(stop > 0)
                 run.save_after(config.save_minutes)
                 validate()
-        training.test(config, path, make_source(config, "test"), distributed, stopping.check)
+        scoring.test(config, path, make_source(config, "test"), distributed, stopping.check)
         if distributed.is_first:
-            training.show(config, path, partial(make_source, config, "test"), device)
+            scoring.show(config, path, partial(make_source, config, "test"), device)
     return path
 
 
-def score(config: Config, path: Path, distributed: training.Distributed) -> Path:
+def score(config: Config, path: Path, distributed: Distributed) -> Path:
     """Score the checkpoint of a run on its test set; return the run's directory."""
-    training.check_unseen(config, path)
+    settings.check_unseen(config, path)
     with distributed.first_alone():
-        training.test_clips(config, path)
-    with training.Stopping(alone=distributed.size == 1) as stopping:
-        training.test(config, path, make_source(config, "test"), distributed, stopping.check)
+        settings.test_clips(config, path)
+    with Stopping(alone=distributed.size == 1) as stopping:
+        scoring.test(config, path, make_source(config, "test"), distributed, stopping.check)
     return path
 
 
@@ -289,7 +289,7 @@ def make_source(config: Config, split: str, length: int | None = None) -> Source
 
 def main(config: Config | None = None) -> Path:
     """Train or score, as the settings say (None: the command line's); return the run's directory."""
-    with training.join() as distributed:
+    with join() as distributed:
         if config is None:
             with distributed.first_alone():  # which alone says what is wrong with them
                 config = parse(sys.argv[1:])
@@ -297,4 +297,4 @@ def main(config: Config | None = None) -> Path:
 
 
 if __name__ == "__main__":
-    sys.exit(training.exit_status("train.py", main))
+    sys.exit(exit_status("train.py", main))

@@ -24,7 +24,7 @@ from benchmarks import timing
 from convlstm import evaluate, rollout
 from convlstm.evaluation import BASELINES
 from convlstm.models.forecaster import build
-from convlstm.training import choose_device
+from convlstm.training.hardware import choose_device
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -24,10 +24,11 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # the checkout's folders are
 import train
 from benchmarks import timing
 from benchmarks.floor import Floor, Layer, make_floor
-from convlstm import StackedForecasterConfig, training
+from convlstm import StackedForecasterConfig
 from convlstm.core.files import write_json
 from convlstm.models.forecaster import build
 from convlstm.ops.choice import VARIABLE
+from convlstm.training import hardware, optimizers
 from convlstm.training.sampling import draw_use_target
 
 PRESETS = ("tiny", "default")
@@ -71,7 +72,7 @@ class Step:
         torch.manual_seed(config.seed)
         self.model = build(config.model).to(device)
         self._ema = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay))
-        self._optimizer = training.make_optimizer(
+        self._optimizer = optimizers.make_optimizer(
             config.optimizer, self.model, weight_decay=config.weight_decay, bfloat16=bfloat16 == "on"
         )
         for group in self._optimizer.param_groups:
@@ -87,7 +88,7 @@ class Step:
         clips = self._source.batch(indices, device)  # (B, context + horizon, 1, H, W)
         end("data")
         context, targets = clips.split((config.context, config.horizon), dim=1)
-        with training.autocast(self._bfloat16, device):
+        with hardware.autocast(self._bfloat16, device):
             use_target = draw_use_target(
                 self._teacher_forcing, config.seed, self._step, indices, config.horizon
             )

@@ -43,7 +43,7 @@ from convlstm.evaluation import Predict, Source
 from convlstm.evaluation.metrics import brightness, gradient_energy, mse
 from convlstm.hub.checkpoint import read_config
 from convlstm.models.rollouts import check_strength
-from convlstm.training import choose_device
+from convlstm.training.hardware import choose_device
 from datasets import FIXED_SEQUENCES, moving_mnist
 from datasets.digits import SOURCES, require_unseen
 from studies.ship import WEIGHTS

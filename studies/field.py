@@ -23,7 +23,7 @@ from convlstm import Forecaster, rollout
 from convlstm.evaluation import Evaluation, Score
 from convlstm.hub.checkpoint import read_config, read_evaluations
 from convlstm.hub.pretrained import ARCHITECTURES
-from convlstm.training import choose_device
+from convlstm.training.hardware import choose_device
 from convlstm.training.settings import settings_of
 from studies.ship import LENGTHS, WEIGHTS, hardware
 from studies.study import macs

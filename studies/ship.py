@@ -25,13 +25,14 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the checkout's folders are used, uninstalled
 import train
 from benchmarks.timing import exact_convolutions, machine_name
-from convlstm import Forecaster, evaluate, rollout, training
+from convlstm import Forecaster, evaluate, rollout
 from convlstm.clips import write_clip
 from convlstm.clips.pictures import comparison
 from convlstm.evaluation import OPENSTL, STRICT, Evaluation, Source, format_evaluation
 from convlstm.hub.checkpoint import read_config
 from convlstm.hub.pretrained import ARCHITECTURES
 from convlstm.models.forecaster import config_from_dict
+from convlstm.training.hardware import choose_device
 from convlstm.training.settings import settings_of, versions
 from datasets import FIXED_SEQUENCES, DataConfig
 from studies.study import is_finished
@@ -65,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error(f"--sequences is {options.sequences}; it needs 1 to {FIXED_SEQUENCES:,}")
     command = shlex.join(["python", "studies/ship.py", *(sys.argv[1:] if arguments is None else arguments)])
     try:
-        device = training.choose_device(options.device)
+        device = choose_device(options.device)
         config, model, notes = read_run(options.run, options.name, options.root)
         source = train.make_source(config, "test")
         options.folder.mkdir(parents=True, exist_ok=True)

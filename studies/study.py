@@ -27,7 +27,8 @@ from convlstm.core.files import write_json
 from convlstm.hub.checkpoint import read_config
 from convlstm.models.forecaster import Forecaster, build
 from convlstm.report import read_run
-from convlstm.training import choose_bfloat16, choose_device, states_of
+from convlstm.training.hardware import choose_bfloat16, choose_device
+from convlstm.training.states import states_of
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = ROOT / "train.py"

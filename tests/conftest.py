@@ -29,10 +29,10 @@ def _seed() -> None:
 @pytest.fixture
 def state_of() -> Callable[[Path], dict[str, Any]]:
     """The newest state of a run: its tensors and numbers, without texts, which name the run."""
-    from convlstm import training  # not for each process that runs other tests
+    from convlstm.training.states import load_state  # not for each process that runs other tests
 
     def load(run: Path) -> dict[str, Any]:
-        state = training.load_state(run)
+        state = load_state(run)
         del state["best"]["config.json"], state["progress"]["first_nonfinite"]
         return state
 

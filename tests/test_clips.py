@@ -79,9 +79,9 @@ def test_radar_frames_in_mm_per_hour() -> None:
             Image.fromarray(rain[:, t : t + 24]).save(folder / f"{5 * t:04}.pgm")
     physical = "--data.value-range 0 60 --data.stored 0 6000 --data.unit mm/h"
     path = run(f"--data.clips radar --data.size 16 24 {physical} --context 6 --horizon 6")
-    data = train.training.settings_of(train.Config, path).data
+    data = train.settings.settings_of(train.Config, path).data
     assert (data.value_range, data.stored, data.unit, data.size) == ((0, 60), (0, 6000), "mm/h", (16, 24))
-    source = train.make_source(train.training.settings_of(train.Config, path), "test")
+    source = train.make_source(train.settings.settings_of(train.Config, path), "test")
     assert (source.value_range, source.unit) == ((0.0, 60.0), "mm/h")
     assert source.batch([0]).shape == (1, 12, 1, 16, 24)
     command = [

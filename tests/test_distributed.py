@@ -14,9 +14,9 @@ import torch.distributed as dist
 from torch.testing import assert_close
 
 import train
-from convlstm import training
 from convlstm.core.files import METRICS
 from convlstm.hub.checkpoint import load_checkpoint
+from convlstm.training.distributed import Distributed, join
 
 CONFIG = dataclasses.replace(
     train.PRESETS["tiny"],
@@ -37,19 +37,19 @@ SCRIPT = """
 import itertools, os, signal, sys, train
 from datasets import MovingMNIST
 train.LOG_EVERY = 1
-norms, steps = train.training.gradient_norms, itertools.count()
+norms, steps = train.optimizers.gradient_norms, itertools.count()
 def gradient_norms(model):  # when both are done with their passes: the other notices before torchrun does
     if next(steps) == int(os.environ.get("DIE", -1)) and os.environ["RANK"] == "1":
         os.kill(os.getpid(), signal.SIGKILL)
     return norms(model)
-train.training.gradient_norms = gradient_norms
+train.optimizers.gradient_norms = gradient_norms
 batch = MovingMNIST.batch
 def bad(self, indices, device="cpu"):
     clips = batch(self, indices, device)
     return clips * float("nan") if int(os.environ["BAD"]) in list(indices) else clips
 if "BAD" in os.environ:
     MovingMNIST.batch = bad
-sys.exit(train.training.exit_status("train.py", train.main))
+sys.exit(train.exit_status("train.py", train.main))
 """
 
 
@@ -147,7 +147,7 @@ def test_others_that_hang_are_given_up_with_the_reason(monkeypatch: pytest.Monke
     message = f"[gloo/transport/tcp/buffer.cc:78] {reason}"
     told = f"process 0 of 1 lost the others: {re.escape(message)}$"
     try:
-        with pytest.raises(ConnectionError, match=told), training.join():
+        with pytest.raises(ConnectionError, match=told), join():
             raise RuntimeError(message)
     finally:
         dist.destroy_process_group()
@@ -162,7 +162,7 @@ def test_gpus_without_nccl_use_gloo(monkeypatch: pytest.MonkeyPatch, nccl: bool,
     monkeypatch.setattr(dist, "init_process_group", lambda backend, **_: chosen.append(backend))
     monkeypatch.setattr(dist, "destroy_process_group", lambda: None)
     monkeypatch.setattr("convlstm.training.distributed.rendezvous", lambda *_, **__: iter([(None, 0, 1)]))
-    with training.join():
+    with join():
         pass
     assert chosen == [backend]
 
@@ -172,7 +172,7 @@ def test_an_error_is_not_hidden_by_a_store_that_is_gone() -> None:
         def set(self, *_: object) -> None:
             raise dist.DistNetworkError("Broken pipe")
 
-    with pytest.raises(OSError, match="no space"), training.Distributed(0, 2, Gone()).first_alone():
+    with pytest.raises(OSError, match="no space"), Distributed(0, 2, Gone()).first_alone():
         raise OSError("no space left on device")
 
 

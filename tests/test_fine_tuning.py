@@ -11,11 +11,11 @@ import torch
 from torch.testing import assert_close
 
 import train
-from convlstm import training
 from convlstm.core.saving import save_checkpoint
 from convlstm.hub.checkpoint import load_checkpoint, read_config
 from convlstm.models.forecaster import build
 from convlstm.training.settings import provenance
+from convlstm.training.states import load_state
 
 FEW = dataclasses.replace(
     train.PRESETS["tiny"],
@@ -71,7 +71,7 @@ def test_fine_tuning_starts_from_a_run_and_leaves_frozen_parts_alone(
     assert config["init_from"] == {"path": "runs/first", "sha256": digest}
     assert config["training"]["freeze"] == ["cells.0"]
     assert config["training"]["init_from"] == "runs/first"
-    state = training.load_state(tuned)["optimizer"]
+    state = load_state(tuned)["optimizer"]
     assert sum(len(part["state"]) for part in state.values()) == len(after) - 3
 
 

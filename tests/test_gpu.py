@@ -183,7 +183,7 @@ def test_a_state_on_the_wrong_device_is_named() -> None:
 
 def test_training_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert train.training.choose_device("auto").type == "cuda"
+    assert train.hardware.choose_device("auto").type == "cuda"
     path = train.main(dataclasses.replace(train.PRESETS["tiny"], device="cuda"))
     assert (path / "rollout.gif").exists()
 
@@ -200,7 +200,7 @@ def test_a_resumed_run_is_the_run_but_for_the_order_of_sums(
         return genuine(step, *settings)
 
     monkeypatch.chdir(tmp_path)
-    genuine = train.training.lr_factor
+    genuine = train.optimizers.lr_factor
     config = dataclasses.replace(train.PRESETS["tiny"], device="cuda", bfloat16="off")
     whole = train.main(dataclasses.replace(config, name="whole"))
     with monkeypatch.context() as patch:
@@ -216,6 +216,6 @@ def test_too_little_memory_names_the_settings_that_need_less() -> None:
     device = torch.device("cuda")
     with (
         pytest.raises(MemoryError, match=r"GiB were in use on cuda, .* --accumulate 2 "),
-        train.training.explain_out_of_memory(device, 4, 1),
+        train.explain_out_of_memory(device, 4, 1),
     ):
         torch.empty(2**50, device=device)

@@ -18,13 +18,15 @@ from torch.nn.functional import binary_cross_entropy
 from torch.testing import assert_close
 
 import train
-from convlstm import EncoderForecasterConfig, StackedForecasterConfig, training
+from convlstm import EncoderForecasterConfig, StackedForecasterConfig
 from convlstm.core.files import METRICS
 from convlstm.evaluation import Evaluation
 from convlstm.hub.checkpoint import load_checkpoint, read_config
 from convlstm.models.forecaster import build
-from convlstm.training import hardware, run, scoring
+from convlstm.training import hardware, optimizers, run, scoring
+from convlstm.training.run import RunDirectory
 from convlstm.training.sampling import linear_decay
+from convlstm.training.states import load_state, states_of
 from datasets import DataConfig, load_digits, moving_mnist
 
 TINY = train.PRESETS["tiny"]
@@ -95,7 +97,7 @@ def test_the_first_step_is_the_one_worked_out_by_hand() -> None:
     loss = (predictions - clips[:, 1:]).square().sum(dim=(2, 3, 4)).mean()
     loss.backward()
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
-    lr = config.lr * training.lr_factor(0, 1, config.schedule, config.warmup)
+    lr = config.lr * optimizers.lr_factor(0, 1, config.schedule, config.warmup)
     torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.0).step()
     assert_close(logged["train/loss"], loss.item(), rtol=1e-5, atol=0)
     assert_close(logged["train/gradient_norm"], norm.item(), rtol=1e-5, atol=0)
@@ -108,12 +110,12 @@ def test_the_average_of_the_weights_is_saved_and_the_schedules_are_followed(
     monkeypatch.setattr(train, "LOG_EVERY", 1)
     weights = []
     for steps in (1, 2):  # of one schedule of 2 steps
-        monkeypatch.setattr(training, "lr_factor", lambda step, *_: (step + 1) * 0.25)
+        monkeypatch.setattr(optimizers, "lr_factor", lambda step, *_: (step + 1) * 0.25)
         monkeypatch.setattr(train, "linear_decay", lambda step, end: 1.0 - step / 4)
         path = train.main(
             dataclasses.replace(FEW, steps=steps, bfloat16="off", ema_decay=0.9, name=f"r{steps}")
         )
-        weights.append(training.load_state(path)["model"])
+        weights.append(load_state(path)["model"])
     saved = load_checkpoint(path).state_dict()
     for name, tensor in saved.items():
         assert_close(tensor, 0.9 * weights[0][name] + 0.1 * weights[1][name])
@@ -243,7 +245,7 @@ def test_a_resumed_run_is_the_run(monkeypatch: pytest.MonkeyPatch, settings: dic
 
 
 def test_a_run_of_minutes_is_the_run_of_the_steps_that_fit(monkeypatch: pytest.MonkeyPatch, state_of) -> None:
-    genuine, measured = training.steps_in_time, []
+    genuine, measured = hardware.steps_in_time, []
 
     def four(*arguments) -> int:
         measured.append(genuine(*arguments))
@@ -253,7 +255,7 @@ def test_a_run_of_minutes_is_the_run_of_the_steps_that_fit(monkeypatch: pytest.M
     with monkeypatch.context() as patch:
         patch.setattr(hardware, "WARMUP_STEPS", 1)
         patch.setattr(hardware, "TRIAL_STEPS", 3)
-        patch.setattr(training, "steps_in_time", four)
+        patch.setattr(hardware, "steps_in_time", four)
         patch.setattr(train, "linear_decay", killed_at(3))
         with pytest.raises(KeyboardInterrupt):
             train.main(dataclasses.replace(FEW, steps=1, minutes=1.0, name="minutes"))
@@ -343,7 +345,7 @@ def test_a_full_disk_at_the_start_leaves_nothing(monkeypatch: pytest.MonkeyPatch
     def full(*_) -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(training.RunDirectory, "save_best", full)
+    monkeypatch.setattr(RunDirectory, "save_best", full)
     with pytest.raises(OSError, match="no space"):
         train.main(FEW)
     assert not Path("runs").exists()
@@ -352,10 +354,10 @@ def test_a_full_disk_at_the_start_leaves_nothing(monkeypatch: pytest.MonkeyPatch
 def test_weights_that_run_away_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(train, "LOG_EVERY", 1)
     config = dataclasses.replace(FEW, steps=20, lr=1000.0, bfloat16="off", batch_size=1, name="wild")
-    monkeypatch.setattr(training, "lr_factor", lambda *_: 1e30)
+    monkeypatch.setattr(optimizers, "lr_factor", lambda *_: 1e30)
     with pytest.raises(ArithmeticError, match=r"the loss is (nan|inf) at step 11, .*it began at step 2 in "):
         train.main(config)
-    assert training.load_state(Path("runs/wild"))["progress"]["step"] == 0
+    assert load_state(Path("runs/wild"))["progress"]["step"] == 0
     assert [line["train/skipped"] for line in metrics(Path("runs/wild"))] == list(range(10))
 
 
@@ -401,7 +403,7 @@ def test_a_step_whose_numbers_are_bad_is_skipped_and_the_run_goes_on(
     path = train.main(config)  # sequence 5 is one of the second step
     assert set(read) == {2}  # what was wrong is looked for in no more at a time than a step takes
     assert "step 2: the loss is nan, first in the data; skipped" in capsys.readouterr().out
-    models = [torch.load(state, weights_only=True)["model"] for state in training.states_of(path)]
+    models = [torch.load(state, weights_only=True)["model"] for state in states_of(path)]
     assert_close(models[1], models[2], rtol=0, atol=0)  # after steps 2 and 1
     assert not torch.equal(models[0]["head.bias"], models[1]["head.bias"])
     logged = [line for line in metrics(path) if "train/lr" in line]
@@ -433,7 +435,7 @@ def test_a_run_keeps_the_precision_it_began_in(monkeypatch: pytest.MonkeyPatch, 
 
 
 def test_the_speed_is_that_of_the_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Watch(training.Stopwatch):
+    class Watch(hardware.Stopwatch):
         def lap(self) -> float:
             super().lap()
             return 0.5

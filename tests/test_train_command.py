@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import train
-from convlstm import training
+from convlstm.training.stopping import exit_status
 
 TINY = train.PRESETS["tiny"]
 
@@ -37,7 +37,7 @@ def test_muon_is_for_the_stacked_networks_alone(preset: str) -> None:
 def status_of(arguments: list[str]) -> int:
     """What the script would exit with."""
     try:
-        return training.exit_status("train.py", lambda: train.main(train.parse(arguments)))
+        return exit_status("train.py", lambda: train.main(train.parse(arguments)))
     except SystemExit as end:  # tyro's
         return int(end.code or 0)
 

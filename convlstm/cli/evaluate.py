@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from convlstm import report, training
+from convlstm import report
 from convlstm.cli import CHECKPOINT
 from convlstm.cli.clips import add_clips, source_from
 from convlstm.clips.sources import ClipSource
@@ -21,6 +21,7 @@ from convlstm.evaluation.results import Evaluation
 from convlstm.evaluation.tables import format_evaluation
 from convlstm.hub import pretrained
 from convlstm.hub.checkpoint import read_config
+from convlstm.training.hardware import choose_device
 from convlstm.training.settings import versions
 
 
@@ -61,7 +62,7 @@ def add_command(commands: Any) -> None:
 
 def _evaluate(options: argparse.Namespace) -> None:
     _check_outputs(options)
-    device = training.choose_device(options.device)
+    device = choose_device(options.device)
     model = pretrained.from_pretrained(options.checkpoint, device=device)
     folder = Path(options.checkpoint)  # or a name
     made = report.read_run(folder) if options.report and folder.is_dir() else None

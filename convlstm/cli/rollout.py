@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from convlstm import clips as video
-from convlstm import training
 from convlstm.cli import CHECKPOINT
 from convlstm.cli.clips import add_clips, source_from
 from convlstm.clips import pictures
@@ -13,6 +12,7 @@ from convlstm.core.checks import positive
 from convlstm.hub import pretrained
 from convlstm.hub.checkpoint import read_config
 from convlstm.models import rollouts
+from convlstm.training.hardware import choose_device
 
 
 def add_command(commands: Any) -> None:
@@ -70,7 +70,7 @@ def run(options: argparse.Namespace) -> None:
     video.check_clip(options.output, options.fps)
     if options.output.resolve() == options.clips.resolve():
         raise ValueError(f"--output {options.output} is the file of the clips; give another name")
-    device = training.choose_device(options.device)
+    device = choose_device(options.device)
     model = pretrained.from_pretrained(options.checkpoint, device=device)
     folder = Path(options.checkpoint)  # or a name
     config = read_config(folder) if folder.is_dir() else {}

@@ -148,17 +148,13 @@ def freeze(model: nn.Module, parts: Sequence[str]) -> int:
     return sum(parameters[name].numel() for name in frozen)
 
 
-def start_from(
-    model: nn.Module, directory: Path | None, say: Callable[[str], object] = print
-) -> dict[str, Any]:
-    """Load what fits of a checkpoint (None: nothing), report what was done, return a note for config.json.
+def start_from(model: nn.Module, directory: Path, say: Callable[[str], object] = print) -> dict[str, Any]:
+    """Load what fits of a checkpoint, report what was done, return a note for config.json.
 
     Raises:
         FileNotFoundError: see `load_weights`.
         ValueError: see `load_weights`.
     """
-    if directory is None:
-        return {}
     transfer = load_weights(model, directory, strict=False)
     say(f"weights of {directory}: {transfer}")
     with (directory / WEIGHTS).open("rb") as file:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
-from convlstm.training.hardware import BFloat16, choose_device, describe
+from convlstm.training.hardware import choose_device
 from convlstm.training.stopping import Stopped
 
 T = TypeVar("T")
@@ -70,10 +70,6 @@ class Distributed:
         device = choose_device(f"cuda:{os.environ['LOCAL_RANK']}")
         torch.cuda.set_device(device)
         return device
-
-    def describe(self, device: torch.device, setting: BFloat16) -> str:
-        """Return what the run computes on, in words; the setting as for `choose_bfloat16`."""
-        return describe(device, setting) + (f", {self.size} processes" if self.size > 1 else "")
 
     def check_batch(self, batch_size: int, accumulate: int) -> None:
         """Raise ValueError unless each part of a batch has a sequence."""

@@ -5,8 +5,9 @@ import copy
 import math
 import sys
 import time
+import timeit
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import cache
+from functools import cache, partial
 from typing import Any, Literal
 
 import torch
@@ -14,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from convlstm import ops
+from convlstm.core.checks import usable_device
 from convlstm.evaluation import Predict
 from convlstm.models.forecaster import Forecaster
 from convlstm.models.rollouts import rollout
@@ -29,58 +31,41 @@ SPARE_TIME = 0.02  # share of a run's minutes that is left for logs, states and 
 
 
 def choose_device(name: str) -> torch.device:
-    """Return the named device, or for "auto" the first there is of cuda, mps and cpu.
+    """Return the named device, or for "auto" the first available one of cuda, mps and cpu.
 
     Raises:
-        ValueError: the device is not there.
+        ValueError: the device is not available.
     """
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
-        return torch.device(next(kind for kind, found in there.items() if found))
-    if not there.get(name.split(":")[0], False):
-        found = ", ".join(kind for kind in there if there[kind])
-        raise ValueError(f"device is {name!r}, which this machine does not have; it has {found}")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ValueError(f"device is {name!r}; it needs a name such as cuda, cuda:1, mps or cpu") from error
-    count = torch.cuda.device_count() if device.type == "cuda" else 1
-    if (device.index or 0) >= count:
-        raise ValueError(
-            f"device is {name!r}, but this machine has {count} of the kind; "
-            f"it needs {device.type}:0{f' to {device.type}:{count - 1}' if count > 1 else ''}"
-        )
-    return device
+        available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+        name = next(kind for kind, found in available.items() if found)
+    return usable_device(name)
 
 
 @cache
-def has_bfloat16(device: torch.device) -> bool:
-    """Whether autocast to bfloat16 saves time: whether the device multiplies it in hardware, and fast.
+def has_fast_bfloat16(device: torch.device) -> bool:
+    """Return whether autocast to bfloat16 saves time: whether the device multiplies it in hardware, and fast.
 
     A CPU may have the instructions and be slower with them than in float32 (seen: an Intel Xeon that shows
-    avx512_bf16 and no AMX), so there a convolution is timed in both types, once in a process.
+    avx512_bf16 and no AMX), so there a convolution like a cell's is timed in both types, once in a process.
     """
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    if device.type == "cpu":
-        capabilities = torch.cpu.get_capabilities()
-        known = bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
-        return known and convolution_seconds(torch.bfloat16) < BFLOAT16_TIME * convolution_seconds(
-            torch.float32
-        )
-    return False
-
-
-def convolution_seconds(dtype: torch.dtype) -> float:
-    """Return what a convolution like a cell's takes on the CPU."""
-    kernel, frames = torch.ones(256, 64, 3, 3, dtype=dtype), torch.ones(4, 64, 16, 16, dtype=dtype)
-    return least_seconds(lambda: F.conv2d(frames, kernel, padding=1), torch.device("cpu"), times=8)
+    capabilities = torch.cpu.get_capabilities() if device.type == "cpu" else {}
+    if not (capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")):
+        return False
+    seconds = {}
+    for dtype in (torch.bfloat16, torch.float32):
+        kernel, frames = torch.ones(256, 64, 3, 3, dtype=dtype), torch.ones(4, 64, 16, 16, dtype=dtype)
+        convolve = partial(F.conv2d, frames, kernel, padding=1)
+        seconds[dtype] = min(timeit.repeat(convolve, repeat=8, number=1))  # the least disturbed
+    return seconds[torch.bfloat16] < BFLOAT16_TIME * seconds[torch.float32]
 
 
 def choose_bfloat16(setting: BFloat16, device: torch.device) -> Literal["on", "off"]:
-    """Return whether to compute in bfloat16; "auto" is on where that is faster, see `has_bfloat16`."""
+    """Return whether to compute in bfloat16; "auto" is on where that is faster, see `has_fast_bfloat16`."""
     if setting == "auto":
-        return "on" if has_bfloat16(device) else "off"
+        return "on" if has_fast_bfloat16(device) else "off"
     return setting
 
 
@@ -90,13 +75,14 @@ def autocast(setting: BFloat16, device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
 
 
-def describe(device: torch.device, setting: BFloat16) -> str:
+def describe(device: torch.device, setting: BFloat16, processes: int = 1) -> str:
     """Return what a run computes on and in, for the terminal; the setting as for `choose_bfloat16`."""
     names = {"cuda": torch.cuda.get_device_name, "cpu": lambda _: f"{torch.get_num_threads()} threads"}
     name = f"{device} ({names[device.type](device)})" if device.type in names else str(device)
     short = choose_bfloat16(setting, device) == "on"
     fused = ops.is_fused(device, torch.bfloat16 if short else torch.float32)
-    return f"{name} in {'bfloat16' if short else 'float32'}{'' if fused else ', without fused ops'}"
+    many = f", {processes} processes" if processes > 1 else ""
+    return f"{name} in {'bfloat16' if short else 'float32'}{'' if fused else ', without fused ops'}{many}"
 
 
 def predictor(model: Forecaster, setting: BFloat16) -> Predict:
@@ -158,15 +144,6 @@ class Stopwatch:
         if self.device.type != "cpu":  # what was asked of an accelerator may not be done yet
             torch.accelerator.synchronize(self.device)
         return time.perf_counter()
-
-
-def least_seconds(action: Callable[[], object], device: torch.device, times: int) -> float:
-    """Return how long an action takes on a device, undisturbed: the least of so many times."""
-    watch, laps = Stopwatch(device), []
-    for _ in range(times):
-        action()
-        laps.append(watch.lap())
-    return min(laps)
 
 
 def steps_in_time(

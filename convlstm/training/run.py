@@ -1,7 +1,6 @@
 """The directory of a run: its name and lock, its logs, its states, its best network."""
 
 import contextlib
-import errno
 import json
 import math
 import os
@@ -28,7 +27,6 @@ from convlstm.training.states import BEST, load_state, restore_files, save_state
 from convlstm.training.stopping import Stopped
 
 LOCK = ".lock"
-NO_LOCKS = errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK  # of some file systems that clusters share
 SAMPLES = "samples"
 PROGRESS = "progress"  # of a state
 VALIDATED = "val/mse"  # what each validation logs
@@ -92,8 +90,8 @@ class RunDirectory:
         self._best: dict[str, torch.Tensor] = {}  # the bytes of the files of the best network
         self._saved, self._board, self._purged = time.monotonic(), None, None
 
-    def begin_or_restore(self, settings: Any, network: nn.Module, notes: Mapping[str, Any]) -> None:
-        """Save the state of step 0 or, if the run has states, restore the newest; start the clock.
+    def begin_or_restore(self, settings: Any, network: nn.Module, notes: Mapping[str, Any]) -> Progress:
+        """Save the state of step 0 or, if the run has states, restore the newest; return the progress.
 
         Args:
             settings: `Config` of train.py.
@@ -102,13 +100,14 @@ class RunDirectory:
         """
         if self.distributed.from_first(lambda: bool(states_of(self.path))):
             self.restore()
-            self._note_resumed(settings)
+            self._note_resumed()
         else:  # so that a run can be resumed from its first second
             self._notes = provenance(settings) | dict(notes)
             self.save_best(network, {})
             self.save()
         self.watch = Stopwatch(next(network.parameters()).device)
         self._batch_size, self._logged = settings.batch_size, self.progress.step
+        return self.progress
 
     def log(self, values: Mapping[str, float]) -> None:
         """Append values, by name such as "train/loss", to metrics.jsonl and to TensorBoard.
@@ -137,18 +136,10 @@ class RunDirectory:
         )
 
     def sample(self, write: Callable[[Path], object]) -> None:
-        """Have `write` make an animation, samples/step-STEP.gif, and show it in TensorBoard, too."""
-        if not self.distributed.is_first:
-            return
-        from tensorboard.compat.proto import summary_pb2
-
-        Summary: Any = vars(summary_pb2)["Summary"]
-        path = self.path / SAMPLES / f"step-{self.progress.step:08}.gif"
-        path.parent.mkdir(exist_ok=True)
-        write(path)
-        image = Summary.Image(encoded_image_string=path.read_bytes())
-        value = Summary.Value(tag="val/rollout", image=image)
-        self._writer()._get_file_writer().add_summary(Summary(value=[value]), self.progress.step)
+        """Have `write` make an animation, samples/step-STEP.gif."""
+        if self.distributed.is_first:
+            (self.path / SAMPLES).mkdir(exist_ok=True)
+            write(self.path / SAMPLES / f"step-{self.progress.step:08}.gif")
 
     def skip_step(self, loss: float, find_nonfinite: Callable[[], tuple[int, str]]) -> None:
         """Count a step whose loss or gradient is not finite, and print where it went wrong.
@@ -228,12 +219,12 @@ class RunDirectory:
             restore_files(self.path, self._best)
             self._restore_logs()
 
-    def _note_resumed(self, settings: Any) -> None:
+    def _note_resumed(self) -> None:
         """Add to config.json how the run goes on, and save it in the state: no better network may come."""
         if not self.distributed.is_first:
             return
         config = read_config(self.path)
-        self._notes = resumed(config, settings, self.progress.step)
+        self._notes = resumed(config, self.progress.step)
         write_json(self.path / CONFIG, config | self._notes)
         self._best[CONFIG] = _bytes(self.path / CONFIG)
         self.save()
@@ -351,9 +342,7 @@ def _locked(path: Path) -> Iterator[None]:
             file.seek(0)
             other = file.read() or "another process"
             raise ValueError(f"{path} is being trained by {other}; stop it, or wait") from error
-        except (OSError, ImportError) as error:
-            if isinstance(error, OSError) and error.errno not in NO_LOCKS:
-                raise
+        except (OSError, ImportError):
             print(f"{path}: there are no locks here; start no second run in it", file=sys.stderr)
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}")

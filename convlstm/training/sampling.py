@@ -12,13 +12,13 @@ from convlstm.core.hashing import uniform
 _STREAM = 0x5C4ED
 
 
-def linear_decay(step: float, end: float) -> float:
+def linear_decay(step: int, end: float) -> float:
     """Return the probability of showing the true frame: 1 at step 0, falling in a line to 0 at step `end`.
 
         p = max(0, 1 - step / end)
 
     Args:
-        step: optimizer steps done, or the work done in mean steps.
+        step: optimizer steps done.
         end: the optimizer step from which the network reads its own predictions alone; 0 for from the first.
     """
     return max(0.0, 1.0 - step / end) if end > 0 else 0.0
@@ -39,14 +39,7 @@ def draw_use_target(probability: float, seed: int, step: int, indices: Tensor, h
 
     Returns:
         bool (B, horizon - 1), True where the true frame is to be read, on the device of the indices.
-
-    Raises:
-        ValueError: a probability outside 0 to 1, or a horizon below 1.
     """
-    if not 0 <= probability <= 1:
-        raise ValueError(f"probability is {probability}; it needs 0 to 1")
-    if horizon < 1:
-        raise ValueError(f"horizon is {horizon}; it needs 1 or more")
     if horizon == 1:
         return torch.empty(len(indices), 0, dtype=torch.bool, device=indices.device)
     return uniform(_STREAM, seed, step, indices, draws=horizon - 1) < probability  # (B, horizon - 1)

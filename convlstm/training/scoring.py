@@ -116,7 +116,8 @@ def score_predictors(
         if number is not None:
             raise Stopped(number)
     shares = [share for share, _ in results if share is not None]
-    merged = {name: _merged([share[name] for share in shares], distributed.size) for name in predictors}
+    order = torch.cat([torch.arange(n, count, distributed.size) for n in range(distributed.size)]).argsort()
+    merged = {name: _merged([share[name] for share in shares], order) for name in predictors}
     return summarize(merged, settings.context, TRAINING, resamples=resamples)
 
 
@@ -133,18 +134,14 @@ class _Share:
         return self._source.batch([self._numbers[n] for n in indices], device)
 
 
-def _merged(shares: list[Rows], size: int) -> Rows:
-    """Return the rows of all sequences, in their order, from those of each process."""
-    n = sum(share.metrics.shape[1] for share in shares)
+def _merged(shares: list[Rows], order: Tensor) -> Rows:
+    """Return the rows of all sequences, in this order of those of the processes laid end to end."""
 
-    def merged(parts: list[Tensor]) -> Tensor:
-        whole = parts[0].new_empty(len(parts[0]), n, *parts[0].shape[2:])
-        for rank, part in enumerate(parts):
-            whole[:, rank::size] = part
-        return whole
+    def merged(*parts: Tensor) -> Tensor:
+        return torch.cat(parts, dim=1)[:, order]
 
-    counts = Contingency(*(merged(list(kind)) for kind in zip(*(s.counts for s in shares), strict=True)))
-    return shares[0]._replace(metrics=merged([share.metrics for share in shares]), counts=counts)
+    counts = Contingency(*map(merged, *(share.counts for share in shares)))
+    return shares[0]._replace(metrics=merged(*(share.metrics for share in shares)), counts=counts)
 
 
 def validate_if_due(
@@ -184,9 +181,7 @@ def validate_if_due(
             now.best = best
             means = {name: value for name, value in scores.summary().items() if not isinstance(value, list)}
             run.save_best(network, {"validation": {"sequences": found.sequences} | means})
-        clips = source.batch(range(min(SHOWN, len(source))), run.watch.device)
-        predict = predictor(as_forecaster(network, "network"), settings.bfloat16)
-        run.sample(lambda path: _write_rollout(path, predict, clips, settings.context, settings.horizon))
+        run.sample(lambda path: _write_rollout(path, settings, network, source, settings.horizon))
         run.save()
         run.distributed.print(f"step {now.step}: validation {name} {best:.1f} on {found.sequences} sequences")
 
@@ -236,21 +231,16 @@ def show(settings: Any, run: Path, make_source: Callable[[int], Source], device:
         make_source: returns the test set, with sequences of so many frames.
         device: device to compute on.
     """
-    model = as_forecaster(load_checkpoint(run, device), str(run))
     # Clips may be no longer than what is trained on: beyond it, what really follows is not shown.
     known = settings.horizon if settings.data.clips else 2 * settings.horizon
     source, path = make_source(settings.context + known), run / "rollout.gif"
-    clips = source.batch(range(min(SHOWN, len(source))), device)
-    predict = predictor(model, settings.bfloat16)
-    _write_rollout(path, predict, clips, settings.context, 2 * settings.horizon)
+    _write_rollout(path, settings, load_checkpoint(run, device), source, 2 * settings.horizon)
     print(f"{path}: {settings.context} context frames and {2 * settings.horizon} forecast ones")
 
 
-def _write_rollout(path: Path, predict: Predict, clips: Tensor, context: int, horizon: int) -> None:
-    """Write a forecast of clips (B, T, C, H, W) beside them, as a GIF.
-
-    The horizon is T - context or more; beyond T the truth is not known.
-    """
-    given, truth = clips[:, :context], clips[:, context:]
-    forecast = predict(given, horizon)
+def _write_rollout(path: Path, settings: Any, network: nn.Module, source: Source, horizon: int) -> None:
+    """Write a network's forecast of the first sequences of a source beside them, as a GIF."""
+    clips = source.batch(range(min(SHOWN, len(source))), next(network.parameters()).device)
+    given, truth = clips[:, : settings.context], clips[:, settings.context :]
+    forecast = predictor(as_forecaster(network, "network"), settings.bfloat16)(given, horizon)
     write_clip(path, comparison(*(x.float().cpu().numpy() for x in (given, forecast, truth))), GIF_FPS)

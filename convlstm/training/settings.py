@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import json
 import shlex
 import sys
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ import torch
 from convlstm.core.checks import choice, finite, positive
 from convlstm.hub.checkpoint import read_config
 from convlstm.models.encoder_forecaster import EncoderForecasterConfig
-from convlstm.models.forecaster import ForecasterConfig, config_from_dict, config_to_dict
+from convlstm.models.forecaster import config_from_dict, config_to_dict
 from convlstm.training.states import restore_settings
 
 T = TypeVar("T")
@@ -80,16 +81,9 @@ def test_clips(settings: Any, run: Path | None) -> dict[str, Any]:
 
 
 def settings_to_dict(settings: Any) -> dict[str, Any]:
-    """Return a dataclass of settings as JSON values, nested ones and a network's config included."""
-
-    def value(setting: Any) -> Any:
-        if isinstance(setting, ForecasterConfig):
-            return config_to_dict(setting)
-        if dataclasses.is_dataclass(setting):
-            return settings_to_dict(setting)
-        return str(setting) if isinstance(setting, Path) else setting
-
-    return {field.name: value(getattr(settings, field.name)) for field in dataclasses.fields(settings)}
+    """Return the settings of a run as JSON values, those of its data and its network included."""
+    values = dataclasses.asdict(settings) | {"model": config_to_dict(settings.model)}
+    return json.loads(json.dumps(values, default=str))  # paths as texts, tuples as lists
 
 
 def settings_from_dict(kind: type[T], values: dict[str, Any]) -> T:
@@ -124,23 +118,23 @@ def _from_json(hint: Any, value: Any) -> Any:
 
 def provenance(settings: Any) -> dict[str, Any]:
     """Return the settings, the command and the versions that a run is made with, for its config.json."""
-    return {
-        "training": settings_to_dict(settings),
-        "command": shlex.join([Path(sys.executable).name, *sys.argv]),
-        "versions": versions(),
-    }
+    return {"training": settings_to_dict(settings), **origin()}
 
 
-def resumed(notes: Mapping[str, Any], settings: Any, step: int) -> dict[str, Any]:
-    """Return the notes that a run's config.json goes on with: its own, and from where and how it goes on.
+def origin() -> dict[str, Any]:
+    """Return the command and the versions of the libraries that are running."""
+    return {"command": shlex.join([Path(sys.executable).name, *sys.argv]), "versions": versions()}
+
+
+def resumed(notes: Mapping[str, Any], step: int) -> dict[str, Any]:
+    """Return the notes that a run's config.json goes on with: its own, and where and how the run goes on.
 
     Args:
         notes: what config.json holds.
-        settings: those that it goes on with.
         step: optimizer steps done.
     """
     kept = {name: note for name, note in notes.items() if name not in ("network", "step", "validation")}
-    return kept | {"resumed": [*notes.get("resumed", []), {"step": step, **provenance(settings)}]}
+    return kept | {"resumed": [*notes.get("resumed", []), {"step": step, **origin()}]}
 
 
 def versions() -> dict[str, str]:

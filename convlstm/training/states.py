@@ -7,7 +7,6 @@ three are kept. Loading executes nothing.
 import hashlib
 import io
 import json
-import pickle
 import re
 import sys
 from collections.abc import Mapping
@@ -63,20 +62,7 @@ def states_of(run: Path) -> list[Path]:
 
 
 def load_state(run: Path) -> dict[str, Any]:
-    """Return the newest whole state of a run; damaged ones are named on stderr and removed.
-
-    Raises:
-        ValueError: see `find_state`.
-    """
-    path, state, damaged = find_state(run)
-    for bad in damaged:
-        print(f"{bad} is damaged (its checksum differs): removed; going on from {path.name}", file=sys.stderr)
-        bad.unlink()
-    return state
-
-
-def find_state(run: Path) -> tuple[Path, dict[str, Any], list[Path]]:
-    """Return the newest whole state of a run: its file, its content, and the damaged newer files.
+    """Return the newest whole state of a run; name on stderr and remove newer ones that are damaged.
 
     Raises:
         ValueError: no state, no whole one, or one that holds more than tensors and plain values.
@@ -90,14 +76,15 @@ def find_state(run: Path) -> tuple[Path, dict[str, Any], list[Path]]:
         try:
             # On the CPU, where Adam keeps its count of steps; each part copies its own to where it lies.
             state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-        except pickle.UnpicklingError as error:
-            raise ValueError(
-                f"{path} holds more than tensors and plain values, which is never loaded; it needs a file "
-                "that train.py wrote"
-            ) from error
         except Exception as error:  # torch.load raises whatever an unknown content leads to
-            raise ValueError(f"{path} is no state: {' '.join(str(error).split())}") from error
-        return path, state, damaged
+            raise ValueError(
+                f"{path} is no state: it needs a file that train.py wrote, of tensors and plain values alone"
+            ) from error
+        for bad in damaged:
+            bad.unlink()
+            text = f"{bad} is damaged (its checksum differs): removed; going on from {path.name}"
+            print(text, file=sys.stderr)
+        return state
     if damaged:
         names = ", ".join(path.name for path in damaged)
         raise ValueError(f"{run}: all of its states are damaged (their checksums differ): {names}")
@@ -111,7 +98,7 @@ def restore_settings(run: Path) -> None:
     """
     if not states_of(run):
         return
-    files = find_state(run)[1].get(BEST)
+    files = load_state(run).get(BEST)
     if not files:  # not the state of a run; `RunDirectory.restore` says so
         return
     saved = json.loads(files[CONFIG].numpy().tobytes())

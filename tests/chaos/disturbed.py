@@ -18,8 +18,8 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import IMAGES, SCALARS, EventAccumulator
 
 import train
-from convlstm import training
 from convlstm.core.files import METRICS, PARTIAL, read_metrics
+from convlstm.training.states import states_of
 
 MEASURED = ("train/sequences_per_second", "train/memory_gib")  # values that differ between any two runs
 TIMEOUT = 120  # seconds that a process gets for anything it must do
@@ -60,7 +60,7 @@ class DisturbedRun:
     @property
     def states(self) -> list[Path]:
         """The undamaged states, the newest first."""
-        return [path for path in training.states_of(self.path) if path not in self.damaged]
+        return [path for path in states_of(self.path) if path not in self.damaged]
 
     @property
     def saved(self) -> int:
@@ -142,7 +142,7 @@ def step_of(state: Path) -> int:
 
 def left_by(run: Path) -> dict[str, Any]:
     """Return what a run left: weights, newest state, logs, scores, GIFs; no times and no memory."""
-    newest = training.states_of(run)[0]
+    newest = states_of(run)[0]
     state = torch.load(newest, weights_only=True)
     del state["best"]  # the files of the best network: config.json in them names the command
     logging.getLogger("tensorboard").setLevel(logging.ERROR)  # it warns of steps that are logged again

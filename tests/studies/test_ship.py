@@ -27,7 +27,7 @@ def make_run(path: Path) -> Path:
     """Write what a run of the tiny preset leaves that was stopped once, without training."""
     config = train.PRESETS["tiny"]
     notes = provenance(config) | {"step": 3, "command": "python train.py --preset tiny"}
-    save_checkpoint(path, build(config.model), resumed(notes, config, 2) | {"step": 3})
+    save_checkpoint(path, build(config.model), resumed(notes, 2) | {"step": 3})
     for number in range(2):  # processes, of 15 seconds each
         writer, start = SummaryWriter(str(path), filename_suffix=f".{number}"), time.time()
         for seconds in (10, 15):

@@ -5,20 +5,23 @@ import json
 import math
 import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import train  # the settings are those of the script
-from convlstm import StackedForecaster, StackedForecasterConfig, training
+from convlstm import StackedForecaster, StackedForecasterConfig
 from convlstm.core.files import METRICS
 from convlstm.hub.checkpoint import read_config
-from convlstm.training import Distributed, Progress, RunDirectory, open_run
+from convlstm.training.distributed import Distributed
+from convlstm.training.run import MAX_SKIPPED, Progress, RunDirectory, open_run
+from convlstm.training.states import load_state, restore_settings, states_of
+from convlstm.training.stopping import Stopped
 
 ALONE = Distributed()
 
@@ -46,41 +49,28 @@ def later_run(path: Path) -> RunDirectory:
     return RunDirectory(path, ALONE, {})
 
 
-def test_a_resumed_log_has_no_step_twice_and_none_too_few(tmp_path: Path) -> None:
+@pytest.mark.parametrize("saved", [0, 20])
+def test_a_resumed_log_has_no_step_twice_and_none_too_few(tmp_path: Path, saved: int) -> None:
     run = begun(tmp_path)
     for step in (10, 20, 30):
         run.progress.step = step
         run.log({"train/loss": float(step)})
-        if step == 20:
+        if step == saved:
             run.save()
     run._flush()  # and then it is killed
     with (tmp_path / METRICS).open("a") as file:
         file.write('{"step": 40, "tr')  # in the middle of a line
     again = later_run(tmp_path)
     again.restore()
-    assert again.progress.step == 20
-    for step in (30, 40):
+    assert again.progress.step == saved
+    for step in range(saved + 10, 50, 10):
         again.progress.step = step
         again.log({"train/loss": step + 0.5})
     again.close()
-    expected = [(10, 10.0), (20, 20.0), (30, 30.5), (40, 40.5)]
+    expected = [(step, step if step <= saved else step + 0.5) for step in (10, 20, 30, 40)]
     assert [(line["step"], line["train/loss"]) for line in read(tmp_path)] == expected
     board = EventAccumulator(str(tmp_path)).Reload()
     assert [(event.step, event.value) for event in board.Scalars("train/loss")] == expected
-
-
-def test_a_run_that_is_resumed_from_its_first_second_begins_its_log_anew(tmp_path: Path) -> None:
-    run = begun(tmp_path)
-    run.progress.step = 10
-    run.log({"train/loss": 1.0})
-    run.close()
-    again = later_run(tmp_path)
-    again.restore()
-    again.progress.step = 10
-    again.log({"train/loss": 2.0})
-    again.close()
-    board = EventAccumulator(str(tmp_path)).Reload()
-    assert [event.value for event in board.Scalars("train/loss")] == [2.0]
 
 
 def test_a_validation_logged_but_not_saved_is_logged_once(tmp_path: Path) -> None:
@@ -111,7 +101,7 @@ def test_values_that_are_not_finite_are_left_out_of_the_log(tmp_path: Path) -> N
     assert read(tmp_path) == [{"step": 0, "train/lr": 0.5}]
 
 
-@pytest.mark.parametrize("line", ["garbage", '{"nostep": 1}', '{"step": "a"}', "[1]", "\xff"])
+@pytest.mark.parametrize("line", ["garbage", '{"step": "a"}', "\xff"])
 def test_a_damaged_line_of_the_log_is_named(tmp_path: Path, line: str) -> None:
     begun(tmp_path)
     text = '{"step": 1}\n' + line + '\n{"step": 2}\n'
@@ -123,62 +113,49 @@ def test_a_damaged_line_of_the_log_is_named(tmp_path: Path, line: str) -> None:
     assert (tmp_path / METRICS).read_text(encoding="latin-1") == text
 
 
-@pytest.mark.parametrize("beside", [False, True])
-def test_a_run_that_failed_to_begin_leaves_nothing(tmp_path: Path, beside: bool) -> None:
-    if beside:
-        (tmp_path / "runs" / "other").mkdir(parents=True)
-    with pytest.raises(OSError, match="no space"), open_run(tmp_path / "runs" / "new", ALONE, {}):  # noqa: PT012
-        (tmp_path / "runs" / "new" / "config.json").touch()
-        raise OSError("no space left on device")
-    assert os.listdir(tmp_path) == (["runs"] if beside else [])
-    assert not beside or os.listdir(tmp_path / "runs") == ["other"]
-
-
-def test_what_was_there_before_stays(tmp_path: Path) -> None:
-    (tmp_path / "mine").touch()
-    with pytest.raises(OSError, match="no space"), open_run(tmp_path, ALONE, {}):
-        raise OSError("no space left on device")
-    assert (tmp_path / "mine").exists()
+@pytest.mark.parametrize("there", [[], ["runs/other"], ["runs/new/mine"]])
+@pytest.mark.parametrize("error", [OSError("no space left on device"), Stopped(signal.SIGINT)])
+def test_a_run_that_failed_to_begin_leaves_what_was_there(
+    tmp_path: Path, there: list[str], error: BaseException
+) -> None:
+    for name in there:
+        (tmp_path / name).mkdir(parents=True)
+    new = tmp_path / "runs" / "new"
+    with pytest.raises(type(error), match=f"{error}$"), open_run(new, ALONE, {}, new=not new.exists()):
+        raise error
+    assert sorted(tmp_path.glob("runs/*")) == sorted({tmp_path.joinpath(*Path(n).parts[:2]) for n in there})
+    assert all((tmp_path / name).exists() for name in there)
+    assert (tmp_path / "runs").exists() == bool(there)
 
 
 def test_a_run_that_is_stopped_saves_its_state(tmp_path: Path) -> None:
     with (  # noqa: PT012
-        pytest.raises(training.Stopped, match=r"stopped by SIGINT after step 4; go on with --resume .*new"),
+        pytest.raises(Stopped, match=r"stopped by SIGINT after step 4; go on with --resume .*new"),
         open_run(tmp_path / "new", ALONE, {}) as run,
     ):
         run.save()
         run.progress.step = 4
-        raise training.Stopped(signal.SIGINT)
-    assert training.load_state(tmp_path / "new")["progress"]["step"] == 4
-
-
-def test_a_run_that_is_stopped_before_its_first_state_leaves_nothing(tmp_path: Path) -> None:
-    with (
-        pytest.raises(training.Stopped, match=r"by SIGINT$"),
-        open_run(tmp_path / "new", ALONE, {}, new=True),
-    ):
-        raise training.Stopped(signal.SIGINT)
-    assert not os.listdir(tmp_path)
+        raise Stopped(signal.SIGINT)
+    assert load_state(tmp_path / "new")["progress"]["step"] == 4
 
 
 def test_a_new_run_does_not_enter_a_folder_that_is_there(tmp_path: Path) -> None:
     begun(tmp_path / "new")
     with pytest.raises(OSError, match="File exists"), open_run(tmp_path / "new", ALONE, {}, new=True):
         pass
-    assert training.states_of(tmp_path / "new")
+    assert states_of(tmp_path / "new")
 
 
 def test_a_run_is_trained_by_one_process_at_a_time(tmp_path: Path) -> None:
-    code = (
-        "import sys; from pathlib import Path; from convlstm.training import Distributed, open_run\n"
-        "with open_run(Path(sys.argv[1]), Distributed(), {}) as run:\n    pass"
-    )
     begun(tmp_path)
-    command = [sys.executable, "-c", code, str(tmp_path)]
-    with open_run(tmp_path, ALONE, {}):
-        second = subprocess.run(command, capture_output=True, text=True)
-    assert f"{tmp_path} is being trained by process {os.getpid()} on " in second.stderr
-    assert subprocess.run(command).returncode == 0
+    taken = f"{tmp_path} is being trained by process {os.getpid()} on "
+    for _ in range(2):  # the lock ends with the run
+        with (
+            open_run(tmp_path, ALONE, {}),
+            pytest.raises(ValueError, match=taken),
+            open_run(tmp_path, ALONE, {}),
+        ):
+            pass
 
 
 def test_what_a_killed_process_left_half_written_is_removed(tmp_path: Path) -> None:
@@ -207,8 +184,10 @@ def test_a_state_comes_back(tmp_path: Path) -> None:
         RunDirectory(tmp_path, ALONE, {"ema": other}).restore()
 
 
-@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
-@pytest.mark.parametrize("damage", ["cut", "gone", "another digit"])
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [("model.safetensors", "cut"), ("config.json", "gone"), ("config.json", "another digit")],
+)
 def test_the_best_network_comes_back_with_the_state(
     tmp_path: Path, name: str, damage: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -221,7 +200,7 @@ def test_the_best_network_comes_back_with_the_state(
         path.unlink()
     else:
         path.write_bytes(whole[:20] if damage == "cut" else whole.replace(b"4", b"6"))
-    training.restore_settings(tmp_path)  # what --resume does first
+    restore_settings(tmp_path)  # what --resume does first
     RunDirectory(tmp_path, ALONE, {}).restore()
     assert path.read_bytes() == whole
     said = capsys.readouterr().err
@@ -229,14 +208,20 @@ def test_the_best_network_comes_back_with_the_state(
 
 
 def test_how_a_run_goes_on_is_noted_though_no_network_is_better(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for seed in range(3):
+    monkeypatch.setattr(sys, "argv", ["train.py"])
+    for step in (0, 4, 7):
         with open_run(tmp_path, ALONE, {}) as run:
-            run.begin_or_restore(train.Config(seed=seed), network(), {"init_from": "x"})
+            run.begin_or_restore(train.Config(), network(), {"init_from": "x"})
+            run.progress.step = step
+            run.save()
+        monkeypatch.setattr(sys, "argv", ["train.py", "--resume", "here"])
     config = read_config(tmp_path)
-    assert (config["training"]["seed"], config["init_from"]) == (0, "x")
-    assert [note["training"]["seed"] for note in config["resumed"]] == [1, 2]
+    assert (config["command"], config["init_from"]) == ("python train.py", "x")
+    notes = {"command": "python train.py --resume here", "versions": config["versions"]}
+    assert config["resumed"] == [{"step": 0, **notes}, {"step": 4, **notes}]
+    assert len((tmp_path / "config.json").read_text().splitlines()) < 100
     assert not capsys.readouterr().err  # what is on the disk is what the state has
 
 
@@ -244,10 +229,10 @@ def test_an_error_of_the_system_names_the_state_to_resume_from(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun(tmp_path)
-    [state] = training.states_of(tmp_path)
+    [state] = states_of(tmp_path)
     resume = rf"{state} is whole: go on with --resume {tmp_path}$"
     with monkeypatch.context() as patch, pytest.raises(OSError, match=f"no space left; {resume}"):  # noqa: PT012
-        patch.setattr("convlstm.core.files.os.replace", _full)
+        patch.setattr("convlstm.core.files.os.replace", Mock(side_effect=OSError("no space left")))
         with open_run(tmp_path, ALONE, {}) as run:
             run.save()
     (tmp_path / ".lock").unlink()
@@ -259,17 +244,10 @@ def test_an_error_of_the_system_names_the_state_to_resume_from(
 def test_a_file_system_without_locks_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def none(*_: object) -> None:
-        raise OSError(errno.ENOSYS, "Function not implemented")
-
-    monkeypatch.setattr("convlstm.training.run._lock", none)
+    monkeypatch.setattr("fcntl.flock", Mock(side_effect=OSError(errno.ENOSYS, "Function not implemented")))
     with open_run(tmp_path / "run", ALONE, {}, new=True) as run:
         run.save()
     assert capsys.readouterr().err == f"{run.path}: there are no locks here; start no second run in it\n"
-
-
-def _full(*_: object) -> None:
-    raise OSError("no space left")
 
 
 def test_states_are_saved_after_some_minutes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -279,14 +257,14 @@ def test_states_are_saved_after_some_minutes(tmp_path: Path, monkeypatch: pytest
     for step, seconds in ((1, 59), (2, 61), (3, 90), (4, 121)):
         now, run.progress.step = 100.0 + seconds, step
         run.save_after(1)
-    assert [int(path.name[:8]) for path in training.states_of(tmp_path)] == [4, 2, 0]
+    assert [int(path.name[:8]) for path in states_of(tmp_path)] == [4, 2, 0]
 
 
 def test_while_steps_are_skipped_the_states_from_before_are_kept(tmp_path: Path) -> None:
     run = begun(tmp_path)
     for run.progress.step, run.progress.skipped_in_a_row in ((1, 0), (2, 1), (3, 2), (4, 3), (5, 4)):
         run.save_after(0)
-    assert [int(path.name[:8]) for path in training.states_of(tmp_path)] == [1, 0]
+    assert [int(path.name[:8]) for path in states_of(tmp_path)] == [1, 0]
 
 
 def test_skipped_steps_are_counted_and_after_ten_in_a_row_the_run_ends(
@@ -302,11 +280,11 @@ def test_skipped_steps_are_counted_and_after_ten_in_a_row_the_run_ends(
     run.progress.step = 150
     skip()
     assert capsys.readouterr().out == "step 151: the loss is nan, first in cells.1; skipped\n"
-    for _ in range(training.MAX_SKIPPED - 2):
+    for _ in range(MAX_SKIPPED - 2):
         skip()
     with pytest.raises(ArithmeticError, match=r"step 160, .* 10 steps .* step 151 in cells.1; lower --lr"):
         skip()
-    assert run.progress.skipped == run.progress.skipped_in_a_row == training.MAX_SKIPPED
+    assert run.progress.skipped == run.progress.skipped_in_a_row == MAX_SKIPPED
 
 
 @pytest.mark.parametrize(("steps", "validations", "due"), [(7, 3, [3, 5, 7]), (3, 5, [1, 2, 3])])

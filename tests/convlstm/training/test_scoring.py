@@ -10,7 +10,7 @@ from torch.testing import assert_close
 from convlstm import EncoderForecasterConfig, FullyConnectedForecasterConfig, StackedForecasterConfig
 from convlstm.models.forecaster import build
 from convlstm.ops.choice import VARIABLE
-from convlstm.training import frame_loss
+from convlstm.training.scoring import frame_loss
 
 SMALL: dict[str, Any] = {"output": "sigmoid", "hidden_channels": (3, 2), "kernel_size": 3}
 

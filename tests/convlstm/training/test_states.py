@@ -1,14 +1,14 @@
 """States: whole or recognized as damaged, the newest three kept, nothing executed."""
 
-import errno
 import os
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
 
 from convlstm.core import files
-from convlstm.training import load_state, save_state, states_of
+from convlstm.training.states import load_state, save_state, states_of
 
 
 def test_the_newest_state_comes_back_and_three_are_kept(tmp_path: Path) -> None:
@@ -60,23 +60,20 @@ class Hostile:
 def test_a_hostile_state_is_refused_and_not_executed(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     save_state(tmp_path, 1, {"step": Hostile()})
-    with pytest.raises(ValueError, match="holds more than tensors and plain values, which is never loaded"):
+    with pytest.raises(ValueError, match="is no state: it needs a file"):
         load_state(tmp_path)
     assert not (tmp_path / "executed").exists()
 
 
-def test_a_write_that_fails_leaves_the_state_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+def test_a_write_that_fails_leaves_the_state_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
     before = save_state(tmp_path, 1, {"step": 1})
-
-    def full(*_: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    for call in ("fsync", "replace"):
-        with monkeypatch.context() as patch:
-            patch.setattr(files.os, call, full)
-            with pytest.raises(OSError, match="No space left"):
-                save_state(tmp_path, 2, {"step": 2})
-        assert os.listdir(before.parent) == [before.name]
+    monkeypatch.setattr(files.os, call, Mock(side_effect=OSError("No space left on device")))
+    with pytest.raises(OSError, match="No space left"):
+        save_state(tmp_path, 2, {"step": 2})
+    assert os.listdir(before.parent) == [before.name]
 
 
 def test_a_state_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch) -> None:
