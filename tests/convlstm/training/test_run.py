@@ -19,6 +19,7 @@ from convlstm import StackedForecaster, StackedForecasterConfig
 from convlstm.core.files import METRICS
 from convlstm.hub.checkpoint import read_config
 from convlstm.training.distributed import Distributed
+from convlstm.training.hardware import Stopwatch
 from convlstm.training.run import MAX_SKIPPED, Progress, RunDirectory, open_run
 from convlstm.training.states import load_state, restore_settings, states_of
 from convlstm.training.stopping import Stopped
@@ -248,6 +249,17 @@ def test_a_file_system_without_locks_is_said(
     with open_run(tmp_path / "run", ALONE, {}, new=True) as run:
         run.save()
     assert capsys.readouterr().err == f"{run.path}: there are no locks here; start no second run in it\n"
+
+
+def test_the_speed_is_that_of_the_steps_since_the_last_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Stopwatch, "lap", lambda self: 0.5)
+    with open_run(tmp_path, ALONE, {}) as run:
+        run.begin_or_restore(train.Config(batch_size=6), network(), {})
+        for run.progress.step in (2, 3):
+            run.log_training({"loss": 1.0}, {})
+    assert [line["train/sequences_per_second"] for line in read(tmp_path)] == [2 * 6 / 0.5, 6 / 0.5]
 
 
 def test_states_are_saved_after_some_minutes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
