@@ -3,7 +3,6 @@
 import dataclasses
 import hashlib
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -28,22 +27,7 @@ FEW = dataclasses.replace(
     device="cpu",
     data=train.DataConfig(image_size=32),
 )
-
-
-@pytest.fixture(autouse=True)
-def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-
-
-def killed_at(last: int) -> Callable[..., float]:
-    """A schedule that ends a run at a step."""
-
-    def draw(step: int, *_) -> float:
-        if step == last:
-            raise KeyboardInterrupt
-        return 0.5
-
-    return draw
+pytestmark = pytest.mark.usefixtures("in_a_folder_of_its_own")
 
 
 def test_fine_tuning_starts_from_a_run_and_leaves_frozen_parts_alone(
@@ -75,38 +59,31 @@ def test_fine_tuning_starts_from_a_run_and_leaves_frozen_parts_alone(
     assert sum(len(part["state"]) for part in state.values()) == len(after) - 3
 
 
-def test_a_resumed_run_does_not_read_its_first_weights_again(
-    monkeypatch: pytest.MonkeyPatch, state_of
-) -> None:
+def test_a_resumed_run_does_not_read_its_first_weights_again(state_of, train_until) -> None:
     first = Path("runs/first")
     save_checkpoint(first, build(FEW.model))
-    config = dataclasses.replace(FEW, steps=6, validations=2, init_from=first, freeze=("cells.1", "head"))
-    monkeypatch.setattr(train, "linear_decay", killed_at(-1))
+    config = dataclasses.replace(FEW, steps=3, validations=3, init_from=first, freeze=("cells.1", "head"))
     whole = train.main(dataclasses.replace(config, name="whole"))
-    monkeypatch.setattr(train, "linear_decay", killed_at(4))
-    with pytest.raises(KeyboardInterrupt):
-        train.main(dataclasses.replace(config, name="parts"))
-    monkeypatch.setattr(train, "linear_decay", killed_at(-1))
+    train_until(2, dataclasses.replace(config, name="parts"))
     shutil.rmtree(first)
     with pytest.raises(ValueError, match="resume: a run keeps its own settings, but freeze was given"):
         train.main(train.parse(["--resume", "runs/parts", "--freeze", "head"]))
     parts = train.main(train.parse(["--resume", "runs/parts", "--device", "cpu"]))
-    ours, theirs = (state_of(p) for p in (parts, whole))
-    assert_close(ours, theirs, rtol=0, atol=0)
+    assert_close(state_of(parts), state_of(whole), rtol=0, atol=0)
     assert read_config(parts)["init_from"] == read_config(whole)["init_from"]
 
 
-def test_a_start_that_cannot_be_leaves_nothing() -> None:
-    for arguments, message in (
-        (["--init-from", "runs/none"], "runs/none is no checkpoint"),
-        (
-            ["--freeze", "cells.0", "cells.7"],
-            "freeze has 'cells.7', which is no part of the network; its parts are",
-        ),
-        (["--freeze", "cells", "head"], "freeze is cells head, all of the network"),
-    ):
-        with pytest.raises((ValueError, FileNotFoundError), match=message):
-            train.main(train.parse(["--preset", "tiny", *arguments]))
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--init-from runs/none", "runs/none is no checkpoint"),
+        ("--freeze cells.0 cells.7", "freeze has 'cells.7', which is no part of the network; its parts are"),
+        ("--freeze cells head", "freeze is cells head, all of the network"),
+    ],
+)
+def test_a_start_that_cannot_be_leaves_nothing(arguments: str, message: str) -> None:
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        train.main(train.parse(["--preset", "tiny", *arguments.split()]))
     assert not Path("runs").exists()
 
 

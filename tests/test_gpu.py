@@ -2,7 +2,6 @@
 
 import copy
 import dataclasses
-from pathlib import Path
 
 import pytest
 import torch
@@ -97,10 +96,8 @@ def lstm_results(
     }
     with torch.autocast(device, torch.bfloat16, enabled=autocast), ops.use_implementation(implementation):
         values = dict(zip(("output", "h_n", "c_n"), ops.lstm(**leaves, **options), strict=True))
-    generator = torch.Generator().manual_seed(1)
-    cotangents = [
-        torch.randn(value.shape, generator=generator).to(device, value.dtype) for value in values.values()
-    ]
+    torch.manual_seed(1)
+    cotangents = [torch.randn(value.shape).to(device, value.dtype) for value in values.values()]
     wanted = {f"d_{name}": leaf for name, leaf in leaves.items() if leaf is not None}
     gradients = torch.autograd.grad(list(values.values()), list(wanted.values()), cotangents)
     results = values | dict(zip(wanted, gradients, strict=True))
@@ -181,41 +178,20 @@ def test_a_state_on_the_wrong_device_is_named() -> None:
         layer(torch.rand(4, 2, 1, 8, 8, device="cuda"), (state, state))
 
 
-def test_training_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+@pytest.mark.usefixtures("in_a_folder_of_its_own")
+def test_a_resumed_run_is_the_run_but_for_the_order_of_sums(state_of, train_until) -> None:
     assert train.hardware.choose_device("auto").type == "cuda"
-    path = train.main(dataclasses.replace(train.PRESETS["tiny"], device="cuda"))
-    assert (path / "rollout.gif").exists()
-
-
-def test_a_resumed_run_is_the_run_but_for_the_order_of_sums(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state_of
-) -> None:
-    class Killed(Exception):
-        pass
-
-    def killed(step: int, *settings) -> float:
-        if step == 4:
-            raise Killed
-        return genuine(step, *settings)
-
-    monkeypatch.chdir(tmp_path)
-    genuine = train.optimizers.lr_factor
     config = dataclasses.replace(train.PRESETS["tiny"], device="cuda", bfloat16="off")
     whole = train.main(dataclasses.replace(config, name="whole"))
-    with monkeypatch.context() as patch:
-        patch.setattr(train.training, "lr_factor", killed)
-        with pytest.raises(Killed):
-            train.main(dataclasses.replace(config, name="parts"))
+    train_until(4, dataclasses.replace(config, name="parts"))
     parts = train.main(train.parse(["--resume", "runs/parts"]))
+    assert (parts / "rollout.gif").exists()
     ours, theirs = (state_of(path)["model"] for path in (parts, whole))
     assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
 
 
 def test_too_little_memory_names_the_settings_that_need_less() -> None:
     device = torch.device("cuda")
-    with (
-        pytest.raises(MemoryError, match=r"GiB were in use on cuda, .* --accumulate 2 "),
-        train.explain_out_of_memory(device, 4, 1),
-    ):
+    needs = r"GiB were in use on cuda, .* --accumulate 2 "
+    with pytest.raises(MemoryError, match=needs), train.explain_out_of_memory(device, 4, 1):
         torch.empty(2**50, device=device)

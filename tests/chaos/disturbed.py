@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file
-from tensorboard.backend.event_processing.event_accumulator import IMAGES, SCALARS, EventAccumulator
+from tensorboard.backend.event_processing.event_accumulator import SCALARS, EventAccumulator
 
 import train
 from convlstm.core.files import METRICS, PARTIAL, read_metrics
@@ -146,17 +146,16 @@ def left_by(run: Path) -> dict[str, Any]:
     state = torch.load(newest, weights_only=True)
     del state["best"]  # the files of the best network: config.json in them names the command
     logging.getLogger("tensorboard").setLevel(logging.ERROR)  # it warns of steps that are logged again
-    board = EventAccumulator(str(run), size_guidance={SCALARS: 0, IMAGES: 0}).Reload()
+    board = EventAccumulator(str(run), size_guidance={SCALARS: 0}).Reload()
     tags: Any = board.Tags()
     scalars = {tag: [(e.step, e.value) for e in board.Scalars(tag)] for tag in tags[SCALARS]}
-    images = {tag: [(e.step, e.encoded_image_string) for e in board.Images(tag)] for tag in tags[IMAGES]}
     lines = [values for _, values in read_metrics(run / METRICS)]
     return {
         "weights": load_file(run / "model.safetensors"),
         "newest state": step_of(newest),
         "state": state,
         "metrics.jsonl": [{name: v for name, v in line.items() if name not in MEASURED} for line in lines],
-        "TensorBoard": {tag: values for tag, values in scalars.items() if tag not in MEASURED} | images,
+        "TensorBoard": {tag: values for tag, values in scalars.items() if tag not in MEASURED},
         "steps of what was measured": {tag: [step for step, _ in scalars[tag]] for tag in MEASURED},
         "scores": [json.loads(path.read_text()) for path in sorted(run.glob("test-*.json"))],
         "rollout": (run / "rollout.gif").read_bytes(),
