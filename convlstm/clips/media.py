@@ -37,12 +37,12 @@ def read_gif(path: Path) -> NDArray[np.uint8]:
     Raises:
         ValueError: a damaged file, or frames that take more than 1 GiB.
     """
-    data = path.read_bytes()  # no damage in bytes can leave a file open
+    data = path.read_bytes()
     # Pillow takes a file that ends between two frames for a shorter one; a whole one ends with this mark.
     if not data.rstrip(b"\0").endswith(b";"):
         raise ValueError(f"{path} is a damaged GIF: it is cut short; write or copy it again")
     frames, durations, comment = [], [], b""
-    with _naming_damage(path, "GIF"), iio.imopen(data, "r", plugin="pillow") as file:
+    with _naming_damage(path, "GIF"), _open(data) as file:
         for number, frame in enumerate(file.iter(mode="RGB", writeable_output=False)):
             info = file.metadata(index=number)
             comment = comment or info.get("comment", b"")
@@ -58,6 +58,11 @@ def read_gif(path: Path) -> NDArray[np.uint8]:
     clip = np.repeat(clip, times, axis=0)
     gray = (clip == clip[..., :1]).all()
     return rearrange(clip[..., :1] if gray else clip, "t h w c -> t c h w")
+
+
+def _open(data: bytes) -> Any:
+    """Open the bytes of a GIF or an image with imageio; no damage in them can leave a file open."""
+    return iio.imopen(data, "r", plugin="pillow")
 
 
 def _times(durations: list[int], comment: bytes) -> list[int]:
@@ -162,7 +167,7 @@ def _read_image(path: Path) -> NDArray:
         if path.suffix.lower() == ".pgm":
             # Pillow stretches the values to 255 or 65,535 where the highest is another, a pixel at a time.
             data = _PGM.sub(lambda head: head[1] + _full_range(head[2]), data, count=1)
-        with iio.imopen(data, "r", plugin="pillow") as file:
+        with _open(data) as file:
             mode, pages = file.metadata(index=0)["mode"], file.properties(index=...).n_images
             whole = mode.startswith(("I", "F"))  # of more than 8 bits
             target = None if whole else "LA" if mode in ("1", "L", "LA") else "RGBA"

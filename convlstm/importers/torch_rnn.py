@@ -142,7 +142,7 @@ def convert(foreign: Foreign) -> Imported:
     return Imported(
         model,
         source=f"torch.nn.{type(module).__name__}",
-        layers=_lines(model),
+        layers=(f"{type(model).__name__} {inputs} -> {hidden}, {model.extra_repr()}",),
         gates=order,
         input_layout=layout,
         output_layout=layout,
@@ -157,17 +157,6 @@ def _end(foreign: Foreign) -> str | None:
         if all(weight is not None and weight.dim() == 2 for weight in weights):
             return end
     return None
-
-
-def _lines(model: ConvRecurrent) -> tuple[str, ...]:
-    """Describe each layer, as the stages of an ImportedNetwork describe themselves."""
-    both = ", both directions, concat" if model.bidirectional else ""
-    lines = []
-    for cell in list(model.cells)[:: 2 if model.bidirectional else 1]:
-        assert isinstance(cell, ConvCell)
-        taps = "x".join(map(str, cell.kernel_size))
-        lines.append(f"{type(model).__name__} {cell.input_channels} -> {cell.hidden_channels}, {taps}{both}")
-    return tuple(lines)
 
 
 SOURCE = Source(

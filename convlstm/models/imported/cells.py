@@ -1,4 +1,4 @@
-"""ForeignLSTMCell: a ConvLSTM cell as other projects compute it, where their equation is not ours.
+"""ForeignLSTMCell: the ConvLSTM cells of other projects whose equations differ from `ConvLSTMCell`.
 
 Letters: T time, B batch, I input channels, C hidden channels, K kernel taps per axis, S the spatial axes.
 """
@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from convlstm.models.imported.stages import ACTIVATIONS, Convolution, Recurrent
-from convlstm.nn.base import ConvCell
+from convlstm.nn.cells import ConvLSTMCell
 from convlstm.ops.functional import conv_same
 
 _CONVOLUTIONS: dict[int, Callable[..., Tensor]] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
@@ -35,8 +35,8 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, stage: Recurrent | 
     return convolution(x, weight, bias, stage.stride, padding, stage.dilation)
 
 
-class ForeignLSTMCell(ConvCell):
-    """A ConvLSTM cell with the activations, norms and paddings of another project, run by the plain loop.
+class ForeignLSTMCell(ConvLSTMCell):
+    """A ConvLSTM cell with the activations, norms and padding of another project, run step by step.
 
         i, f, g, o = N(W_ih * x + W_hh * h + b)                      norm None or "group"
         i, f, g, o = N_ih(W_ih * x) + N_hh(W_hh * h) + b             norm "layer"
@@ -44,50 +44,43 @@ class ForeignLSTMCell(ConvCell):
         h' = r(o + w_co . c') . a(c')                                output "cell"
         h' = r(o + w_co . c') . a(g)                                 output "candidate"
 
-    where a is `activation`, r `recurrent_activation`, N nothing or a group norm over the 4C gate channels,
-    N_ih and N_hh layer norms over (4C, *S). The input convolution may have a stride, a dilation and no
-    padding; the recurrent one always keeps the size. Sources: the code of the projects that
-    `convlstm.importers` reads (Keras, OpenSTL, jhhuang96 and sladewinter).
+    where a is `activation` and r is `recurrent_activation`. N is the identity or a group norm over the 4C
+    gate channels; N_ih and N_hh are layer norms over (4C, *S). The input convolution may have a stride, a
+    dilation and no padding. The recurrent convolution always keeps the frame size. Sources: the code of the
+    projects that `convlstm.importers` reads (Keras, OpenSTL, jhhuang96 and sladewinter).
 
     Args:
-        stage: the sizes and choices.
+        stage: the sizes and the variant.
 
     Raises:
-        ValueError: frames of another size than the peepholes or layer norms are for.
+        ValueError: the frames do not have the size that the peepholes or layer norms are for.
     """
 
-    gates = 4
-    states = ("h", "c")
     norm_weight: nn.Parameter
     norm_bias: nn.Parameter
 
     def __init__(self, stage: Recurrent):
-        sizes = stage.input_channels, stage.hidden_channels, stage.kernel_size
-        super().__init__(*sizes, stage.bias, len(stage.kernel_size), None, None)
+        sizes = stage.input_channels, stage.hidden_channels, stage.kernel_size, stage.bias
+        super().__init__(*sizes, spatial_dims=len(stage.kernel_size), peephole=stage.peephole)
         self.stage = stage
-        C = stage.hidden_channels
-        self.register_parameter("weight_ch", None)
-        if stage.peephole is not None:
-            frame = (1,) * self.spatial_dims if stage.peephole == "channel" else stage.peephole
-            self.weight_ch = nn.Parameter(torch.empty(3 * C, *frame))
         norms = {"group": ("weight", "bias"), "layer": ("ih_weight", "ih_bias", "hh_weight", "hh_bias")}
         for name in norms[stage.norm] if stage.norm else ():
-            parameter = nn.Parameter(torch.empty(4 * C, *(stage.frame or ())))
+            parameter = nn.Parameter(torch.empty(4 * stage.hidden_channels, *(stage.frame or ())))
             self.register_parameter(f"norm_{name}", parameter)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw all parameters anew; norms start with ones and zeros, peepholes with zeros."""
+        """Initialize all parameters as `ConvLSTMCell` does, and the norms with ones and zeros."""
         super().reset_parameters()
         with torch.no_grad():
             for name, parameter in self.named_parameters():
-                if name.startswith("norm") or name == "weight_ch":
+                if name.startswith("norm"):
                     parameter.fill_(1.0 if name.endswith("weight") else 0.0)
 
     def sequence(
         self, input: Tensor, *states: Tensor | None, lengths: Tensor | None = None
     ) -> tuple[Tensor, ...]:
-        """Run over (T, B, I, *S) from h0, c0 (B, C, *S) or None; return (T, B, C, *S), h_n and c_n."""
+        """Run over (T, B, I, *S) from h0 and c0; see `ConvCell.sequence`. There are no lengths."""
         assert lengths is None
         h, c = states
         outputs = []
@@ -99,8 +92,9 @@ class ForeignLSTMCell(ConvCell):
         return torch.stack(outputs), h, c
 
     def _one(self, x: Tensor, h: Tensor | None, c: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Do one step from h and c, (B, C, *S) each, None for zeros."""
+        """Return h and c after one step from h and c, (B, C, *S) each; None stands for zeros."""
         stage = self.stage
+        assert self.weight_ih is not None  # a stage has one input channel or more
         from_input = convolve(x, self.weight_ih, None, stage)  # (B, 4C, *S)
         if h is None or c is None:
             h = c = from_input.new_zeros(x.shape[0], self.hidden_channels, *from_input.shape[2:])

@@ -1,4 +1,4 @@
-"""The modules that stages are built into.
+"""The modules of the stages: what an `ImportedNetwork` runs.
 
 Letters: T time, B batch, C channels, S the one to three spatial axes. A sequence is (B, T, C, *S), a frame
 (B, C, *S).
@@ -18,7 +18,7 @@ from convlstm.nn.base import ConvCell
 from convlstm.nn.cells import ConvLSTMCell
 
 States = tuple[Tensor, ...]
-"""The last states of a recurrent stage: h and c, and those of the second direction where there is one."""
+"""The last states of a recurrent stage: h and c, then those of the second direction, if there is one."""
 
 _TRANSPOSED: dict[int, Callable[..., Tensor]] = {
     1: F.conv_transpose1d,
@@ -28,7 +28,7 @@ _TRANSPOSED: dict[int, Callable[..., Tensor]] = {
 
 
 class RecurrentModule(nn.Module):
-    """One cell over time, or two in both directions."""
+    """Runs one cell over time, or two cells in opposite directions."""
 
     def __init__(self, stage: stages.Recurrent):
         super().__init__()
@@ -36,14 +36,19 @@ class RecurrentModule(nn.Module):
         self.cells = nn.ModuleList(_make_cell(stage) for _ in range(2 if stage.merge else 1))
 
     def forward(self, x: Tensor, states: States | None) -> tuple[Tensor, States]:
-        """Run over a sequence from the given states (None: zeros); return outputs and last states."""
+        """Run over a sequence; return the outputs and the last states.
+
+        Args:
+            x: (B, T, C, *S).
+            states: the states to start from; None for zeros.
+        """
         stage, frames = self.stage, x.transpose(0, 1)  # (T, B, C, *S)
         if states is not None and stage.padding == "same" and set(stage.stride) == {1}:
             found, needed = x.shape[3:], states[0].shape[2:]
             if found != needed:
                 raise ValueError(
-                    f"frames of {tuple(found)} come to a cell whose states are of {tuple(needed)}; give a "
-                    "context whose sizes are multiples of what the network shrinks them by"
+                    f"frames are {tuple(found)} at a cell whose states are {tuple(needed)}; context needs "
+                    "frames whose sides are multiples of the network's total stride"
                 )
         outputs, last = [], []
         for number, cell in enumerate(self.cells):
@@ -60,7 +65,7 @@ class RecurrentModule(nn.Module):
 
 
 class ConvolutionModule(nn.Module):
-    """A convolution of each frame, or over time too, or a transposed one."""
+    """Convolves each frame, or the sequence over time too; the convolution may be transposed."""
 
     bias: nn.Parameter | None
 
@@ -77,7 +82,7 @@ class ConvolutionModule(nn.Module):
             nn.init.zeros_(self.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Convolve a sequence or a frame."""
+        """Return the convolution of a sequence or a frame."""
         if self.stage.over_time:
             return self._convolve(x.transpose(1, 2)).transpose(1, 2)  # (B, C, T, *S) and back
         return _each_frame(self._convolve, x, len(self.stage.kernel_size))
@@ -91,7 +96,7 @@ class ConvolutionModule(nn.Module):
 
 
 class BatchNormModule(nn.Module):
-    """A batch norm over the channels of a sequence or a frame."""
+    """Normalizes each channel of a sequence or a frame, as `torch.nn.BatchNorm2d` does."""
 
     running_mean: Tensor
     running_var: Tensor
@@ -106,21 +111,21 @@ class BatchNormModule(nn.Module):
         self.register_buffer("running_var", torch.ones(stage.channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalize a sequence or a frame."""
+        """Return a sequence or a frame, normalized."""
         parameters = self.running_mean, self.running_var, self.weight, self.bias
         normalize = partial(F.batch_norm, training=self.training, eps=self.eps)
         return _each_frame(lambda frames: normalize(frames, *parameters), x, self.spatial_dims)
 
 
 class Function(nn.Module):
-    """A stage without parameters."""
+    """Runs a stage without parameters."""
 
     def __init__(self, stage: stages.Activation | stages.Patches | stages.Repeat | stages.Pick, dims: int):
         super().__init__()
         self.stage, self.dims = stage, dims
 
     def forward(self, x: Tensor) -> Tensor:
-        """Apply it to a sequence or a frame."""
+        """Return the stage's output for a sequence or a frame."""
         stage = self.stage
         if isinstance(stage, stages.Activation):
             if stage.slope is not None:
@@ -130,20 +135,24 @@ class Function(nn.Module):
             cut, whole = "... (p q c) h w", "... c (h p) (w q)"
             if not stage.inverse and any(pixels % stage.size for pixels in x.shape[-2:]):
                 raise ValueError(
-                    f"frames of {tuple(x.shape[-2:])} pixels at a stage that cuts them into patches of "
-                    f"{stage.size}x{stage.size}; both sizes need to be multiples of {stage.size}"
+                    f"frames are {tuple(x.shape[-2:])} at a stage that cuts them into patches of "
+                    f"{stage.size}x{stage.size}; both sides need to be multiples of {stage.size}"
                 )
             pattern = f"{cut} -> {whole}" if stage.inverse else f"{whole} -> {cut}"
             return rearrange(x, pattern, p=stage.size, q=stage.size)
         if isinstance(stage, stages.Repeat):
             frame = x if x.dim() == self.dims + 3 else x.unsqueeze(1)  # (B, 1, C, *S)
             if frame.shape[1] != 1:
-                raise ValueError(f"context has {frame.shape[1]} frames; this network repeats one: give one")
+                raise ValueError(
+                    f"context has {frame.shape[1]} frames; this network repeats one frame: give one"
+                )
             return frame.expand(-1, stage.times, *(-1 for _ in frame.shape[2:]))
         if not stage.steps:
             return x[:, -1]
         if max(stage.steps) >= x.shape[1]:
-            raise ValueError(f"step {max(stage.steps)} is picked of {x.shape[1]}; give a longer sequence")
+            raise ValueError(
+                f"context has {x.shape[1]} frames; this network returns step {max(stage.steps)}: give more"
+            )
         return x[:, list(stage.steps)]
 
     def extra_repr(self) -> str:

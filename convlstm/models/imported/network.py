@@ -1,4 +1,4 @@
-"""ImportedNetwork: networks of other projects that are more than a stack of our cells, as one class.
+"""ImportedNetwork: the networks of other projects that no layer or forecaster of this library expresses.
 
 Letters: T time, B batch, C channels, S the one to three spatial axes. Frames are (B, T, C, *S).
 """
@@ -26,20 +26,21 @@ from convlstm.models.imported.stages import (
 
 @dataclass(frozen=True, kw_only=True)
 class ImportedConfig:
-    """Everything that an `ImportedNetwork` is built from."""
+    """The configuration of an `ImportedNetwork`."""
 
     channels: int
     """Channels C of a frame."""
     stages: tuple[Stage, ...]
-    """What reads the frames, one after the other."""
+    """The stages that read the frames, in order."""
     spatial_dims: int = 2
     """Number of spatial axes of a frame: 1, 2 or 3."""
     forecaster: tuple[Stage, ...] = ()
-    """What makes the frames of the horizon from the last states of `stages`; empty: `stages` do it all."""
+    """The stages that predict the frames of the horizon from the last states of `stages`. Empty: `stages`
+    predict them."""
     forecaster_reads: Literal["zeros", "own"] = "zeros"
-    """What the forecaster's first stage reads: zeros, or the last output of `stages`, then its own."""
+    """The input of the forecaster: zeros, or first the last output of `stages` and then its own outputs."""
     head: tuple[Stage, ...] = ()
-    """What the forecaster's outputs go through, outside of its loop."""
+    """The stages that turn the outputs of the forecaster into frames. The forecaster does not read them."""
 
     def __post_init__(self) -> None:
         positive("channels", self.channels)
@@ -54,18 +55,18 @@ class ImportedConfig:
             first = self.forecaster[0]
             if self.forecaster_reads == "zeros":
                 if not isinstance(first, Recurrent):
-                    raise ValueError("forecaster reads zeros; it needs a recurrent stage first")
+                    raise ValueError("forecaster reads zeros; its first stage needs to be recurrent")
                 read = first.input_channels
             made = _channels("forecaster", self.forecaster, read, self.spatial_dims)
             if self.forecaster_reads == "own" and made != read:
-                raise ValueError(f"forecaster makes {made} channels of {read}; it reads its own outputs")
+                raise ValueError(f"forecaster reads its own outputs, but turns {read} channels into {made}")
             _channels("head", self.head, made, self.spatial_dims)
         elif self.head:
             raise ValueError("head is given without a forecaster; put its stages into stages")
 
 
 def _channels(name: str, stages: tuple[Stage, ...], channels: int, spatial_dims: int) -> int:
-    """Return the channels that leave a row of stages; raise ValueError where one reads other frames."""
+    """Return the channels of the last stage's output; raise ValueError if the stages do not fit together."""
     for number, stage in enumerate(stages):
         if isinstance(stage, Recurrent | Convolution):
             axes = len(stage.kernel_size) - (isinstance(stage, Convolution) and stage.over_time)
@@ -73,14 +74,17 @@ def _channels(name: str, stages: tuple[Stage, ...], channels: int, spatial_dims:
                 raise ValueError(f"stage {number} of {name} reads frames of {axes} axes, not {spatial_dims}")
         reads = getattr(stage, "input_channels", getattr(stage, "channels", channels))
         if reads != channels:
-            raise ValueError(f"stage {number} of {name} reads {reads} channels, but {channels} come to it")
+            raise ValueError(f"stage {number} of {name} reads {reads} channels; its input has {channels}")
         if isinstance(stage, Recurrent):
             channels = stage.channels_out
         elif isinstance(stage, Convolution):
             channels = stage.output_channels
         elif isinstance(stage, Patches):
             if stage.inverse and channels % stage.size**2:
-                raise ValueError(f"stage {number} of {name} makes patches of {channels} channels into frames")
+                raise ValueError(
+                    f"stage {number} of {name} turns patches into frames; {channels} channels are "
+                    f"not a multiple of {stage.size**2}"
+                )
             channels = channels // stage.size**2 if stage.inverse else channels * stage.size**2
     return channels
 
@@ -129,16 +133,16 @@ class ImportedNetwork(Configured):
 
         Returns:
             (B, horizon, C', *S) with a horizon; else the output of the last stage: (B, T, C', *S), or
-            (B, C', *S) where it keeps the last step alone.
+            (B, C', *S) if it keeps only the last step.
 
         Raises:
             TypeError: context is not a tensor.
-            ValueError: a context or horizon does not fit, or a horizon is given for a network whose outputs
-                are not frames like its inputs.
+            ValueError: the context or the horizon does not fit, or a horizon is given to a network whose
+                outputs are not frames like its inputs.
         """
         if horizon is None:
             if self.config.forecaster:
-                raise ValueError("horizon is None; this network forecasts, and needs a number of frames")
+                raise ValueError("horizon is None; this network needs a number of frames to forecast")
             return self.run(context)[0]
         horizon = positive("horizon", horizon)
         if self.config.forecaster:
@@ -146,27 +150,27 @@ class ImportedNetwork(Configured):
         return self._read_own(context, horizon)
 
     def example(self) -> str:
-        """Return how the network is called, for the card."""
+        """Return a line of code that calls the network, for the model card."""
         axes = ", ".join(("B", "T", str(self.config.channels), *"DHW"[3 - self.config.spatial_dims :]))
         horizon = ", horizon=10" if self.config.forecaster else ""
         return f"output = model(frames{horizon})  # frames: ({axes})"
 
     def run(self, context: Tensor, states: list[States] | None = None) -> tuple[Tensor, list[States]]:
-        """Run the stages alone.
+        """Run the stages, without the forecaster and the head.
 
         Args:
             context: (B, T, C, *S).
-            states: those of an earlier call, to go on from (default: zeros).
+            states: the states that an earlier call returned. Default: None, zeros.
 
         Returns:
             The output of the last stage, and the last states of each recurrent stage: h and c,
-            (B, hidden, *S), then those of the second direction where it has one.
+            (B, hidden, *S), then those of the second direction, if it has one.
         """
         self._check(context)
         return _run(self.stages, context, states)
 
     def _forecast(self, context: Tensor, horizon: int) -> Tensor:
-        """Run the encoder, then the forecaster from its states."""
+        """Run the stages on the context, then the forecaster from their states."""
         output, encoded = self.run(context)
         recurrent = [module for module in self.forecaster if isinstance(module, RecurrentModule)]
         first = [None if (n := r.stage.starts_from) is None else encoded[n] for r in recurrent]
@@ -186,7 +190,7 @@ class ImportedNetwork(Configured):
         return _run(self.head, result, None)[0]
 
     def _read_own(self, context: Tensor, horizon: int) -> Tensor:
-        """Predict the next frame, and read it in its turn."""
+        """Predict one frame at a time, each from the context and the frames predicted before."""
         frames, states = context, None
         for number in range(horizon):
             if self._causal:
@@ -196,14 +200,14 @@ class ImportedNetwork(Configured):
             frame = output if output.dim() == context.dim() - 1 else output[:, -1]
             if frame.shape[1:] != context.shape[2:]:
                 raise ValueError(
-                    f"horizon is given, but this network makes {tuple(frame.shape[1:])} of frames of "
-                    f"{tuple(context.shape[2:])}: it cannot read its own output; call it without a horizon"
+                    f"horizon is {horizon}, but this network turns frames {tuple(context.shape[2:])} into "
+                    f"{tuple(frame.shape[1:])} and cannot read its own output: call it without a horizon"
                 )
             frames = torch.cat([frames, frame.unsqueeze(1).to(frames.dtype)], dim=1)
         return frames[:, context.shape[1] :]
 
     def unit(self) -> tuple[int, ...]:
-        """Return what the sides of a frame must be whole multiples of, in pixels per axis."""
+        """Return the number of pixels per axis of which the sides of a frame must be multiples."""
         unit = [1] * self.config.spatial_dims
         for stage in self.config.stages:
             factors = (1,) * len(unit)
@@ -218,7 +222,7 @@ class ImportedNetwork(Configured):
 
     @property
     def _causal(self) -> bool:
-        """Whether a step needs no more than its frame and the states of the step before."""
+        """Whether a step needs only its frame and the states of the step before."""
         return not any(
             (isinstance(stage, Recurrent) and (stage.merge is not None or stage.reverse))
             or (isinstance(stage, Convolution) and stage.over_time)
@@ -237,7 +241,7 @@ class ImportedNetwork(Configured):
 
 
 def _run(modules: nn.ModuleList, x: Tensor, states: list[Any] | None) -> tuple[Tensor, list[States]]:
-    """Run stages from the states of the recurrent ones (None: zeros); return the output and the last."""
+    """Run stages from the states of the recurrent ones (None: zeros); return output and last states."""
     last: list[States] = []
     for module in modules:
         if isinstance(module, RecurrentModule):

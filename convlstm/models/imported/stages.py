@@ -1,7 +1,7 @@
-"""The stages that an `ImportedNetwork` is made of, as plain data that goes to JSON and back.
+"""The stages of an `ImportedNetwork`, as plain data that can be written as JSON.
 
-A stage works on a sequence (B, T, C, *S) or on one frame (B, C, *S), S the one to three spatial axes; those
-without a time axis of their own work on each frame of a sequence.
+A stage reads a sequence (B, T, C, *S) or a frame (B, C, *S), where S is the one to three spatial axes. Stages
+without a time axis of their own treat each frame of a sequence alike.
 """
 
 from collections.abc import Callable, Mapping
@@ -41,7 +41,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Recurrent:
-    """A ConvLSTM cell over time; the defaults are `ConvLSTMCell`, the rest is what other projects do."""
+    """A ConvLSTM cell over time. The defaults are `ConvLSTMCell`; other values are what other projects do."""
 
     stage: Literal["recurrent"] = "recurrent"
     input_channels: int
@@ -50,33 +50,36 @@ class Recurrent:
     """Taps per spatial axis."""
     bias: bool = True
     peephole: Literal["channel"] | tuple[int, ...] | None = None
-    """None, one weight per channel, or the frame size: one per channel and pixel."""
+    """None for no peepholes, "channel" for one weight per channel, or a frame size for one per channel and
+    pixel."""
     activation: str = "tanh"
     """Activation of the candidate g and of the cell state."""
     recurrent_activation: str = "sigmoid"
     """Activation of the gates."""
     output: Literal["cell", "candidate"] = "cell"
-    """h = o . a(c), or h = o . a(g)."""
+    """h = o . a(c) for "cell", h = o . a(g) for "candidate"."""
     norm: Literal["group", "layer"] | None = None
-    """Norm before the gates' activations: none, a group norm of the sum, or layer norms of both parts."""
+    """Norm before the activations of the gates: None, a group norm of the sum of both convolutions, or a
+    layer norm of each."""
     groups: int = 1
     """Groups of the group norm."""
     frame: tuple[int, ...] | None = None
     """Frame size of the layer norms."""
     padding: Literal["same", "valid"] = "same"
-    """Padding of the input convolution; the recurrent one keeps the frame size."""
+    """Padding of the input convolution. The recurrent convolution keeps the frame size."""
     stride: tuple[int, ...] = ()
-    """Stride of the input convolution, per axis (default: ones)."""
+    """Stride of the input convolution, per axis. Default: ones."""
     dilation: tuple[int, ...] = ()
-    """Dilation of the input convolution, per axis (default: ones)."""
+    """Dilation of the input convolution, per axis. Default: ones."""
     reverse: bool = False
-    """Read time backwards, and return the outputs in that order, as Keras's go_backwards."""
+    """Whether to read time backwards and return the outputs in that order, as Keras's go_backwards does."""
     merge: Literal["concat", "sum", "mul", "ave"] | None = None
-    """How to merge the outputs with those of a second cell, run over time reversed; None: no second cell."""
+    """How to merge the outputs with those of a second cell, which reads time in the other direction. None: no
+    second cell."""
     sequences: bool = True
-    """Return the outputs of all steps, not that of the last alone, as a frame."""
+    """Whether to return the outputs of all steps, or only that of the last, as a frame."""
     starts_from: int | None = None
-    """In a forecaster: number of the encoder's recurrent stage, from 0, whose last states it starts from."""
+    """In a forecaster: index of the recurrent stage of `stages` whose last states it starts from."""
 
     def __post_init__(self) -> None:
         axes = len(self.kernel_size)
@@ -126,21 +129,21 @@ class Recurrent:
 
 @dataclass(frozen=True, kw_only=True)
 class Convolution:
-    """A convolution of each frame, or over time too, or a transposed one."""
+    """A convolution of each frame, or over time too; it may be transposed."""
 
     stage: Literal["convolution"] = "convolution"
     input_channels: int
     output_channels: int
     kernel_size: tuple[int, ...]
-    """Taps per axis; with `over_time`, time's first."""
+    """Taps per axis; with `over_time`, those of the time axis come first."""
     stride: tuple[int, ...] = ()
-    """Per axis (default: ones)."""
+    """Per axis. Default: ones."""
     dilation: tuple[int, ...] = ()
-    """Per axis (default: ones)."""
+    """Per axis. Default: ones."""
     padding: Literal["same", "valid"] | tuple[int, ...] = "same"
-    """Zeros at both ends of each axis, or "same" or "valid" as in Keras."""
+    """Number of zeros at both ends of each axis, or "same" or "valid" as in Keras."""
     output_padding: tuple[int, ...] = ()
-    """Output padding of a transposed convolution, per axis (default: zeros)."""
+    """Output padding of a transposed convolution, per axis. Default: zeros."""
     transposed: bool = False
     over_time: bool = False
     bias: bool = True
@@ -170,7 +173,7 @@ class Convolution:
 
 @dataclass(frozen=True, kw_only=True)
 class BatchNorm:
-    """A batch norm per channel, with the running statistics in evaluation mode."""
+    """A batch norm of each channel."""
 
     stage: Literal["batch_norm"] = "batch_norm"
     channels: int
@@ -186,12 +189,12 @@ class BatchNorm:
 
 @dataclass(frozen=True, kw_only=True)
 class Activation:
-    """An activation, elementwise."""
+    """An elementwise activation."""
 
     stage: Literal["activation"] = "activation"
     name: str
     slope: float | None = None
-    """Slope of a leaky_relu below zero (default: 0.2)."""
+    """Negative slope of a leaky_relu. Default: 0.2."""
 
     def __post_init__(self) -> None:
         check_choices(self, name=tuple(ACTIVATIONS))
@@ -204,7 +207,7 @@ class Activation:
 
 @dataclass(frozen=True, kw_only=True)
 class Patches:
-    """Frames cut into size x size patches that become channels, (dy, dx, c) slow to fast; or the inverse."""
+    """Cuts frames into patches of size x size pixels, which become channels (dy, dx, c); or the inverse."""
 
     stage: Literal["patches"] = "patches"
     size: int
@@ -219,7 +222,7 @@ class Patches:
 
 @dataclass(frozen=True, kw_only=True)
 class Repeat:
-    """One frame, (B, C, *S) or (B, 1, C, *S), as a sequence of `times` of it."""
+    """Repeats one frame, (B, C, *S) or (B, 1, C, *S), into a sequence of `times` frames."""
 
     stage: Literal["repeat"] = "repeat"
     times: int
@@ -233,7 +236,7 @@ class Repeat:
 
 @dataclass(frozen=True, kw_only=True)
 class Pick:
-    """The steps of a sequence with these numbers; or its last one alone, as a frame, where there are none."""
+    """Selects steps of a sequence by their indices. Without any, the last step alone, as a frame."""
 
     stage: Literal["pick"] = "pick"
     steps: tuple[int, ...] = ()
@@ -250,10 +253,10 @@ _KINDS: dict[str, type[Any]] = {kind.stage: kind for kind in get_args(Stage)}
 
 
 def stage_of(value: Any) -> Stage:
-    """Return a stage, or the stage that `dataclasses.asdict` made a dict of.
+    """Return a stage, given itself or the dict that `dataclasses.asdict` makes of it.
 
     Raises:
-        ValueError: neither, an unknown stage or field, or a value that does not fit.
+        ValueError: the value is neither, has an unknown stage or field, or has a value that does not fit.
     """
     if isinstance(value, Stage):
         return value

@@ -58,7 +58,7 @@ def test_what_is_said_of_a_file() -> None:
     imported = convert(nn.LSTM(3, 2, 2, bidirectional=True))
     assert imported.source == "torch.nn.LSTM"
     assert imported.gates == "i, f, g, o"
-    assert imported.layers == tuple(f"ConvLSTM {n} -> 2, 1x1, both directions, concat" for n in (3, 4))
+    assert imported.layers == ("ConvLSTM 3 -> 2, num_layers=2, batch_first=True, bidirectional=True",)
     assert imported.guesses == ("the input has its batch first",)
     time_first = convert(nn.LSTM(3, 2), batch_first=False)
     assert time_first.input_layout == time_first.output_layout == "t b c"

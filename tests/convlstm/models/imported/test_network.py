@@ -168,8 +168,8 @@ NORM = {"norm": "layer"}
             {"channels": 1, "stages": (cell(1, 1),), "forecaster_reads": "all"},
             "forecaster_reads is 'all'; it",
         ),
-        ({"channels": 2, "stages": (cell(1, 1),)}, "stage 0 of stages reads 1 channels, but 2 come"),
-        ({"channels": 1, "stages": (cell(1, 2), BatchNorm(channels=3))}, "reads 3 channels, but 2 come"),
+        ({"channels": 2, "stages": (cell(1, 1),)}, "stage 0 of stages reads 1 channels; its input has 2"),
+        ({"channels": 1, "stages": (cell(1, 2), BatchNorm(channels=3))}, "reads 3 channels; its input has 2"),
         ({"channels": 1, "stages": ({"stage": "pool"},)}, "needs an object with 'stage'"),
         ({"channels": 1, "stages": ({"stage": "patches"},)}, "a stage 'patches' does not fit: .*'size'"),
         (
@@ -180,7 +180,7 @@ NORM = {"norm": "layer"}
         ({"channels": 1, "stages": (cell(1, 1),), "head": (head(1, 1),)}, "head is given without"),
         (
             {"channels": 1, "stages": (cell(1, 1),), "forecaster": (head(1, 1),)},
-            "needs a recurrent stage first",
+            "its first stage needs to be recurrent",
         ),
         ({"channels": 1, "stages": (RECURRENT | {"stride": [2]},)}, r"stride is \(2,\); it needs 2 numbers"),
         ({"channels": 1, "stages": (RECURRENT | {"dilation": [2] * 3},)}, "dilation .* it needs 2 numbers"),
@@ -202,17 +202,17 @@ def test_calls_that_do_not_fit_are_refused() -> None:
     levels = ImportedNetwork(
         ImportedConfig(channels=1, stages=(cell(1, 1), down, cell(2, 3)), forecaster=back)
     )
-    with pytest.raises(ValueError, match="horizon is None; this network forecasts"):
+    with pytest.raises(ValueError, match="horizon is None; this network needs a number"):
         forecaster(torch.zeros(1, 2, 1, 6, 8))
     with pytest.raises(ValueError, match=r"context has shape \(1, 2, 3, 6, 8\); it needs \(B, T, 1, H, W\)"):
         forecaster(torch.zeros(1, 2, 3, 6, 8), 2)
     with pytest.raises(ValueError, match="context has 2 frames; this network repeats one"):
         stack(torch.zeros(1, 2, 1, 6, 8))
-    with pytest.raises(ValueError, match=r"frames of \(5, 8\) pixels at a stage that cuts them into patches"):
+    with pytest.raises(ValueError, match=r"frames are \(5, 8\) at a stage that cuts them into patches"):
         patches(torch.zeros(1, 2, 1, 5, 8))
-    with pytest.raises(ValueError, match=r"frames of \(6, 8\) come to a cell whose states are of \(5, 8\)"):
+    with pytest.raises(ValueError, match=r"frames are \(6, 8\) at a cell whose states are \(5, 8\)"):
         levels(torch.zeros(1, 2, 1, 5, 8), 2)
-    with pytest.raises(ValueError, match="it cannot read its own output"):
+    with pytest.raises(ValueError, match="cannot read its own output"):
         ImportedNetwork(ImportedConfig(channels=1, stages=(cell(1, 2),)))(torch.zeros(1, 2, 1, 6, 8), 2)
     with pytest.raises(ValueError, match=r"frames of \(5, 8\) at a cell whose peepholes are for \(6, 8\)"):
         ImportedNetwork(CONFIGS["peepholes, norms"])(torch.zeros(1, 2, 2, 5, 8))
