@@ -27,31 +27,6 @@ def sections(card: str) -> list[str]:
     return [line for line in card.splitlines() if line.startswith("#")]
 
 
-def test_three_files_that_come_back(tmp_path: Path) -> None:
-    for number, model in enumerate((stacked(), ConvLSTM(1, 2, 3, peephole=(4, 4)))):
-        model.save_pretrained(tmp_path / str(number), {"step": 7, "naïve": "é"})
-        assert sorted(os.listdir(tmp_path / str(number))) == FILES
-        notes = read_config(tmp_path / str(number))
-        assert notes == {"network": model.description(), "step": 7, "naïve": "é"}
-        loaded = from_pretrained(tmp_path / str(number))
-        assert_close(loaded.state_dict(), model.state_dict(), rtol=0, atol=0)
-        loaded.save_pretrained(tmp_path / "again", notes)
-        for name in FILES:
-            assert (tmp_path / "again" / name).read_bytes() == (tmp_path / str(number) / name).read_bytes()
-
-
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
-def test_weights_of_another_type_are_loaded_as_float32(tmp_path: Path, dtype: torch.dtype) -> None:
-    model = StackedForecaster(hidden_channels=(16,), kernel_size=3)
-    model.save_pretrained(tmp_path / "whole")
-    model.to(dtype).save_pretrained(tmp_path / "other")
-    sizes = [(tmp_path / name / "model.safetensors").stat().st_size for name in ("whole", "other")]
-    assert sizes[1] < 0.6 * sizes[0] or dtype == torch.float64
-    loaded = from_pretrained(tmp_path / "other")
-    assert_close(loaded.state_dict(), model.float().state_dict(), rtol=0, atol=0)
-    assert all(parameter.requires_grad for parameter in loaded.parameters())
-
-
 def test_evaluations_are_shown_and_kept_in_a_file_of_their_own(tmp_path: Path) -> None:
     model = stacked()
     found = evaluate(model, torch.rand(3, 4, 1, 8, 8).numpy(), 2, 2).to_dict()
@@ -146,11 +121,3 @@ def test_notes_cannot_break_out_of_the_card(tmp_path: Path) -> None:
     outside = card.replace(f"````\n{hostile}\n````", "").replace(json.dumps(hostile), "")
     assert "\n# not mine" not in outside
     assert "<script" not in outside.replace("\\<script", "")
-
-
-def test_notes_of_other_kinds_are_shown_as_they_are(tmp_path: Path) -> None:
-    notes = {"training": "long", "validation": [1.5], "versions": None, "step": "x"}
-    stacked().save_pretrained(tmp_path, notes)
-    card = (tmp_path / "README.md").read_text()
-    assert sections(card) == ["# StackedForecaster", "## Use", "## Notes"]
-    assert json.dumps(notes, indent=2) in card

@@ -62,15 +62,12 @@ def test_a_header_of_python_2_will_do(tmp_path: Path) -> None:
         (b"\x93NUMPY\x01\x00\x76\x00{'descr'", "is damaged: EOF"),
         (npy(header("(4, 5, 6)")), "is damaged"),  # cut short
         (npy(header("(-4, 5, 5)")), "is damaged"),
-        (npy(header("(10000000000000000000000,)")), "is damaged"),
         (npy(header("(0, 4611686018427387904, 4611686018427387904)")), "is damaged"),
         (npy(header("(" + "1," * 80 + ")")), "is damaged"),
-        (npy("(" * 9000 + "\n"), "is damaged"),
-        (npy(header("-" * 9000 + "1")), "is damaged"),
         (npy("{'a':" * 300 + "1" + "}" * 300), "is damaged"),
         (npy(" " * 30_000 + "\n"), "is damaged: Header info length"),
     ],
-    ids=range(12),
+    ids=range(9),
 )
 def test_what_is_no_array_is_said_in_a_line(tmp_path: Path, content: bytes, message: str) -> None:
     path = tmp_path / "a.npy"

@@ -35,7 +35,8 @@ from convlstm import (
     rollout,
     stream,
 )
-from convlstm.core.saving import NETWORKS, Savable, construct, unwrap
+from convlstm.core.saving import NETWORKS, Savable, unwrap
+from convlstm.hub.checkpoint import read_config
 from convlstm.models.imported.stages import Convolution, Recurrent
 
 SIZES = {"input_channels": 2, "hidden_channels": 3, "kernel_size": (2, 3), "num_layers": 2, "bias": False}
@@ -69,16 +70,21 @@ def test_every_network_of_the_library_is_registered_by_its_name() -> None:
 
 
 @pytest.mark.parametrize("kind", ARGUMENTS)
-def test_a_description_goes_to_json_and_back(kind: type[Savable]) -> None:
+def test_a_network_is_saved_and_loaded_whole(kind: Any, tmp_path: Path) -> None:
+    kind(**ARGUMENTS[kind]).save_pretrained(tmp_path)
     network = kind(**ARGUMENTS[kind])
+    network.save_pretrained(tmp_path, {"step": 7, "naïve": "é"})  # over the one that stood there
+    assert sorted(os.listdir(tmp_path)) == ["README.md", "config.json", "model.safetensors"]
     described = network.description()
     assert described["network"] == kind.__name__
-    anew = construct(json.loads(json.dumps(described)))
-    assert type(anew) is kind
-    assert anew.description() == described
-    assert repr(anew) == repr(network)
-    anew.load_state_dict(network.state_dict())
-    assert getattr(anew, "config", None) == getattr(network, "config", None)
+    assert read_config(tmp_path) == {"network": json.loads(json.dumps(described)), "step": 7, "naïve": "é"}
+    for loaded in (from_pretrained(tmp_path), kind.from_pretrained(tmp_path)):
+        assert type(loaded) is kind
+        assert loaded.description() == described
+        assert repr(loaded) == repr(network.eval())
+        assert not loaded.training
+        assert getattr(loaded, "config", None) == getattr(network, "config", None)
+        assert_close(loaded.state_dict(), network.state_dict(), rtol=0, atol=0)
     parameters = inspect.signature(kind).parameters
     if "config" not in parameters:
         assert network.arguments() == ARGUMENTS[kind]
@@ -90,8 +96,15 @@ def test_numbers_of_numpy_are_described_as_those_of_json() -> None:
     described = ConvLSTM(1, 2, 3, **options).description()
     assert json.loads(json.dumps(described)) == described
     assert (described["bidirectional"], described["peephole"]) == (True, [4, 4])
-    with torch.device("meta"):  # describing takes no memory
-        assert ConvLSTM(10_000, 10_000, 9).description()["hidden_channels"] == 10_000
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_weights_of_another_type_are_loaded_as_float32(tmp_path: Path, dtype: torch.dtype) -> None:
+    model = stacked().to(dtype)
+    model.save_pretrained(tmp_path)
+    loaded = from_pretrained(tmp_path)
+    assert_close(loaded.state_dict(), model.float().state_dict(), rtol=0, atol=0)
+    assert all(parameter.requires_grad for parameter in loaded.parameters())
 
 
 @pytest.fixture
@@ -121,21 +134,15 @@ def test_the_network_in_the_docs_is_one_like_ours(own: Any, tmp_path: Path) -> N
     model.save_pretrained(tmp_path)
     for loaded in (from_pretrained(tmp_path), own.from_pretrained(tmp_path)):
         assert_close(rollout(loaded, context, 3), whole, rtol=0, atol=0)
-    assert (
-        create_model("OneCell", hidden_channels=3, channels=2).config
-        == own(hidden_channels=3, channels=2).config
-    )
+    sizes = {"hidden_channels": 3, "channels": 2}
+    assert create_model("OneCell", **sizes).config == own(**sizes).config
     assert list_models()[-1] == "OneCell"
-    with pytest.raises(
-        ValueError, match="OneCell has no config field depth; it has cell, channels, output, "
-    ):
+    with pytest.raises(ValueError, match="OneCell has no config field depth; it has cell, channels, outp"):
         create_model("OneCell", depth=3)
     with pytest.raises(ValueError, match="name is 'OneCell', whose weights are not shipped"):
         create_model("OneCell", pretrained=True)
     del NETWORKS["OneCell"]  # as in a process that did not register it
-    with pytest.raises(
-        ValueError, match=r"network is 'OneCell'; it needs .* a class of yours that was regist"
-    ):
+    with pytest.raises(ValueError, match=r"network is 'OneCell'; it needs .* a class of yours that was re"):
         from_pretrained(tmp_path)
     with pytest.raises(TypeError, match=r"OneCell, a class .*; decorate it with @convlstm.register_model"):
         model.save_pretrained(tmp_path)
@@ -146,9 +153,8 @@ def test_what_cannot_be_registered(own: Any) -> None:
     assert register_model(own) is own
     again = type("OneCell", (own,), {"__module__": own.__module__})  # a cell of a notebook, run twice
     assert register_model(again) is again
-    for wrong in (nn.Linear, own(), "OneCell"):
-        with pytest.raises(TypeError, match="it needs a class, such as a subclass of"):
-            register_model(wrong)  # pyright: ignore[reportArgumentType, reportCallIssue]
+    with pytest.raises(TypeError, match="it needs a class, such as a subclass of"):
+        register_model(nn.Linear)  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match=r"nn.layers has registered a ConvLSTM; give it another"):
         register_model(type("ConvLSTM", (ConvLSTM,), {}))
 
@@ -159,9 +165,8 @@ def test_a_network_takes_a_config_or_its_fields() -> None:
     assert StackedForecaster().config == StackedForecasterConfig()
     with pytest.raises(TypeError, match="got a config and kernel_size; give a config or its fields"):
         StackedForecaster(config, kernel_size=3)
-    for wrong in (EncoderForecasterConfig(), {"channels": 3}):
-        with pytest.raises(TypeError, match=r"config is a \w+; StackedForecaster needs a StackedForecast"):
-            StackedForecaster(wrong)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(TypeError, match=r"config is a \w+; StackedForecaster needs a StackedForecasterCon"):
+        StackedForecaster(EncoderForecasterConfig())  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match="Forecaster has no config field depth, width; it has cell, c"):
         StackedForecaster(width=3, depth=2)
     with pytest.raises(ValueError, match="kernel_size is 0; it needs a whole number of 1 or more"):
@@ -169,11 +174,7 @@ def test_a_network_takes_a_config_or_its_fields() -> None:
 
 
 def test_a_class_loads_networks_of_its_own(tmp_path: Path) -> None:
-    model = ConvLSTM(1, 2, 3)
-    model.save_pretrained(tmp_path)
-    loaded = ConvLSTM.from_pretrained(tmp_path)
-    assert_close(loaded.state_dict(), model.state_dict(), rtol=0, atol=0)
-    assert not loaded.training
+    ConvLSTM(1, 2, 3).save_pretrained(tmp_path)
     assert Forecaster.from_pretrained("moving_mnist_mini").config.hidden_channels == (32, 32, 32)
     with pytest.raises(ValueError, match=r"has a ConvLSTM; ConvGRU.from_pretrained needs a ConvGRU: use "):
         ConvGRU.from_pretrained(tmp_path)
@@ -188,12 +189,6 @@ def tied() -> StackedForecaster:
 def parametrized() -> StackedForecaster:
     model = stacked()
     torch.nn.utils.parametrizations.weight_norm(model.cells[0], "weight_hh")
-    return model
-
-
-def compiled_inside() -> StackedForecaster:
-    model = stacked()
-    model.cells[0] = torch.compile(model.cells[0])  # pyright: ignore[reportArgumentType]
     return model
 
 
@@ -217,24 +212,12 @@ def test_wrapped_and_tied_networks_are_saved(tmp_path: Path) -> None:
         (stacked, {"mse": torch.ones(1)}, ValueError, "notes has a value that JSON cannot hold"),
         (stacked, {"license": "a: b"}, ValueError, "license is 'a: b'; it needs an identifier of the Hub"),
         (lambda: stacked().to("meta"), {}, NotImplementedError, "Cannot copy out of meta tensor; no data!"),
-        (lambda: stacked().to(torch.complex64), {}, ValueError, "model has cells.0.bias of another kind"),
         (parametrized, {}, ValueError, "model has cells.0.parametrizations.* of another kind than a Stacked"),
-        (compiled_inside, {}, ValueError, "model has cells.0._orig_mod.bias of another kind than a Stacked"),
     ],
 )
-@pytest.mark.filterwarnings("ignore:Complex modules")
 def test_what_could_not_be_loaded_is_not_saved(
     tmp_path: Path, make: Any, notes: Any, error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
         make().save_pretrained(tmp_path / "new", notes)
     assert not (tmp_path / "new").exists()
-
-
-def test_a_file_is_no_directory(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("kept")
-    for directory in (tmp_path / "file", tmp_path / "file" / "below"):
-        with pytest.raises(OSError, match="file"):
-            stacked().save_pretrained(directory)
-    assert (tmp_path / "file").read_text() == "kept"
-    assert os.listdir(tmp_path) == ["file"]

@@ -13,66 +13,18 @@ from safetensors.torch import save_file
 from torch.testing import assert_close
 
 from convlstm import (
-    ConvGRU,
     ConvLSTM,
-    ConvRNN,
     EncoderForecaster,
     ImportedNetwork,
     StackedForecaster,
     from_pretrained,
-    rollout,
 )
 from convlstm.core.saving import save_checkpoint
-from convlstm.hub.checkpoint import load_checkpoint, read_config, read_evaluations
-from convlstm.models.forecaster import as_forecaster
+from convlstm.hub.checkpoint import load_checkpoint, read_evaluations
 
 
 def stacked(hidden: int = 4) -> StackedForecaster:
     return StackedForecaster(hidden_channels=(hidden, 3), kernel_size=3)
-
-
-def encoder_forecaster() -> EncoderForecaster:
-    return EncoderForecaster(hidden_channels=(4, 3), kernel_size=2)
-
-
-@pytest.mark.parametrize("make", [stacked, encoder_forecaster])
-def test_a_network_comes_back_whole(tmp_path: Path, make: Any) -> None:
-    save_checkpoint(tmp_path / "new", make())
-    model = make()
-    save_checkpoint(tmp_path / "new", model, {"step": 7})  # over the one that stood there
-    loaded: Any = load_checkpoint(tmp_path / "new")
-    assert loaded.config == model.config
-    assert not loaded.training
-    assert read_config(tmp_path / "new")["step"] == 7
-    context = torch.rand(2, 3, 1, 8, 12)
-    assert_close(loaded(context, 2), model(context, 2), rtol=0, atol=0)
-    assert sorted(os.listdir(tmp_path / "new")) == ["config.json", "model.safetensors"]
-
-
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda: ConvRNN(2, 3, 3, nonlinearity="relu", spatial_dims=1),
-        lambda: ConvLSTM(2, 3, (2, 3), num_layers=2, bidirectional=True, batch_first=True, peephole=(5, 4)),
-        lambda: ConvLSTM(0, 3, 1, bias=False, peephole="channel", forget_bias=0.5, recompute=True),
-        lambda: ConvGRU(2, 3, 3, num_layers=2, dropout=0.25, reset_after=False, spatial_dims=3),
-        lambda: ConvGRU(1, 2, 3, dropout=0.5),  # loaded without its warning
-    ],
-)
-@pytest.mark.filterwarnings("ignore:dropout=0.5 does nothing:UserWarning:tests")
-def test_a_layer_comes_back_whole(tmp_path: Path, make: Any) -> None:
-    layer = make().eval()
-    save_checkpoint(tmp_path, layer)
-    loaded = load_checkpoint(tmp_path)
-    assert type(loaded) is type(layer)
-    assert repr(loaded) == repr(layer)
-    frames = torch.rand(2, 3, layer.input_channels, *(5, 4, 3)[: layer.arguments()["spatial_dims"]])
-    assert_close(loaded(frames), layer(frames), rtol=0, atol=0)
-    message = f"is a {type(layer).__name__} layer, which forecasts no frames"
-    with pytest.raises(ValueError, match=f"here {message}"):
-        as_forecaster(loaded, "here")
-    with pytest.raises(ValueError, match=f"model {message}"):
-        rollout(layer, frames, 2)
 
 
 def test_the_config_is_plain_json(tmp_path: Path) -> None:
@@ -162,7 +114,7 @@ def test_tensors_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     model = stacked()
     integers = {name: tensor.int() for name, tensor in model.state_dict().items()}
     refused(model, stacked(5).state_dict(), r"does not fit config.json: .*weight.* the network needs")
-    refused(model, encoder_forecaster().state_dict(), r"is missing.*and \d+ more")
+    refused(model, EncoderForecaster(hidden_channels=(4, 3)).state_dict(), r"is missing.*and \d+ more")
     refused(model, integers, "has type torch.int32, the network needs a floating type")
     for value in (math.nan, math.inf):
         model.get_parameter("cells.1.bias").data[2] = value
