@@ -53,19 +53,11 @@ def test_config_to_dict_names_the_network() -> None:
     assert minimal == EncoderForecasterConfig(hidden_channels=(2,))
 
 
-@pytest.mark.parametrize(
-    ("fields", "match"),
-    [
-        ({"network": "Transformer"}, r"network is 'Transformer'; it needs one of .*StackedForecaster"),
-        ({"network": "ConvLSTM", "input_channels": 1}, "network is 'ConvLSTM'; it needs a forecaster, such"),
-        ({}, r"network is None; it needs one of"),
-        ({"network": "StackedForecaster", "width": 3, "depth": 2}, r"Stacked.* has no .* depth, width"),
-        ({"network": "StackedForecaster", "channels": 0}, r"channels is 0; it needs"),
-    ],
-)
-def test_config_from_dict_refuses(fields: dict[str, Any], match: str) -> None:
-    with pytest.raises(ValueError, match=match):
-        config_from_dict(fields)
+def test_config_from_dict_refuses() -> None:
+    with pytest.raises(ValueError, match="network is 'ConvLSTM'; it needs a forecaster, such as StackedFor"):
+        config_from_dict({"network": "ConvLSTM", "input_channels": 1})
+    with pytest.raises(ValueError, match=r"StackedForecaster has no config field depth, width; it has cell"):
+        config_from_dict({"network": "StackedForecaster", "width": 3, "depth": 2})
 
 
 def test_the_config_of_no_forecaster_is_refused() -> None:

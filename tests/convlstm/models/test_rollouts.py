@@ -53,15 +53,9 @@ def test_stream_yields_the_same_frames(model: Forecaster, context: Tensor) -> No
     assert_close(torch.stack(frames, dim=1), rollout(model, context, 7), rtol=0, atol=1e-6)
     frames = list(itertools.islice(stream(model, context), 12))  # for as long as asked
     assert_close(torch.stack(frames, dim=1), rollout(model, context, 12), rtol=0, atol=1e-6)
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_frames_have_the_type_of_the_context(model: Forecaster, context: Tensor, dtype: torch.dtype) -> None:
     with torch.autocast("cpu", torch.bfloat16):
-        whole = rollout(model, context.to(dtype), 4)
-        frames = list(stream(model, context.to(dtype), 4))
-    assert {whole.dtype, *(frame.dtype for frame in frames)} == {dtype}
-    assert_close(torch.stack(frames, dim=1), whole)
+        for given in (context, context.bfloat16()):
+            assert {frame.dtype for frame in stream(model, given, 2)} == {given.dtype}
 
 
 @pytest.mark.parametrize("training", [True, False])

@@ -232,19 +232,20 @@ of_the_checker = pytest.mark.filterwarnings("ignore:The .grad attribute of a Ten
 
 @of_the_checker
 @each_cell
-def test_opcheck(cell) -> None:
-    opcheck(cell, CASES[1], Keep.GATES, torch.float32)
-
-
-@of_the_checker
-@pytest.mark.slow
-@each_cell
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("keep", Keep)
-def test_opcheck_of_all_combinations(cell, keep, dtype) -> None:
-    for case in CASES[:2]:
-        opcheck(cell, case, keep, dtype)
-    opcheck(cell, CASES[0], keep, dtype, last=True)
+@pytest.mark.parametrize(
+    ("case", "keep", "dtype"),
+    [
+        pytest.param(case, keep, dtype, marks=[] if fast else pytest.mark.slow)
+        for case in (0, 1)
+        for keep in Keep
+        for dtype in (torch.float64, torch.float32, torch.bfloat16)
+        for fast in [(case, keep, dtype) == (1, Keep.GATES, torch.float32)]
+    ],
+)
+def test_opcheck(cell, case, keep, dtype) -> None:
+    opcheck(cell, CASES[case], keep, dtype)
+    if case == 0:
+        opcheck(cell, CASES[case], keep, dtype, last=True)
 
 
 def test_a_graph_can_be_walked_twice_and_has_no_second_derivatives() -> None:
@@ -268,14 +269,3 @@ def test_only_what_is_asked_for_has_a_gradient(cell) -> None:
         wanted = {name: gradient for name, gradient in expected.items() if name not in frozen}
         found = run(cell, "fused", some)[-len(wanted) :]
         assert_close(dict(zip(wanted, found, strict=True)), wanted)
-
-
-@pytest.mark.slow
-def test_compiled_it_is_the_same() -> None:
-    arguments = tensors("lstm", CASES[1], torch.float32)
-    compiled = torch.compile(lambda: ops.lstm(**arguments), backend="aot_eager", fullgraph=True)
-    with ops.use_implementation("fused"):
-        results = compiled()
-    cotangents = [torch.linspace(-1, 1, r.numel()).view_as(r) for r in results]
-    gradients = torch.autograd.grad(results, list(arguments.values()), cotangents)
-    assert_close((*results, *gradients), run("lstm", "fused", arguments))
