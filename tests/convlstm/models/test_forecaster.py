@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from convlstm import (
+    ConvLSTM,
     EncoderForecaster,
     EncoderForecasterConfig,
     FullyConnectedForecaster,
@@ -66,12 +67,14 @@ def test_the_config_of_no_forecaster_is_refused() -> None:
             use(ForecasterConfig())
 
 
-@pytest.mark.parametrize("kind", CONVOLUTIONAL)
-def test_numbers_of_numpy_become_those_of_json(kind: Any) -> None:
-    sizes = {"channels": 1, "kernel_size": 3, "patch_size": 2}
-    config = kind(hidden_channels=tuple(np.array([3, 2])), **{n: np.int64(v) for n, v in sizes.items()})
-    assert json.loads(json.dumps(config_to_dict(config)))["hidden_channels"] == [3, 2]
-    assert kind(hidden_channels=[3, 2], **sizes) == config
+def test_numbers_of_numpy_become_those_of_json() -> None:
+    sizes: Any = {"channels": np.int64(1), "patch_size": np.int64(2), "hidden_channels": np.array([3, 2])}
+    for kind in CONVOLUTIONAL:
+        config = kind(**sizes | {"hidden_channels": tuple(sizes["hidden_channels"])})
+        assert json.loads(json.dumps(config_to_dict(config)))["hidden_channels"] == [3, 2]
+    described = ConvLSTM(1, 2, 3, peephole=(np.int64(4), 4), bidirectional=np.True_).description()
+    assert json.loads(json.dumps(described)) == described
+    assert (described["bidirectional"], described["peephole"]) == (True, [4, 4])
 
 
 @pytest.mark.parametrize(

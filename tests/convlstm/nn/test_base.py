@@ -19,16 +19,13 @@ each_kind = pytest.mark.parametrize("kind", [ConvRNN, ConvLSTM, ConvGRU])
     [
         ({"num_layers": 0}, r"num_layers is 0; it needs a whole number of 1 or more"),
         ({"num_layers": np.float64(2)}, r"num_layers is .*2\.0.*; it needs a whole number"),
-        (
-            {"num_layers": 2, "dropout": 1.5},
-            r"dropout is 1\.5; it needs a finite number, at least 0, at",
-        ),
+        ({"num_layers": 2, "dropout": 1.5}, r"dropout is 1\.5; it needs a finite number, at least 0, at"),
     ],
 )
-def test_arguments_that_do_not_fit(options: dict[str, Any], match: str) -> None:
-    for kind in (ConvRNN, ConvLSTM, ConvGRU):
-        with pytest.raises(ValueError, match=match):
-            kind(C_IN, C, 3, **options)
+@each_kind
+def test_arguments_that_do_not_fit(kind: Any, options: dict[str, Any], match: str) -> None:
+    with pytest.raises(ValueError, match=match):
+        kind(C_IN, C, 3, **options)
 
 
 @each_kind
@@ -106,8 +103,7 @@ def test_states_of_the_wrong_kind() -> None:
     for kind in (ConvRNN, ConvGRU):
         with pytest.raises(ValueError, match=r"hx is a tuple; .* one tensor h"):
             kind(C_IN, C, 3)(x, (h, h))
-    cases: dict[str, Any] = {"Tensor": h, "tuple of 1": (h,), "list of 3": [h, h, h], "tuple of 2": (h, None)}
-    for name, hx in cases.items():
+    for name, hx in {"Tensor": h, "tuple of 1": (h,), "tuple of 2": (h, None)}.items():
         with pytest.raises(ValueError, match=f"hx is a {name}; .* a pair of tensors"):
             ConvLSTM(C_IN, C, 3)(x, hx)
 

@@ -86,14 +86,10 @@ def test_names_and_shapes_of_the_parameters(name: str) -> None:
     expected |= {"bias_hn": (C,)} if name == "gru" else {}
     state = kind(C_IN, C, (2, 3), **own).state_dict()
     assert {key: tuple(value.shape) for key, value in state.items()} == expected
+    if name == "lstm peephole":
+        assert kind(C_IN, C, 3, peephole=(7, 5)).get_parameter("weight_ch").shape == (3 * C, 7, 5)
     less = kind(0, C, (2, 3), bias=False, **own).state_dict()
     assert set(less) == set(expected) - {"weight_ih", "bias", "bias_hn"}
-
-
-def test_per_pixel_peepholes_have_the_frame_size() -> None:
-    assert ConvLSTMCell(1, C, 3, peephole=(7, 5)).get_parameter("weight_ch").shape == (3 * C, 7, 5)
-    one_axis = ConvLSTMCell(1, C, 3, peephole=(7,), spatial_dims=1)
-    assert one_axis.get_parameter("weight_ch").shape == (3 * C, 7)
 
 
 @pytest.mark.parametrize(("kernel", "taps"), [(1, 1), ((2, 5), 10)])
@@ -110,18 +106,14 @@ def test_initial_values_fill_their_bounds(kernel: int | tuple[int, int], taps: i
             assert 0.75 * bound < parameter.max() <= bound
 
 
-def test_forget_bias_lands_in_the_rows_of_f_and_peepholes_start_at_zero() -> None:
+@pytest.mark.parametrize(("options", "added"), [({}, 1.0), ({"forget_bias": 2.5}, 2.5)])
+def test_forget_bias_lands_in_the_rows_of_f_and_peepholes_start_at_zero(options: dict, added: float) -> None:
     hidden = 16
-    bound = 1 / math.sqrt(hidden * 9) + 1e-6
-    for cell, added in (
-        (ConvLSTMCell(2, hidden, 3, peephole="channel"), 1.0),
-        (ConvLSTMCell(2, hidden, 3, peephole="channel", forget_bias=2.5), 2.5),
-    ):
-        assert cell.bias is not None
-        i, f, g, o = cell.bias.detach().split(hidden)
-        for rows in (i, f - added, g, o):
-            assert 0 < rows.abs().max() <= bound
-        assert not cell.get_parameter("weight_ch").any()
+    cell = ConvLSTMCell(2, hidden, 3, peephole="channel", **options)
+    i, f, g, o = cell.get_parameter("bias").detach().split(hidden)
+    for rows in (i, f - added, g, o):
+        assert 0 < rows.abs().max() <= 1 / math.sqrt(hidden * 9) + 1e-6
+    assert not cell.get_parameter("weight_ch").any()
 
 
 @pytest.mark.parametrize("name", CELLS)
@@ -172,13 +164,10 @@ def test_sizes_that_do_not_fit(arguments: Any, options: dict[str, Any], match: s
             kind(*arguments, **options)
 
 
-def test_options_that_do_not_fit() -> None:
-    wrong: list[Any] = ["pixel", (7,), 7]
-    for peephole in wrong:
-        with pytest.raises(ValueError, match=r"peephole is .*; it needs None, 'channel' or a frame size of"):
-            ConvLSTMCell(3, 4, 3, peephole=peephole)
-    with pytest.raises(ValueError, match=r"peephole is 0; it needs a whole number of 1 or more"):
-        ConvLSTMCell(3, 4, 3, peephole=(7, 0))
+@pytest.mark.parametrize("peephole", ["pixel", (7,), 7, (7, 0)])
+def test_peepholes_that_do_not_fit(peephole: Any) -> None:
+    with pytest.raises(ValueError, match=r"peephole is .*; it needs (None, 'channel' or a frame|a whole)"):
+        ConvLSTMCell(3, 4, 3, peephole=peephole)
     with pytest.raises(ValueError, match=r"nonlinearity is 'gelu'; it needs one of \('tanh', 'relu'\)"):
         ConvRNNCell(3, 4, 3, nonlinearity="gelu")
 
