@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -88,6 +89,12 @@ def test_a_network_is_saved_and_loaded_whole(kind: Any, tmp_path: Path) -> None:
     if "config" not in parameters:
         assert network.arguments() == ARGUMENTS[kind]
         assert set(ARGUMENTS[kind]) == parameters.keys() - {"device", "dtype"}
+
+
+def test_numbers_of_numpy_are_described_as_those_of_json() -> None:
+    options: dict[str, Any] = {"bidirectional": np.True_, "peephole": (np.int64(4), 4)}
+    described = json.loads(json.dumps(ConvLSTM(1, 2, 3, **options).description()))
+    assert (described["bidirectional"], described["peephole"]) == (True, [4, 4])
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])

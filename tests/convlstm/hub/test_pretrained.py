@@ -52,12 +52,6 @@ def test_the_presets_of_the_training_script_have_names() -> None:
         assert config.model == pretrained.ARCHITECTURES[f"moving_mnist_{names.get(preset, preset)}"]
 
 
-def test_a_config_is_changed_by_name() -> None:
-    model = create_model(TINY, channels=3, cell="gru")
-    assert model.config.channels == 3
-    assert model(torch.rand(1, 2, 3, 8, 8), 2).shape == (1, 2, 3, 8, 8)
-
-
 def test_what_is_shipped_is_what_its_name_says() -> None:
     for name in list_models(pretrained=True):
         assert (

@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from convlstm import (
-    ConvLSTM,
     EncoderForecaster,
     EncoderForecasterConfig,
     FullyConnectedForecaster,
@@ -72,9 +71,6 @@ def test_numbers_of_numpy_become_those_of_json() -> None:
     for kind in CONVOLUTIONAL:
         config = kind(**sizes | {"hidden_channels": tuple(sizes["hidden_channels"])})
         assert json.loads(json.dumps(config_to_dict(config)))["hidden_channels"] == [3, 2]
-    described = ConvLSTM(1, 2, 3, peephole=(np.int64(4), 4), bidirectional=np.True_).description()
-    assert json.loads(json.dumps(described)) == described
-    assert (described["bidirectional"], described["peephole"]) == (True, [4, 4])
 
 
 @pytest.mark.parametrize(

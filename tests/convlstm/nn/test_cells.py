@@ -117,19 +117,11 @@ def test_forget_bias_lands_in_the_rows_of_f_and_peepholes_start_at_zero(options:
 
 
 @pytest.mark.parametrize("name", CELLS)
-def test_device_dtype_and_the_same_draw_of_a_seed(name: str) -> None:
+def test_device_and_dtype(name: str) -> None:
     on_meta = make(name, device="meta", dtype=torch.float64)
     assert {(p.device.type, p.dtype) for p in on_meta.parameters()} == {("meta", torch.float64)}
     x = torch.empty(B, C_IN, 7, 5, device="meta", dtype=torch.float64)
     assert as_list(on_meta(x))[0].shape == (B, C, 7, 5)
-
-    cell, again = make(name), make(name)
-    for each in (cell, again):
-        torch.manual_seed(7)
-        each.reset_parameters()
-    assert_close(again.state_dict(), cell.state_dict(), rtol=0, atol=0)
-    again.reset_parameters()
-    assert not torch.equal(cell.weight_hh, again.weight_hh)
 
 
 @pytest.mark.parametrize(
