@@ -133,7 +133,7 @@ def test_the_network_in_the_docs_is_one_like_ours(own: Any, tmp_path: Path) -> N
     model.save_pretrained(tmp_path)
     for loaded in (from_pretrained(tmp_path), own.from_pretrained(tmp_path)):
         assert_close(rollout(loaded, context, 3), whole, rtol=0, atol=0)
-    sizes = {"hidden_channels": 3, "channels": 2}
+    sizes: Any = {"hidden_channels": 3, "channels": 2}
     assert create_model("OneCell", **sizes).config == own(**sizes).config
     assert list_models()[-1] == "OneCell"
     with pytest.raises(ValueError, match="OneCell has no config field depth; it has cell, channels, outp"):

@@ -64,6 +64,10 @@ def assert_same(actual: Any, expected: Any, tolerance: float = 1e-12) -> None:
     assert_close(actual, expected, rtol=0, atol=tolerance)
 
 
+def hidden(state: Any) -> Tensor:
+    return state[0] if isinstance(state, tuple) else state
+
+
 def cut(frame: Tensor, size: int) -> Tensor:
     """(B, C, H, W) -> (B, size * size * C, H / size, W / size): the pixels of a patch, row by row."""
     return torch.cat([frame[:, :, r::size, s::size] for r, s in product(range(size), repeat=2)], dim=1)
@@ -92,7 +96,7 @@ def stacked_by_hand(model: Any, frame: Tensor, states: list[Any]) -> Tensor:
             x = sum(outputs, torch.zeros(())) if config.residual else outputs[-1]
             x = norm_by_hand(x, model.norms[n - 1]) if config.norm else x
         states[n] = cell(x, states[n])
-        outputs.append(states[n][0] if config.cell == "lstm" else states[n])
+        outputs.append(hidden(states[n]))
     read = outputs[-1] if config.head == "last" else torch.cat(outputs, dim=1)
     return paste(F.conv2d(read, model.head.weight, model.head.bias), config.patch_size)
 
@@ -106,7 +110,7 @@ def fully_connected_by_hand(model: Any, frame: Tensor, states: list[Any]) -> Ten
         weights = {name: model.rnn.get_parameter(f"{name}_l{n}") for name in names}
         cell = kind(x.shape[1], config.hidden_size)
         states[n] = torch.func.functional_call(cell, weights, (x, states[n]))
-        x = states[n][0] if config.cell == "lstm" else states[n]
+        x = hidden(states[n])
     return (x @ model.head.weight.t() + model.head.bias).view_as(frame)
 
 
@@ -150,18 +154,17 @@ def encoder_by_hand(model: Any, context: Tensor) -> Tensor:
         x = cut(frame, size)
         for n in range(L):
             states[n] = model.encoder[n](down(x, n), states[n])
-            x = states[n][0] if config.cell == "lstm" else states[n]
+            x = hidden(states[n])
     predictions = []
     for _ in range(HORIZON):
-        x, outputs = x[:, :0], []  # the first cell reads nothing but the size
+        x, outputs = hidden(states[-1])[:, :0], []  # the first cell reads nothing but the size
         for n in reversed(range(L)):
             states[n] = model.forecaster[L - 1 - n](x, states[n])
-            outputs.append(states[n][0] if config.cell == "lstm" else states[n])
+            outputs.append(hidden(states[n]))
             x = up(outputs[-1], n) if n else outputs[-1]
         finest = [h for h in outputs if h.shape[2:] == outputs[-1].shape[2:]]
         patches = F.conv2d(up(torch.cat(finest, dim=1), 0), p["head.weight"], p["head.bias"])
         predictions.append(paste(patches.sigmoid() if config.output == "sigmoid" else patches, size))
-        x = outputs[0]
     return torch.stack(predictions, dim=1)
 
 

@@ -87,7 +87,7 @@ def test_names_and_shapes_of_the_parameters(name: str) -> None:
     state = kind(C_IN, C, (2, 3), **own).state_dict()
     assert {key: tuple(value.shape) for key, value in state.items()} == expected
     if name == "lstm peephole":
-        assert kind(C_IN, C, 3, peephole=(7, 5)).get_parameter("weight_ch").shape == (3 * C, 7, 5)
+        assert ConvLSTMCell(C_IN, C, 3, peephole=(7, 5)).get_parameter("weight_ch").shape == (3 * C, 7, 5)
     less = kind(0, C, (2, 3), bias=False, **own).state_dict()
     assert set(less) == set(expected) - {"weight_ih", "bias", "bias_hn"}
 
