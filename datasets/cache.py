@@ -1,11 +1,9 @@
 """Clips decoded once: each as a .npy file beside a JSON file that says what it is, in a cache folder.
 
-A file is known again by its name and a hash of all its bytes (a folder of frames: of all its files), and by
-what was done to its frames; so a folder that is moved or copied finds its clips in the cache. Letters: N
-clips, T time, C channels, H W pixels.
+A file is known again by its path, its size and its times of change (a folder of frames: by those of all its
+files), and by what was done to its frames. Letters: N clips, T time, C channels, H W pixels.
 """
 
-import contextlib
 import errno
 import hashlib
 import json
@@ -22,9 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convlstm.clips import fit, is_array, stream_clips
-from convlstm.core.files import open_npy, write_atomically, write_json
+from convlstm.core.files import open_npy, write_atomically
 
-VERSION = 2  # of the cache's format; clips that were kept in another one are decoded anew
+VERSION = 3  # of the cache's format; clips that were kept in another one are decoded anew
 HEADER = 256  # bytes of a .npy file's header, which is written last
 WORKERS = min(8, os.cpu_count() or 1)
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # errors of the cache, not of the clip that met them
@@ -66,52 +64,6 @@ def _mapped(file: Path) -> np.memmap:
     return open_npy(file)
 
 
-class Contents:
-    """Hashes of files and folders of frames, noted in a JSON file by their paths; for several threads.
-
-    A file is hashed again when its size, its time of change or its inode's is not as noted. Notes that are
-    damaged or lost cost time alone.
-    """
-
-    def __init__(self, notes: Path) -> None:
-        self._path = notes
-        try:
-            known = json.loads(notes.read_text())
-        except (OSError, ValueError, RecursionError):
-            known = None
-        self._notes: dict[str, Any] = known if isinstance(known, dict) else {}
-        self._changed = False
-
-    def hash_of(self, path: Path) -> str:
-        """Return a hash of a file's bytes, or of the names and bytes of the files in a folder.
-
-        Raises:
-            OSError: a file that cannot be read.
-        """
-        files = sorted(entry for entry in path.iterdir() if entry.is_file()) if path.is_dir() else [path]
-        statuses = [file.stat() for file in files]
-        state = [[s.st_size, s.st_mtime_ns, s.st_ctime_ns] for s in statuses]
-        names = [file.name for file in files] if path.is_dir() else []
-        seen = hashlib.sha256(json.dumps([names, state]).encode()).hexdigest()
-        place = os.path.abspath(path)
-        match self._notes.get(place):
-            case [known, str(content)] if known == seen:
-                return content
-        content = hashlib.sha256(json.dumps(names).encode())
-        for file in files:
-            with file.open("rb") as opened:
-                content.update(hashlib.file_digest(opened, "sha256").digest())
-        self._notes[place] = [seen, content.hexdigest()]
-        self._changed = True
-        return content.hexdigest()
-
-    def save(self) -> None:
-        """Write the notes, if there are new ones and there is room for them."""
-        if self._changed:
-            with contextlib.suppress(OSError):
-                write_json(self._path, self._notes)
-
-
 def decode(
     paths: Mapping[str, Path], folder: Path, settings: Mapping[str, Any], strict: bool = False
 ) -> tuple[list[CachedClips], dict[str, str]]:
@@ -132,13 +84,10 @@ def decode(
         ImportError: a package is missing that the files need.
     """
     _check_writable(folder)
-    contents = Contents(folder / "contents.json")
     found: dict[str, CachedClips] = {}
     unreadable: dict[str, str] = {}
     with ThreadPoolExecutor(WORKERS) as pool:
-        tasks = {
-            pool.submit(_decode, name, path, contents, folder, settings): name for name, path in paths.items()
-        }
+        tasks = {pool.submit(_decode, name, path, folder, settings): name for name, path in paths.items()}
         try:
             for task in _with_bar(tasks):
                 try:
@@ -154,7 +103,6 @@ def decode(
                     unreadable[tasks[task]] = str(error)
         finally:
             pool.shutdown(cancel_futures=True)
-            contents.save()
     names = [name for name in paths if name in found]
     return [found[name] for name in names], {name: unreadable[name] for name in paths if name in unreadable}
 
@@ -179,10 +127,12 @@ def _with_bar(tasks: Mapping[Future[CachedClips], str]) -> Iterable[Future[Cache
     return tqdm(as_completed(tasks), "decoding", len(tasks), leave=False, unit="file", delay=1, disable=None)
 
 
-def _decode(
-    name: str, path: Path, contents: Contents, folder: Path, settings: Mapping[str, Any]
-) -> CachedClips:
-    known_by = [VERSION, name, contents.hash_of(path), dict(settings)]
+def _decode(name: str, path: Path, folder: Path, settings: Mapping[str, Any]) -> CachedClips:
+    files = sorted(entry for entry in path.iterdir() if entry.is_file()) if path.is_dir() else [path]
+    statuses = [(file.name, file.stat()) for file in files]
+    # The inode's time, too: that of the contents can be set to any value.
+    state = [[file, s.st_size, s.st_mtime_ns, s.st_ctime_ns] for file, s in statuses]
+    known_by = [VERSION, os.path.abspath(path), state, dict(settings)]
     key = hashlib.sha256(json.dumps(known_by).encode()).hexdigest()
     array, notes = folder / f"{key}.npy", folder / f"{key}.json"
     try:

@@ -1,13 +1,11 @@
 """One's own clips, in a folder or in an array. Letters: B batch, N clips, T time, C channels, H W pixels."""
 
 import hashlib
-import math
 import warnings
 from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import accumulate
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -15,24 +13,11 @@ from numpy.typing import NDArray
 
 from convlstm.clips import ArrangedArray, find_clips, fit, open_clips, two_values, unit_range
 from convlstm.core.checks import choice, positive
-from datasets.cache import decode, default_folder
+from datasets.cache import CachedClips, decode, default_folder
 from datasets.digits import SPLITS
 from datasets.source import check_indices
 
 NAMED = 5  # files that a message names; the others are counted
-
-
-class Recording(Protocol):
-    """Clips of one length whose frames can be read a part at a time."""
-
-    @property
-    def shape(self) -> tuple[int, int, int, int, int]:
-        """(N, T, C, H, W)."""
-        ...
-
-    def frames(self, clip: int, times: slice) -> NDArray:
-        """Return frames of one clip, (T, C, H, W), as stored."""
-        ...
 
 
 class Clips:
@@ -50,9 +35,8 @@ class Clips:
     Args:
         clips: the path of a folder or of an array's file, or an array.
         split: "train", "val" or "test" for a part of the clips, by a hash of the files' names relative to the
-            folder, or of the clips' numbers in the array: all windows of a file are in one split. Default:
-            None, all.
-        fractions: the shares of train, val and test, one clip each at least. Default: 0.8, 0.1, 0.1.
+            folder, or of the clips' numbers in the array: all windows of a file are in one split. A tenth
+            validates and a tenth tests, one clip each at least. Default: None, all.
         length: frames of a window. Default: 20.
         step: frames from the start of a window to that of the next; fewer than `length` make them overlap.
             Default: `length`.
@@ -94,7 +78,6 @@ class Clips:
         clips: str | Path | np.ndarray | torch.Tensor,
         split: str | None = None,
         *,
-        fractions: tuple[float, float, float] = (0.8, 0.1, 0.1),
         length: int = 20,
         step: int | None = None,
         stride: int = 1,
@@ -120,10 +103,9 @@ class Clips:
         self.unreadable: dict[str, str] = {}
         self.too_short: dict[str, int] = {}
         self.report = ""
-        found: dict[str, Recording]
         if isinstance(clips, str | Path) and Path(clips).is_dir():
             found = self._in_folder(Path(clips), layout, variable, cache, strict)
-            self.names = _split(list(found), split, fractions, f"clips in {clips}")
+            self.names = _split(list(found), split, f"clips in {clips}")
             kept = [(f"{clips}/{name}", found[name]) for name in self.names]
             self._clips = [(name, clips, n) for name, clips in kept for n in range(clips.shape[0])]
         else:
@@ -139,13 +121,13 @@ class Clips:
                     f"frames with a stride of {stride} need {self._span} or more, or another layout"
                 )
             numbers = [str(n) for n in range(array.shape[0])]
-            self.names = _split(numbers, split, fractions, f"clips in {name}, read as {array.layout}")
+            self.names = _split(numbers, split, f"clips in {name}, read as {array.layout}")
             self._clips = [(name, array, int(n)) for n in self.names]
         self._ends = list(accumulate(self._windows_of(recording) for _, recording, _ in self._clips))
 
     def _in_folder(
         self, root: Path, layout: str | None, variable: str | None, cache: str | Path | None, strict: bool
-    ) -> dict[str, Recording]:
+    ) -> dict[str, CachedClips]:
         """Decode what is in a folder; return what can be used, by its name."""
         folder = default_folder() if cache is None else Path(cache)
         if folder.resolve().is_relative_to(root.resolve()):
@@ -155,7 +137,7 @@ class Clips:
         paths = {path.relative_to(root).as_posix(): path for path in find_clips(root)}
         settings = {"size": self._size, "channels": self._channels, "layout": layout, "variable": variable}
         decoded, self.unreadable = decode(paths, folder, settings, strict)
-        found: dict[str, Recording] = {}
+        found: dict[str, CachedClips] = {}
         for clips in decoded:
             try:  # whether `batch` would refuse the values
                 extremes = np.array([clips.low, clips.high], clips.dtype)
@@ -202,7 +184,7 @@ class Clips:
         """The frames of a clip from the first of a window to the last."""
         return (self._length - 1) * self._stride + 1
 
-    def _windows_of(self, recording: Recording) -> int:
+    def _windows_of(self, recording: ArrangedArray | CachedClips) -> int:
         """Return the number of windows in each of its clips."""
         return max(0, (recording.shape[1] - self._span) // (self._step * self._stride) + 1)
 
@@ -241,41 +223,30 @@ def _some(items: list[str]) -> str:
     return ", ".join(items[:NAMED]) + more
 
 
-def _split(
-    names: Sequence[str], split: str | None, fractions: tuple[float, float, float], what: str
-) -> list[str]:
+def _split(names: Sequence[str], split: str | None, what: str) -> list[str]:
     """Return the names in one split, in their order.
 
-    The names are ranked by their sha256: the first so many validate, the next test, the others train. A split
-    has its share, rounded, but one name at least. So a split depends on the names alone; where names come or
-    go, some at the borders move.
+    The names are ranked by their sha256: the first tenth validates, the next tests, the others train. A split
+    has one name at least. So it depends on the names alone; where names come or go, some at the borders move.
 
     Args:
         names: all of them, each once.
         split: "train", "val" or "test", None for all.
-        fractions: the shares of train, val and test; they sum to 1. A share of 0 makes no split.
         what: the names are of, such as "clips in DIR", for errors.
 
     Raises:
-        ValueError: an unknown split, shares that do not sum to 1, or too few names.
+        ValueError: an unknown split, or too few names.
     """
     if split is None:
         return list(names)
     choice("split", split, (*SPLITS, None))
-    if len(fractions) != 3 or min(fractions) < 0 or not math.isclose(sum(fractions), 1) or fractions[0] == 0:
+    if len(names) < len(SPLITS):
         raise ValueError(
-            f"fractions are {fractions}; they need three shares that sum to 1, such as 0.8 0.1 0.1"
-        )
-    val, test = (max(1, round(share * len(names))) if share else 0 for share in fractions[1:])
-    if val + test >= len(names):
-        wanted = [name for name, share in zip(SPLITS, fractions, strict=True) if share]
-        raise ValueError(
-            f"{what}: {len(names)} can be used, but {', '.join(wanted)} need one each at least and none in "
+            f"{what}: {len(names)} can be used, but {', '.join(SPLITS)} need one each at least and none in "
             "common; add more, or cut long ones into several files"
         )
-    if fractions[SPLITS.index(split)] == 0:
-        raise ValueError(f"split is {split!r}, whose share in fractions {fractions} is 0")
+    share = max(1, round(0.1 * len(names)))
     ranked = sorted(names, key=lambda name: hashlib.sha256(name.encode()).digest())
-    chosen = {"val": ranked[:val], "test": ranked[val : val + test], "train": ranked[val + test :]}
+    chosen = {"val": ranked[:share], "test": ranked[share : 2 * share], "train": ranked[2 * share :]}
     kept = set(chosen[split])
     return [name for name in names if name in kept]
