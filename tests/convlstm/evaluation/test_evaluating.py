@@ -32,50 +32,27 @@ def small(**options) -> StackedForecaster:
 
 def test_every_metric_is_the_mean_of_its_definition():
     clips = torch.rand(7, 9, 2, 8, 7)  # two frames more than are used
-    found = evaluate(blurred, clips, 3, 4, batch_size=3).model
-    prediction, target = blurred(clips[:, :3], 4), clips[:, 3:7]
-    clipped, pixel = {"clipped": True}, {"per_pixel": True}
-    expected = {
-        "mse": mse(prediction, target),
-        "mae": mae(prediction, target),
-        "mse_clipped": mse(prediction, target, **clipped),
-        "mae_clipped": mae(prediction, target, **clipped),
-        "mse_pixel": mse(prediction, target, **pixel),
-        "mae_pixel": mae(prediction, target, **pixel),
-        "mse_pixel_clipped": mse(prediction, target, **clipped, **pixel),
-        "mae_pixel_clipped": mae(prediction, target, **clipped, **pixel),
-        "ssim": ssim(prediction, target),
-        "ssim_range2": ssim(prediction, target, 2.0),
-        "psnr": psnr(prediction, target),
-    }
-    assert list(found.metrics) == list(expected)
+    found = evaluate(blurred, clips, 3, 4, batch_size=3)
+    pair = blurred(clips[:, :3], 4), clips[:, 3:7]
+    expected = {}
+    for end, options in (
+        ("", {}),
+        ("_clipped", {"clipped": True}),
+        ("_pixel", {"per_pixel": True}),
+        ("_pixel_clipped", {"clipped": True, "per_pixel": True}),
+    ):
+        expected |= {f"mse{end}": mse(*pair, **options), f"mae{end}": mae(*pair, **options)}
+    expected |= {"ssim": ssim(*pair), "ssim_range2": ssim(*pair, 2.0), "psnr": psnr(*pair)}
+    assert list(found.model.metrics) == list(expected)
     for name, values in expected.items():
-        assert_close(found[name].mean, values.mean().item(), msg=name)
-        assert_close(found[name].per_frame, tuple(values.mean(dim=0).tolist()), msg=name)
-        assert_close(found[name].stderr, values.mean(dim=1).std().item() / math.sqrt(7), msg=name)
-        assert found[name].low < found[name].mean < found[name].high
-
-
-def test_a_constant_predictor_by_hand():
-    # Sequence n is n / 2 all over; the forecast is 1.5 all over, 1 when clipped. 56 values a frame.
-    clips = torch.tensor([0.0, 0.5, 1.0])[:, None, None, None, None].expand(3, 5, 1, 8, 7)
-    found = evaluate(lambda context, horizon: torch.full((len(context), horizon, 1, 8, 7), 1.5), clips, 2, 3)
-    scores = {name: score.mean for name, score in found.model.metrics.items()}
-    expected = {
-        "mse": 56 * (2.25 + 1 + 0.25) / 3,
-        "mae": 56 * (1.5 + 1 + 0.5) / 3,
-        "mse_clipped": 56 * (1 + 0.25 + 0) / 3,
-        "mae_clipped": 56 * (1 + 0.5 + 0) / 3,
-        "mse_pixel": (2.25 + 1 + 0.25) / 3,
-        "mae_pixel": 1.0,
-        "mse_pixel_clipped": 1.25 / 3,
-        "mae_pixel_clipped": 0.5,
-        "ssim": (1e-4 / (1 + 1e-4) + (1 + 1e-4) / (1.25 + 1e-4) + 1) / 3,
-        "ssim_range2": (4e-4 / (1 + 4e-4) + (1 + 4e-4) / (1.25 + 4e-4) + 1) / 3,
-        "psnr": (0 - 10 * math.log10(0.25) + 100) / 3,
-    }
-    assert_close(scores, expected)
-    assert (found.examples.best, found.examples.median, found.examples.worst) == (2, 1, 0)
+        score = found.model[name]
+        assert_close(score.mean, values.mean().item(), msg=name)
+        assert_close(score.per_frame, tuple(values.mean(dim=0).tolist()), msg=name)
+        assert_close(score.stderr, values.mean(dim=1).std().item() / math.sqrt(7), msg=name)
+        assert score.low < score.mean < score.high
+    order = expected["mse"].mean(dim=1).argsort().tolist()
+    examples = found.examples
+    assert [examples.best, examples.median, examples.worst] == [order[0], order[3], order[6]]
 
 
 def test_a_perfect_predictor_and_baselines_on_what_stands_still():
@@ -194,13 +171,6 @@ def test_openstl_reports_its_columns_and_nothing_else():
     assert_close(found.model["mse"].mean, float(np.mean(difference**2, axis=(0, 1)).sum()))
     assert_close(found.model["mae"].mean, float(np.mean(np.abs(difference), axis=(0, 1)).sum()))
     assert list(found.model.metrics) == ["mse", "mae", "ssim_range2", "psnr"]
-    conventions = {m.name: (m.per, m.clipped, m.data_range) for m in found.protocol.columns}
-    assert conventions == {
-        "mse": ("sum", False, None),
-        "mae": ("sum", False, None),
-        "ssim_range2": ("mean", True, 2.0),
-        "psnr": ("mean", True, 1.0),
-    }
 
 
 def test_json_and_back():

@@ -176,7 +176,7 @@ def test_graphs_that_are_no_chain_are_refused(tmp_path: Path) -> None:
 
 def test_what_is_dropped_is_told(tmp_path: Path) -> None:
     layers = [K.ConvLSTM2D(3, 2, dropout=0.2, **SAME), K.Dropout(0.5, name="drop")]
-    model = keras.Sequential(
+    model: Any = keras.Sequential(
         [keras.Input(batch_shape=(2, 4, 7, 6, 3)), *layers, K.ConvLSTM2D(3, 2, stateful=True)]
     )
     model.compile("adam", "mse")

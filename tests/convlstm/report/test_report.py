@@ -43,19 +43,19 @@ RANDOM = np.random.default_rng(0)
 
 
 def score(mean: float, spread: float = 1.0) -> Score:
-    ends = {"low": mean - spread, "high": mean + spread}
-    each = {f"per_frame{end}": tuple(mean + shift + t for t in range(HORIZON))
-            for end, shift in (("", 0.0), ("_low", -spread), ("_high", spread))}  # fmt: skip
-    return Score(mean=mean, stderr=spread, **ends, **each)
+    values: dict[str, Any] = {"mean": mean, "low": mean - spread, "high": mean + spread, "stderr": spread}
+    for end, shift in (("", 0.0), ("_low", -spread), ("_high", spread)):
+        values[f"per_frame{end}"] = tuple(mean + shift + t for t in range(HORIZON))
+    return Score(**values)
 
 
 def predictor(
     name: str, mse: float, spread: float = 1.0, thresholds: tuple[float, ...] = ()
 ) -> PredictorScores:
     metrics = {metric: score(0.5, spread) for metric in METRICS if metric != "cross_entropy"}
-    ratios = {ratio: score(0.25, 0.0) for ratio in ("csi", "pod", "far", "bias")}
-    counts = {"hits": 1234, "misses": 5, "false_alarms": 6}
-    found = tuple(ThresholdScores(threshold=t, **counts, **ratios) for t in thresholds)
+    values: dict[str, Any] = {"hits": 1234, "misses": 5, "false_alarms": 6}
+    values |= {ratio: score(0.25, 0.0) for ratio in ("csi", "pod", "far", "bias")}
+    found = tuple(ThresholdScores(threshold=t, **values) for t in thresholds)
     return PredictorScores(name=name, metrics=metrics | {"mse": score(mse, spread)}, thresholds=found)
 
 
@@ -262,7 +262,7 @@ def test_the_strip_shows_what_was_forecast() -> None:
 def test_animations_of_any_size() -> None:
     sizes = [((7, 5), None), ((7, 5), 2), ((7, 5), HORIZON), ((LARGEST + 1, 9), 1), ((210, 400), 1)]
     for size, known in sizes:
-        parts = {"context": frames(1, 3, size), "prediction": frames(HORIZON, 3, size)}
+        parts: dict[str, Any] = {"context": frames(1, 3, size), "prediction": frames(HORIZON, 3, size)}
         truth = None if known is None else frames(known, 3, size)
         with Image.open(io.BytesIO(animation(Shown(title="", truth=truth, **parts)))) as image:
             assert getattr(image, "n_frames") == 1 + HORIZON  # noqa: B009 (only animations have it)

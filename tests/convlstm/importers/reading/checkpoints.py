@@ -3,11 +3,16 @@
 import io
 import pickle
 import zipfile
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
+from convlstm.importers.reading.files import read_foreign
 from convlstm.importers.reading.torch_files import MAGIC
 
 OLD = {"_use_new_zipfile_serialization": False}
@@ -46,3 +51,26 @@ def assert_equal(tensors: dict[str, Tensor], expected: dict[str, Tensor]) -> Non
         assert not actual.requires_grad
         as_bytes = (t.detach().contiguous().reshape(-1).view(torch.uint8) for t in (actual, tensor))
         torch.testing.assert_close(*as_bytes, rtol=0, atol=0)
+
+
+def for_damaged(path: Path, whole: bytes, examples: int, check: Callable[[dict[str, Tensor]], None]) -> None:
+    """Write a file in which bytes are others, often; check the tensors in it where it is not refused."""
+
+    @given(st.lists(st.tuples(st.integers(0), st.integers(0, 255)), min_size=1, max_size=3))
+    @settings(deadline=None, max_examples=examples, derandomize=True)
+    def read(changes: list[tuple[int, int]]) -> None:
+        damaged = bytearray(whole)
+        for place, value in changes:
+            damaged[place % len(damaged)] = value
+        path.write_bytes(damaged)
+        try:
+            tensors = read_foreign(path).tensors
+        except ValueError:
+            return
+        check(tensors)
+
+    read()
+
+
+def size_of(tensors: dict[str, Tensor]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
