@@ -106,6 +106,10 @@ def test_ratios_without_a_denominator_are_nan_and_null():
         assert math.isnan(ratio.mean)
         assert math.isnan(ratio.low)
     assert found.to_dict()["model"]["thresholds"][0]["csi"]["per_frame"] == [None, None]
+    alone = evaluate(blurred, torch.rand(1, 4, 1, 8, 8), 2, 2, thresholds=(0.5,))  # no interval of one
+    assert math.isnan(alone.model["mse"].low)
+    assert math.isnan(alone.model.thresholds[0].csi.high)
+    assert alone.to_dict()["model"]["metrics"]["mse"]["stderr"] is None
     # Something forecast where nothing was observed: no bias, all false.
     [at] = evaluate(lambda context, _: context + 1, dry, 2, 2, thresholds=(0.5,)).model.thresholds
     assert math.isnan(at.bias.mean)
@@ -191,13 +195,6 @@ def test_json_and_back():
     found = evaluate(small(output="sigmoid"), clips, 3, 2).to_dict()
     old = json.dumps(found).replace('"cross_entropy"', '"bce"')
     assert Evaluation.from_dict(json.loads(old)).to_dict() == found
-
-
-def test_one_sequence_has_no_interval():
-    found = evaluate(blurred, torch.rand(1, 4, 1, 8, 8), 2, 2, thresholds=(0.5,))
-    assert math.isnan(found.model["mse"].low)
-    assert math.isnan(found.model.thresholds[0].csi.high)
-    assert found.to_dict()["model"]["metrics"]["mse"]["stderr"] is None
 
 
 @pytest.mark.parametrize(

@@ -185,21 +185,16 @@ def test_the_table_says_its_conventions() -> None:
     assert "SSIM (range 1)" not in table
 
 
-def test_what_a_baseline_is_better_in_is_said() -> None:
-    better = predictor("mean", 80.0)
-    better = dataclasses.replace(better, metrics={**better.metrics, "ssim": score(0.6), "mae": score(0.4)})
-    page = render_report(evaluation(baselines=(better,), model=predictor("a", 50.0)))
-    assert "But a baseline is better in MAE and SSIM (range 1)." in words(page)
-
-
-def test_what_is_undefined_is_a_dash() -> None:
-    nothing = score(math.nan)
+def test_what_is_undefined_is_a_dash_and_what_a_baseline_is_better_in_is_said() -> None:
     model = predictor("a", 50.0, thresholds=(0.5,))
-    hollow = dataclasses.replace(model.thresholds[0], csi=nothing, far=nothing)
+    hollow = dataclasses.replace(model.thresholds[0], csi=score(math.nan), far=score(math.nan))
     model = dataclasses.replace(model, thresholds=(hollow,))
-    page = render_report(evaluation(model=model, baselines=()))
+    better = predictor("mean", 80.0, thresholds=(0.5,))
+    better = dataclasses.replace(better, metrics={**better.metrics, "ssim": score(0.6), "mae": score(0.4)})
+    page = render_report(evaluation(model=model, baselines=(better,)))
     assert page.count('<td data-of="a"><span>\N{EN DASH}</span></td>') == 2
     assert ">nan<" not in page
+    assert "But a baseline is better in MAE and SSIM (range 1)." in words(page)
 
 
 def test_every_point_of_a_curve_says_its_value() -> None:

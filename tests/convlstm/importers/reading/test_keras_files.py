@@ -215,21 +215,13 @@ def test_bad_archives_of_keras_are_refused(tmp_path: Path) -> None:
             read_foreign(path)
 
 
-def test_truncated_files_are_refused(tmp_path: Path) -> None:
-    keras_2(tmp_path / "a.h5")
-    whole = (tmp_path / "a.h5").read_bytes()
-    for end in range(8, len(whole), 97):
-        assert b"its HDF5 is damaged" in hdf5_reader.answer(whole[:end])
-    (tmp_path / "a.h5").write_bytes(whole[:-1])
-    with pytest.raises(ValueError, match="HDF5 is damaged"):
-        read_foreign(tmp_path / "a.h5")
-
-
 @pytest.mark.parametrize("examples", [3, pytest.param(30, marks=pytest.mark.slow)])
 def test_damaged_files_are_refused_or_read(tmp_path: Path, examples: int) -> None:
     path = tmp_path / "damaged.h5"
     keras_2(path)
     whole = path.read_bytes()
+    for end in range(8, len(whole), 97):
+        assert b"its HDF5 is damaged" in hdf5_reader.answer(whole[:end])
 
     def check(tensors: dict[str, Tensor]) -> None:
         assert size_of(tensors) <= 32 * len(whole)
