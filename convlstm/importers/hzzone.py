@@ -31,11 +31,6 @@ def convert(foreign: Foreign) -> Imported:
     return dataclasses.replace(found, guesses=(*found.guesses, guess)) if found.forecasts else found
 
 
-def recognizes_vp_suite(foreign: Foreign) -> bool:
-    """Return whether this is a pickled module of vp-suite."""
-    return any(str(module.get("class", "")).startswith("vp_suite.") for module in foreign.modules.values())
-
-
 def convert_vp_suite(foreign: Foreign) -> Imported:
     """Return an ImportedNetwork; of a lone cell a ConvLSTM."""
     return _convert(foreign, "AIS-Bonn/vp-suite, EF_ConvLSTM", "b t c h w")
@@ -51,4 +46,9 @@ def _cell(foreign: Foreign, before: str, **fields: Any) -> Part:
 
 
 SOURCE = Source("hzzone", recognizes, convert, {"strides": STRIDES})
-VP_SUITE = Source("vp-suite", recognizes_vp_suite, convert_vp_suite, {"strides": STRIDES})
+VP_SUITE = Source(
+    "vp-suite",
+    lambda foreign: any(str(m.get("class", "")).startswith("vp_suite.") for m in foreign.modules.values()),
+    convert_vp_suite,
+    {"strides": STRIDES},
+)

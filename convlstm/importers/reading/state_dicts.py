@@ -1,6 +1,5 @@
 """Where the weights of a checkpoint are, and what stands beside them."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -135,28 +134,22 @@ def _add_dict(found: StateDict, items: dict[Any, Any], prefix: str, level: int) 
 
 
 def _add_module(found: StateDict, module: Stub, prefix: str, level: int) -> None:
-    """Add a module's tensors under the names of its state_dict, and its attributes."""
+    """Add a module's parameters, persistent buffers and attributes that are tensors, and its settings.
+
+    The author meant to register the attributes, such as peepholes that were moved to a GPU.
+    """
     path = prefix.removesuffix(".")
     if path in found.modules:
         raise ValueError(f"it has two modules named {path!r:.80}")
     state = module.state
     found.visit(sum(map(len, (state, state["_parameters"], state["_buffers"], state["_modules"]))), level)
     found.modules[path] = {"class": module.name} | state
-    for key, item in _module_tensors(state):
-        found.add(_join(prefix, key), item)
-    for key, child in state["_modules"].items():
-        if is_module(child):
-            _add_module(found, child, _join(prefix, key) + ".", level + 1)
-
-
-def _module_tensors(state: dict[Any, Any]) -> Iterator[tuple[Any, Tensor]]:
-    """Give the tensors of a module's parameters, of its persistent buffers and of its attributes.
-
-    The author meant to register the last, such as peepholes that were moved to a GPU.
-    """
     transient = state.get("_non_persistent_buffers_set")
     transient = {key for key in transient if isinstance(key, str)} if isinstance(transient, list) else ()
     for named in (state["_parameters"], state["_buffers"], state):
         for key, item in named.items():
             if isinstance(item, Tensor) and key not in transient:
-                yield key, item
+                found.add(_join(prefix, key), item)
+    for key, child in state["_modules"].items():
+        if is_module(child):
+            _add_module(found, child, _join(prefix, key) + ".", level + 1)
