@@ -148,6 +148,7 @@ def test_repr_shows_what_differs_from_the_defaults(cell: ConvCell, expected: str
         ((3, 4, (3, 3, 3)), {}, r"kernel_size \(3, 3, 3\) has 3 axes; it needs 2"),
         ((3, 4, (3, 3)), {"spatial_dims": 3}, r"kernel_size \(3, 3\) has 2 axes; it needs 3"),
         ((3, 4, 3), {"spatial_dims": 4}, r"spatial_dims is 4; it needs 1, 2 or 3"),
+        ((3, 4, 3), {"dtype": torch.int64}, r"dtype is torch.int64; it needs a real floating type"),
     ],
 )
 def test_sizes_that_do_not_fit(arguments: Any, options: dict[str, Any], match: str) -> None:
@@ -156,12 +157,18 @@ def test_sizes_that_do_not_fit(arguments: Any, options: dict[str, Any], match: s
             kind(*arguments, **options)
 
 
-@pytest.mark.parametrize("peephole", ["pixel", (7,), 7, (7, 0)])
-def test_peepholes_that_do_not_fit(peephole: Any) -> None:
-    with pytest.raises(ValueError, match=r"peephole is .*; it needs (None, 'channel' or a frame|a whole)"):
-        ConvLSTMCell(3, 4, 3, peephole=peephole)
-    with pytest.raises(ValueError, match=r"nonlinearity is 'gelu'; it needs one of \('tanh', 'relu'\)"):
-        ConvRNNCell(3, 4, 3, nonlinearity="gelu")
+@pytest.mark.parametrize(
+    ("kind", "options", "match"),
+    [
+        (ConvLSTMCell, {"peephole": "pixel"}, r"peephole is 'pixel'; it needs None, 'channel' or a frame"),
+        (ConvLSTMCell, {"peephole": (7,)}, r"peephole is \(7,\); it needs None, 'channel' or a frame size"),
+        (ConvLSTMCell, {"peephole": (7, 0)}, "peephole is 0; it needs a whole number of 1 or more"),
+        (ConvRNNCell, {"nonlinearity": "gelu"}, r"nonlinearity is 'gelu'; it needs one of \('tanh', 'relu'"),
+    ],
+)
+def test_options_that_do_not_fit(kind: Any, options: dict[str, Any], match: str) -> None:
+    with pytest.raises(ValueError, match=match):
+        kind(3, 4, 3, **options)
 
 
 @pytest.mark.parametrize("kind", KINDS)
