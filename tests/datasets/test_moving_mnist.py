@@ -194,7 +194,7 @@ def test_digits_that_change_stay_on_their_paths(digits: torch.Tensor) -> None:
 def test_a_third_digit_leaves_the_first_two_as_they_were(
     digits: torch.Tensor, options: dict[str, Any]
 ) -> None:
-    two, three = (MovingMNIST(digits, **options | {"num_digits": n}).frames(range(4)) for n in (2, 3))
+    two, three = (MovingMNIST(digits, **{**options, "num_digits": n}).frames(range(4)) for n in (2, 3))
     assert (three >= two).all()
 
 

@@ -18,7 +18,7 @@ from convlstm.hub.checkpoint import load_checkpoint
 def test_the_table_and_the_json(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tqdm", None)  # without it there is no progress bar
     command = "evaluate run clips.npy --horizon 4 --thresholds 0.25 0.5 --json out.json"
-    assert main(command.split()) == 0
+    assert main([*command.split()]) == 0
     out, err = capsys.readouterr()
     assert err == ""
     assert max(map(len, out.splitlines())) <= 100

@@ -13,13 +13,7 @@ from convlstm.hub import pretrained
 
 
 def test_help_names_the_commands_and_their_options(capsys: pytest.CaptureFixture[str]) -> None:
-    options = {
-        "rollout": "--horizon",
-        "evaluate": "--json",
-        "import": "--source",
-        "export": "--form",
-        "list": "",
-    }
+    options = {"rollout": "--horizon", "evaluate": "--json", "import": "--source", "export": "--form"}
     for command, option in options.items():
         with pytest.raises(SystemExit, match="0"):
             main([command, "--help"])
@@ -27,7 +21,7 @@ def test_help_names_the_commands_and_their_options(capsys: pytest.CaptureFixture
     with pytest.raises(SystemExit, match="0"):
         main(["--help"])
     out = capsys.readouterr().out
-    assert all(f"\n    {command} " in out for command in options)
+    assert all(f"\n    {command} " in out for command in (*options, "list"))
 
 
 @pytest.mark.slow
