@@ -24,12 +24,6 @@ def test_the_command_line_starts_from_the_preset() -> None:
     assert train.parse([]) == train.PRESETS["default"]
 
 
-@pytest.mark.parametrize("preset", sorted(train.PRESETS))
-def test_muon_is_for_the_stacked_networks_alone(preset: str) -> None:
-    of_another_form = preset in ("paper", "fully-connected")
-    assert train.parse(["--preset", preset]).optimizer == ("adamw" if of_another_form else "muon")
-
-
 def status_of(arguments: list[str]) -> int:
     """What the script would exit with."""
     try:

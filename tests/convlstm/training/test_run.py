@@ -2,7 +2,6 @@
 
 import errno
 import json
-import math
 import os
 import signal
 import sys
@@ -20,7 +19,7 @@ from convlstm.core.files import METRICS
 from convlstm.hub.checkpoint import read_config
 from convlstm.training.distributed import Distributed
 from convlstm.training.hardware import Stopwatch
-from convlstm.training.run import MAX_SKIPPED, Progress, RunDirectory, open_run
+from convlstm.training.run import Progress, RunDirectory, open_run
 from convlstm.training.states import load_state, restore_settings, states_of
 from convlstm.training.stopping import Stopped
 
@@ -277,26 +276,6 @@ def test_while_steps_are_skipped_the_states_from_before_are_kept(tmp_path: Path)
     for run.progress.step, run.progress.skipped_in_a_row in ((1, 0), (2, 1), (3, 2), (4, 3), (5, 4)):
         run.save_after(0)
     assert [int(path.name[:8]) for path in states_of(tmp_path)] == [1, 0]
-
-
-def test_skipped_steps_are_counted_and_after_ten_in_a_row_the_run_ends(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    run = RunDirectory(tmp_path, ALONE, {})
-    places = iter(["cells.1", "never asked"])
-
-    def skip() -> None:
-        run.progress.step += 1
-        run.skip_step(math.nan, lambda: (1, next(places)))
-
-    run.progress.step = 150
-    skip()
-    assert capsys.readouterr().out == "step 151: the loss is nan, first in cells.1; skipped\n"
-    for _ in range(MAX_SKIPPED - 2):
-        skip()
-    with pytest.raises(ArithmeticError, match=r"step 160, .* 10 steps .* step 151 in cells.1; lower --lr"):
-        skip()
-    assert run.progress.skipped == run.progress.skipped_in_a_row == MAX_SKIPPED
 
 
 @pytest.mark.parametrize(("steps", "validations", "due"), [(7, 3, [3, 5, 7]), (3, 5, [1, 2, 3])])

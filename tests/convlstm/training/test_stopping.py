@@ -4,6 +4,7 @@ import math
 import os
 import signal
 import sys
+from typing import Any
 from unittest.mock import Mock
 
 import pytest
@@ -11,13 +12,12 @@ import torch
 from torch import Tensor
 
 from convlstm import (
-    EncoderForecaster,
     EncoderForecasterConfig,
-    FullyConnectedForecaster,
+    Forecaster,
     FullyConnectedForecasterConfig,
-    StackedForecaster,
     StackedForecasterConfig,
 )
+from convlstm.models.forecaster import ForecasterConfig, build
 from convlstm.training.stopping import Stopped, Stopping, exit_status, explain_out_of_memory, find_nonfinite
 
 CPU = torch.device("cpu")
@@ -122,64 +122,51 @@ def test_a_signal_may_come_while_something_is_printed(monkeypatch: pytest.Monkey
         assert stopping.signal == signal.SIGTERM
 
 
-Network = StackedForecaster | EncoderForecaster | FullyConnectedForecaster
+SIZES: dict[str, Any] = {"hidden_channels": (3, 2), "kernel_size": 3}
+STACKED = StackedForecasterConfig(**SIZES)
+CONFIGS = [
+    STACKED,
+    EncoderForecasterConfig(**SIZES),
+    EncoderForecasterConfig(**SIZES, patch_size=1, strides=(2, 2)),
+    FullyConnectedForecasterConfig(frame_size=(8, 8), hidden_size=3),
+]
 
 
-def stacked() -> StackedForecaster:
-    return StackedForecaster(StackedForecasterConfig(hidden_channels=(3, 2), kernel_size=3))
-
-
-def encoder() -> EncoderForecaster:
-    return EncoderForecaster(EncoderForecasterConfig(hidden_channels=(3, 2), kernel_size=3))
-
-
-def strided() -> EncoderForecaster:
-    config = EncoderForecasterConfig(hidden_channels=(3, 2), kernel_size=3, patch_size=1, strides=(2, 2))
-    return EncoderForecaster(config)
-
-
-def fully_connected() -> FullyConnectedForecaster:
-    return FullyConnectedForecaster(FullyConnectedForecasterConfig(frame_size=(8, 8), hidden_size=3))
-
-
-each_network = pytest.mark.parametrize("make", [stacked, encoder, strided, fully_connected])
-
-
-def loss_of(model: Network, scale: float = 1.0, data: float = 0.5) -> Tensor:
+def loss_of(model: Forecaster, scale: float = 1.0, data: float = 0.5) -> Tensor:
     return (model(torch.full((1, 2, 1, 8, 8), data), 2) * scale).square().sum()
 
 
-def found(model: Network, **options: float) -> str:
+def found(model: Forecaster, **options: float) -> str:
     loss_of(model, **options).backward()
     return find_nonfinite(model, (loss_of(model, **options) for _ in range(1)))[1]
 
 
-@each_network
-def test_the_layer_where_it_began_is_named(make) -> None:
-    for name, _ in make().named_parameters():
-        model = make()
+@pytest.mark.parametrize("config", CONFIGS, ids=range(len(CONFIGS)))
+def test_the_layer_where_it_began_is_named(config: ForecasterConfig) -> None:
+    for name, _ in build(config).named_parameters():
+        model = build(config)
         with torch.no_grad():
             model.get_parameter(name).fill_(math.nan)
         assert found(model) == name.rpartition(".")[0]
 
 
-@each_network
-def test_the_data_and_the_loss_are_named(make) -> None:
-    assert found(make(), data=math.nan) == "the data"
-    assert found(make(), scale=1e30) == "the loss"
+@pytest.mark.parametrize("config", CONFIGS, ids=range(len(CONFIGS)))
+def test_the_data_and_the_loss_are_named(config: ForecasterConfig) -> None:
+    assert found(build(config), data=math.nan) == "the data"
+    assert found(build(config), scale=1e30) == "the loss"
 
 
 def test_every_part_of_a_step_is_looked_at() -> None:
-    model = stacked()
+    model = build(STACKED)
     loss_of(model).backward()
     losses = (loss_of(model, data=data) for data in (0.5, math.nan))
     assert find_nonfinite(model, losses) == (0, "the data")
 
 
 def test_a_gradient_is_named_where_nothing_before_it_was_wrong() -> None:
-    model = stacked()
+    model = build(STACKED)
     loss_of(model).backward()
-    for parameter in model.cells[0].parameters():
+    for parameter in model.get_submodule("cells.0").parameters():
         assert parameter.grad is not None
         parameter.grad.fill_(math.inf)
     assert find_nonfinite(model, (loss_of(model) for _ in range(1))) == (
@@ -189,12 +176,12 @@ def test_a_gradient_is_named_where_nothing_before_it_was_wrong() -> None:
 
 
 def test_looking_leaves_the_network_as_it_was() -> None:
-    model = stacked()
+    model = build(STACKED)
     before = {name: dict(module.__dict__) for name, module in model.named_modules()}
     found(model)
     after = {name: dict(module.__dict__) for name, module in model.named_modules()}
     assert [list(values) for values in before.values()] == [list(values) for values in after.values()]
-    assert not model.head._forward_hooks
+    assert not model.get_submodule("head")._forward_hooks
 
 
 @pytest.mark.parametrize(
