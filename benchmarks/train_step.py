@@ -9,6 +9,7 @@ The script prints Markdown; --json writes all measurements.
 """
 
 import argparse
+import dataclasses
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -28,7 +29,7 @@ from convlstm import StackedForecasterConfig
 from convlstm.core.files import write_json
 from convlstm.models.forecaster import build
 from convlstm.ops.choice import VARIABLE
-from convlstm.training import hardware, optimizers
+from convlstm.training import optimizers
 from convlstm.training.sampling import draw_use_target
 
 PRESETS = ("tiny", "default")
@@ -65,9 +66,8 @@ class Step:
         teacher_forcing: float,
         device: torch.device,
     ):
-        self._config, self._implementation = config, implementation
-        self._bfloat16: Literal["off", "on"] = bfloat16
-        self._teacher_forcing, self._device = teacher_forcing, device
+        self._config = dataclasses.replace(config, bfloat16=bfloat16)
+        self._implementation, self._teacher_forcing, self._device = implementation, teacher_forcing, device
         self._source = train.make_source(config, "train")
         torch.manual_seed(config.seed)
         self.model = build(config.model).to(device)
@@ -85,21 +85,11 @@ class Step:
         os.environ[VARIABLE] = self._implementation
         config, model, device = self._config, self.model, self._device
         indices = torch.arange(self._step * config.batch_size, (self._step + 1) * config.batch_size)
-        clips = self._source.batch(indices, device)  # (B, context + horizon, 1, H, W)
+        context, targets, _ = train.get_batch(config, self._source, self._step, indices, device)
         end("data")
-        context, targets = clips.split((config.context, config.horizon), dim=1)
-        with hardware.autocast(self._bfloat16, device):
-            use_target = draw_use_target(
-                self._teacher_forcing, config.seed, self._step, indices, config.horizon
-            )
-            predictions = model(
-                context,
-                config.horizon,
-                targets=targets,
-                use_target=use_target.to(device),
-                return_context=True,
-            )
-        loss = (predictions - clips[:, 1:]).square().sum(dim=(2, 3, 4)).mean()
+        draw = self._teacher_forcing, config.seed, self._step, indices, config.horizon
+        use_target = draw_use_target(*draw).to(device)
+        loss = train.forecast_loss(config, model, context, targets, use_target)
         end("forward")
         self._optimizer.zero_grad()
         loss.backward()

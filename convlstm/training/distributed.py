@@ -72,7 +72,7 @@ class Distributed:
         return device
 
     def check_batch(self, batch_size: int, accumulate: int) -> None:
-        """Raise ValueError unless each part of a batch has a sequence."""
+        """Raise ValueError unless each part of a batch has at least one sequence."""
         if batch_size < accumulate * self.size:
             processes = f" on {self.size} processes" if self.size > 1 else ""
             raise ValueError(
@@ -81,7 +81,7 @@ class Distributed:
             )
 
     def split(self, step: int, batch_size: int, accumulate: int) -> list[Tensor]:
-        """Return the numbers of the sequences of a step that are this process's, in `accumulate` parts."""
+        """Return the numbers of this process's sequences of a step, in `accumulate` parts."""
         batch = torch.arange(step * batch_size, (step + 1) * batch_size)
         return list(batch.tensor_split(self.size)[self.rank].tensor_split(accumulate))
 
@@ -148,7 +148,7 @@ class Distributed:
 
 @contextlib.contextmanager
 def join() -> Iterator[Distributed]:
-    """Join the processes that torchrun started, or be the only one.
+    """Join the processes that torchrun started; without torchrun, yield a single process.
 
     Where several fail, only the first to do so raises its error; the others exit silently.
 

@@ -22,11 +22,11 @@ from convlstm.models.rollouts import rollout
 from convlstm.nn.base import ConvCell
 
 BFloat16 = Literal["auto", "on", "off"]
-BFLOAT16_TIME = 0.9  # of float32's, which bfloat16 must stay below, so that chance does not decide
+BFLOAT16_TIME = 0.9  # bfloat16 is used where it takes less than this share of the time of float32
 
-WARMUP_STEPS = 5  # of a trial, which are not counted: compilers, caches
-TRIAL_STEPS = 25
-DISTURBED_STEPS = 2  # of them, the slowest, which are not counted either
+WARMUP_STEPS = 5  # first steps of a trial, which are not counted: compilers, caches
+TRIAL_STEPS = 25  # steps of a trial after those
+DISTURBED_STEPS = 2  # slowest steps of a trial, which are not counted either
 SPARE_TIME = 0.02  # share of a run's minutes that is left for logs, states and samples
 
 
@@ -70,13 +70,13 @@ def choose_bfloat16(setting: BFloat16, device: torch.device) -> Literal["on", "o
 
 
 def autocast(setting: BFloat16, device: torch.device) -> torch.autocast:
-    """Return the autocast to bfloat16; the setting as for `choose_bfloat16`."""
+    """Return the autocast context of a run, which computes in bfloat16 as `choose_bfloat16` says."""
     enabled = choose_bfloat16(setting, device) == "on"
     return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
 
 
 def describe(device: torch.device, setting: BFloat16, processes: int = 1) -> str:
-    """Return what a run computes on and in, for the terminal; the setting as for `choose_bfloat16`."""
+    """Return the device, the precision and the number of processes in words."""
     names = {"cuda": torch.cuda.get_device_name, "cpu": lambda _: f"{torch.get_num_threads()} threads"}
     name = f"{device} ({names[device.type](device)})" if device.type in names else str(device)
     short = choose_bfloat16(setting, device) == "on"
@@ -86,7 +86,7 @@ def describe(device: torch.device, setting: BFloat16, processes: int = 1) -> str
 
 
 def predictor(model: Forecaster, setting: BFloat16) -> Predict:
-    """Return the model's rollout in a run's precision; the setting as for `choose_bfloat16`."""
+    """Return a function that forecasts with a model, in the precision that `choose_bfloat16` says."""
 
     def predict(context: Tensor, horizon: int) -> Tensor:
         with autocast(setting, context.device):
@@ -96,33 +96,33 @@ def predictor(model: Forecaster, setting: BFloat16) -> Predict:
 
 
 def set_recompute(model: nn.Module, recompute: bool) -> None:
-    """Have all cells keep less for the backward pass and compute the rest anew in it, or not."""
+    """Set whether all cells recompute activations in the backward pass: less memory, slower."""
     for module in model.modules():
         if isinstance(module, ConvCell):
             module.recompute = recompute
 
 
 def count_parameters(model: nn.Module) -> str:
-    """Return the number of parameters, and of those that are frozen, in words."""
+    """Return the number of parameters, and the number of frozen ones, in words."""
     count = sum(parameter.numel() for parameter in model.parameters())
     frozen = sum(parameter.numel() for parameter in model.parameters() if not parameter.requires_grad)
     return f"{count:,} parameters" + (f" ({frozen:,} frozen)" if frozen else "")
 
 
 def memory_peak(device: torch.device) -> float:
-    """Return the most memory used so far, in GiB: of the GPU, or else of the process (nan on Windows)."""
+    """Return the peak memory so far, in GiB, of the GPU or else of the process (NaN on Windows)."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
     if sys.platform == "win32":
         return math.nan
-    import resource  # which Windows has not
+    import resource  # not on Windows
 
     unit = 2**30 if sys.platform == "darwin" else 2**20  # bytes there, KiB elsewhere
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
 class Stopwatch:
-    """Measures what a device takes for the steps alone: from lap to lap, less what is done in `paused`."""
+    """Measures the time from lap to lap, without the time spent in `paused`."""
 
     def __init__(self, device: torch.device):
         self.device = device
@@ -135,13 +135,13 @@ class Stopwatch:
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """Leave out what is done meanwhile."""
+        """Leave out the time that a block takes."""
         start = self._now()
         yield
         self._start += self._now() - start
 
     def _now(self) -> float:
-        if self.device.type != "cpu":  # what was asked of an accelerator may not be done yet
+        if self.device.type != "cpu":  # an accelerator runs asynchronously
             torch.accelerator.synchronize(self.device)
         return time.perf_counter()
 
@@ -157,7 +157,7 @@ def steps_in_time(
 
         steps = ((1 - SPARE_TIME) * (minutes left) - validations * validation) / step
 
-    At least one step is left. What the measured steps did to the weights is undone.
+    At least one step is returned. The model, the average and the optimizer are restored afterwards.
 
     Args:
         settings: `Config` of train.py, with its minutes and number of validations.
@@ -180,7 +180,7 @@ def steps_in_time(
     validation = watch.lap()
     for name, part in parts.items():
         part.load_state_dict(states[name])
-    # The slowest of the laps are left out: something else was going on.
+    # The slowest steps are left out: something else was running.
     counted = sorted(laps[WARMUP_STEPS:])[:-DISTURBED_STEPS]
     left = 60 * settings.minutes - (time.perf_counter() - start)
     left = (1 - SPARE_TIME) * left - settings.validations * validation

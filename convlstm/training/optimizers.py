@@ -16,7 +16,7 @@ ITERATIONS = 5
 
 
 class Muon(torch.optim.Optimizer):
-    """Steps along the momentum of the gradient, with all its singular values brought to about 1.
+    """The Muon optimizer: each step is the momentum of the gradient with singular values of about 1.
 
     With G the gradient, M its momentum (0 at first) and W the weight, d the weight decay and lr the rate:
 
@@ -27,20 +27,21 @@ class Muon(torch.optim.Optimizer):
         NewtonSchulz(X): X <- X / |X|, the root of the sum of squares; then five times
                          A = X X^T,  X <- 3.4445 X + (-4.7750 A + 2.0315 A A) X
 
-    so that what few sequences ask for is learnt as fast as what all of them do. A kernel is the matrix of its
-    first axis by all others. The root mean square of a step is about 0.2 lr, as that of AdamW's steps is for
-    the most part of a training, so that both take the same rates.
+    Directions that few sequences ask for are learned as fast as those that all of them share. A kernel is
+    taken as the matrix of its first axis by all others. The root mean square of a step is about 0.2 lr, as
+    it mostly is with AdamW, so that both work at the same learning rates.
 
-    torch.optim.Muon computes the same for weights of two axes, and in bfloat16 alone, which is slow on a CPU
-    that does not multiply it.
+    torch.optim.Muon computes the same, but for weights of two axes only, and only in bfloat16, which is slow
+    on most CPUs.
 
     Sources: Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks"; the factor of the
     rate: Liu et al. 2025, "Muon is Scalable for LLM Training".
 
     Args:
-        parameters: of two axes or more.
-        weight_decay: d.
-        bfloat16: compute the Newton-Schulz iteration in bfloat16, which suffices; else in float32.
+        parameters: parameters of two axes or more.
+        weight_decay: weight decay d, per step. Default: 0.
+        bfloat16: whether to compute the Newton-Schulz iteration in bfloat16, which suffices, or in float32.
+            Default: False.
     """
 
     def __init__(self, parameters: Iterable[Tensor], *, weight_decay: float = 0.0, bfloat16: bool = False):
@@ -49,7 +50,7 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """Step along the gradients, where there are any."""
+        """Update the parameters that have gradients."""
         for group in self.param_groups:
             lr, decay = group["lr"], group["weight_decay"]
             for weight in (p for p in group["params"] if p.grad is not None):
@@ -77,13 +78,14 @@ def orthogonal(matrix: Tensor) -> Tensor:
 class MuonAdamW:
     """`Muon` for kernels and matrices, AdamW for all else, at one learning rate.
 
-    AdamW has the head, whose outputs are pixels, and what is no matrix: biases, peepholes, norms. The head is
-    known by its name; the output convolution of a `ImportedNetwork`, a stage like others, is Muon's.
+    AdamW updates the head, whose outputs are pixels, and everything that is not a matrix: biases, peepholes,
+    norms. The head is known by its name; the output convolution of an `ImportedNetwork`, a stage like
+    others, is updated by Muon.
 
     Args:
-        network: whose parameters that require gradients are trained.
-        weight_decay: decoupled, of both.
-        bfloat16: of `Muon`.
+        network: network to train; only parameters that require gradients are updated.
+        weight_decay: decoupled weight decay of both, per step. Default: 0.
+        bfloat16: whether `Muon` computes in bfloat16. Default: False.
 
     Attributes:
         parts: "muon" and "adamw"; where one would have no parameters, the other alone.
@@ -101,7 +103,7 @@ class MuonAdamW:
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:
-        """Those of both parts; the learning rate is set in them."""
+        """The parameter groups of both parts, in which the learning rate is set."""
         return [group for part in self.parts.values() for group in part.param_groups]
 
     def zero_grad(self) -> None:
@@ -110,7 +112,7 @@ class MuonAdamW:
             part.zero_grad()
 
     def step(self) -> None:
-        """Step along the gradients, where there are any."""
+        """Update the parameters that have gradients."""
         for part in self.parts.values():
             part.step()
 
@@ -119,7 +121,7 @@ class MuonAdamW:
         return {name: part.state_dict() for name, part in self.parts.items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a state of the same network; the shapes in it are not compared, as in torch.optim.
+        """Load a state that `state_dict` returned. Shapes are not compared, as in torch.optim.
 
         Raises:
             KeyError: it is the state of another optimizer.

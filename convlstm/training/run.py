@@ -44,14 +44,14 @@ class Progress:
     validated: int = 0
     """Step of the last validation."""
     skipped: int = 0
-    """Steps that were skipped because their numbers were not finite."""
+    """Steps that were skipped because their loss or gradient was not finite."""
     skipped_in_a_row: int = 0
-    """Of them, the last ones."""
+    """Skipped steps since the last one that was not."""
     first_nonfinite: str = ""
-    """Where the first of those in a row went wrong."""
+    """Where the first of the skipped steps in a row went wrong."""
 
     def validation_is_due(self, steps: int, validations: int) -> bool:
-        """Return whether one of so many equal parts of the run has ended and was not validated yet."""
+        """Return whether this step ends one of the run's equal parts and was not validated yet."""
         part, before = (step * validations // steps for step in (self.step, self.step - 1))
         return 0 < self.step != self.validated and part > before
 
@@ -60,7 +60,7 @@ def new_path(name: str | None, preset: str) -> Path:
     """Return the directory of a new run: runs/NAME, where NAME is by default the preset, date and time.
 
     Raises:
-        ValueError: a name that is not one of a folder, or that is taken.
+        ValueError: `name` is not the name of a folder, or the directory exists.
     """
     if name is not None and (name in ("", "..") or Path(name).name != name):
         raise ValueError(f"name is {name!r}; it needs the name of a folder, which is made under runs/")
@@ -110,10 +110,7 @@ class RunDirectory:
         return self.progress
 
     def log(self, values: Mapping[str, float]) -> None:
-        """Append values, by name such as "train/loss", to metrics.jsonl and to TensorBoard.
-
-        Those that are not finite are left out: JSON has no numbers for them.
-        """
+        """Append the finite ones of some values, by names such as "train/loss", to both logs."""
         if not self.distributed.is_first:
             return
         step = self.progress.step
@@ -123,7 +120,7 @@ class RunDirectory:
         self._show(finite, step)
 
     def log_training(self, values: Mapping[str, float], layer_norms: Mapping[str, float]) -> None:
-        """Log values of a training step, and skipped steps, the speed since the last log, the memory."""
+        """Log values of a training step, with the skipped steps, the speed since the last log, and memory."""
         sequences = (self.progress.step - self._logged) * self._batch_size
         self._logged = self.progress.step
         measured = {
@@ -191,9 +188,9 @@ class RunDirectory:
         self._saved = time.monotonic()
 
     def save_after(self, minutes: float) -> None:
-        """Write the state if the last one is so many minutes old, and the last step was not skipped.
+        """Write the state if the last one is so many minutes old.
 
-        While steps are skipped the weights may be what is wrong: the states from before are not given up.
+        While steps are skipped nothing is written: the weights may be at fault, and few states are kept.
         """
         if time.monotonic() - self._saved >= 60 * minutes and self.progress.skipped_in_a_row == 0:
             self.save()
@@ -201,10 +198,10 @@ class RunDirectory:
     def restore(self) -> None:
         """Load the newest whole state into the parts and the progress; drop what was logged after it.
 
-        The run's checkpoint is written anew if it is not that of the state.
+        The files of the best network are written again if they differ from those in the state.
 
         Raises:
-            ValueError: no whole state, or one that does not fit; a line of metrics.jsonl that no run wrote.
+            ValueError: there is no whole state, it does not fit, or a line of metrics.jsonl is damaged.
         """
         state = self.distributed.from_first(lambda: load_state(self.path))
         try:
@@ -220,7 +217,7 @@ class RunDirectory:
             self._restore_logs()
 
     def _note_resumed(self) -> None:
-        """Add to config.json how the run goes on, and save it in the state: no better network may come."""
+        """Note in config.json that the run was resumed, and save the state, which holds config.json."""
         if not self.distributed.is_first:
             return
         config = read_config(self.path)
@@ -230,7 +227,7 @@ class RunDirectory:
         self.save()
 
     def _restore_logs(self) -> None:
-        """Drop what was logged after the state; of its last step, too, a validation yet to be done."""
+        """Drop what was logged after the state, and a validation at its step that has to be done again."""
         step, validated = self.progress.step, self.progress.validated
         self._purged = step + 1 if validated == step else step
         if not (self.path / METRICS).exists():
@@ -242,12 +239,12 @@ class RunDirectory:
         ]
         data = b"".join(line for line, _ in kept)
         write_atomically(self.path / METRICS, lambda temporary: temporary.write_bytes(data))
-        # TensorBoard takes back whole steps: what stays of one is shown again.
+        # TensorBoard drops whole steps: the values of a step that stay are shown again.
         for values in (values for _, values in kept if values["step"] == self._purged):
             self._show({name: value for name, value in values.items() if name != "step"}, step)
 
     def close(self) -> None:
-        """Write out what TensorBoard still holds back."""
+        """Write out and close the TensorBoard log."""
         if self._board is not None:
             self._board.close()
 
@@ -256,7 +253,7 @@ class RunDirectory:
             self._writer().add_scalar(name, value, step)
 
     def _writer(self) -> Any:
-        """Return the TensorBoard log; that of a resumed run takes back the steps that are done anew."""
+        """Return the TensorBoard log; on resume it drops the steps that will be done again."""
         if self._board is None:
             from torch.utils.tensorboard.writer import SummaryWriter
 
@@ -264,7 +261,7 @@ class RunDirectory:
         return self._board
 
     def _flush(self) -> None:
-        """Bring what was logged to the disk; TensorBoard's log begins with the first state."""
+        """Write both logs to the disk; the TensorBoard log begins with the first state."""
         self._writer().flush()
         if (self.path / METRICS).exists():
             with (self.path / METRICS).open("rb") as file:
@@ -282,7 +279,7 @@ def open_run(
 
     Raises:
         ValueError: another process trains in the directory.
-        OSError: as where the directory of a new run exists or the disk is full; it names the state there is.
+        OSError: the directory of a new run exists, or the disk is full. The message names the newest state.
     """
     with contextlib.ExitStack() as stack:
         stack.enter_context(_resume_hint(path))
@@ -304,7 +301,7 @@ def open_run(
 
 @contextlib.contextmanager
 def _resume_hint(path: Path) -> Iterator[None]:
-    """Add to an error of the system which state of the run there is to resume from."""
+    """Add to an OSError the state that the run can be resumed from."""
     try:
         yield
     except OSError as error:
@@ -330,10 +327,10 @@ def _made(path: Path, new: bool) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Keep others out of the directory, and remove what a killed process left half-written.
+    """Lock the directory, and remove files that a killed process left half-written.
 
-    The lock is the operating system's and ends with the process, however it ends. Where there are no locks,
-    as on Windows and on some file systems, that is said and the run goes on.
+    The operating system releases the lock when the process ends, however it ends. Where there are no locks,
+    as on Windows and on some file systems, a warning is printed and the run goes on.
     """
     with (path / LOCK).open("a+") as file:
         try:

@@ -45,9 +45,9 @@ def frame_loss(name: Loss, predictions: Tensor, targets: Tensor) -> Tensor:
         mse            sum over C, H, W of (p - y)^2
         cross-entropy  -sum over C, H, W of (y log p + (1 - y) log(1 - p)), in nats
 
-    With p = sigmoid(z) the gradient of the latter by z is p - y. A p of exactly 0 or 1 is taken for the
-    number next to it: its loss stays finite, its gradient is the sigmoid's, 0. Networks give probabilities
-    in float32, where that is far off (see `convlstm.ops.functional.probabilities`).
+    With p = sigmoid(z), the gradient of the cross-entropy with respect to z is p - y. A p of exactly 0 or 1
+    is replaced by the number next to it, so that its loss stays finite; its gradient is 0. Networks give
+    probabilities in float32, which are rarely so close (see `convlstm.ops.functional.probabilities`).
 
     Args:
         name: name of the loss.
@@ -55,9 +55,9 @@ def frame_loss(name: Loss, predictions: Tensor, targets: Tensor) -> Tensor:
         targets: y, of the same shape, in [0, 1].
 
     Returns:
-        (B, T), in float32 at least; not finite where predictions are not.
+        (B, T), in float32 or float64; not finite where predictions are not.
     """
-    # Not torch's binary_cross_entropy, which stops the program at a nan, on a GPU for good; a run skips it.
+    # Not torch's binary_cross_entropy, which raises at a NaN, and on a GPU ends the process; a run skips it.
     p = predictions.to(torch.promote_types(predictions.dtype, torch.float32))
     if name == "mse":
         pixel_loss = (p - targets).square()
@@ -88,7 +88,7 @@ def score_predictors(
     progress: Progress,
     resamples: int = 0,
 ) -> Evaluation:
-    """Score predictors, each sequence in one of the processes; the scores are those of a single process.
+    """Score predictors on sequences that the processes share; the scores do not depend on their number.
 
     Args:
         settings: `Config` of train.py.
@@ -147,11 +147,11 @@ def _merged(shares: list[Rows], order: Tensor) -> Rows:
 def validate_if_due(
     settings: Any, run: RunDirectory, network: nn.Module, source: Source, progress: Progress
 ) -> None:
-    """Validate a network where one of the run's equal parts ends: score it, keep the best, save the state.
+    """Validate a network if one of the run's equal parts has ended: score it, keep the best, save the state.
 
     Args:
         settings: `Config` of train.py.
-        run: the run, in which a rollout of the network is shown, too.
+        run: the run, which also gets a rollout of the network.
         network: the averaged weights.
         source: validation set, of which `validation_sequences` are scored if there are so many.
         progress: called after each batch.

@@ -28,11 +28,11 @@ MAY_CHANGE = {
 
 
 def check_settings(settings: Any, most_sequences: int) -> None:
-    """Raise ValueError naming the first setting of a run that is out of range.
+    """Raise ValueError if a setting of a run is out of range or does not go with another.
 
     Args:
         settings: `Config` of train.py.
-        most_sequences: number of sequences of a validation or a test set.
+        most_sequences: number of sequences in the validation set, and in the test set.
     """
     for name in ("context", "horizon", "steps", "batch_size", "accumulate", "validations"):
         positive(name, getattr(settings, name))
@@ -71,10 +71,10 @@ def check_unseen(settings: Any, run: Path) -> None:
 
 
 def test_clips(settings: Any, run: Path | None) -> dict[str, Any]:
-    """Return a note of the clips that are kept for the test, {} for Moving MNIST.
+    """Return a note of the clips that are kept for the test; {} for Moving MNIST.
 
     Raises:
-        ValueError: the note of the run names others.
+        ValueError: the run has noted other clips.
     """
     length, noted = settings.context + settings.horizon, read_config(run) if run else None
     return settings.data.test_clips(noted, length=length, channels=settings.model.channels)
@@ -87,10 +87,10 @@ def settings_to_dict(settings: Any) -> dict[str, Any]:
 
 
 def settings_from_dict(kind: type[T], values: dict[str, Any]) -> T:
-    """Return the dataclass of settings that `settings_to_dict` made a dict of.
+    """Return the settings that `settings_to_dict` returned as a dict.
 
     Raises:
-        ValueError: a setting that does not fit.
+        ValueError: an unknown setting, or a value that does not fit.
     """
     hints, settings = get_type_hints(kind), {}
     for name, value in values.items():
@@ -109,7 +109,7 @@ def settings_from_dict(kind: type[T], values: dict[str, Any]) -> T:
 
 
 def _from_json(hint: Any, value: Any) -> Any:
-    """Return a value as the type that JSON has none for: a path or a tuple."""
+    """Return a JSON value as its setting's type if that is a path or a tuple."""
     if isinstance(value, str) and Path in (hint, *get_args(hint)):
         return Path(value)
     is_tuple = any(get_origin(kind) is tuple for kind in (hint, *get_args(hint)))
@@ -117,12 +117,12 @@ def _from_json(hint: Any, value: Any) -> Any:
 
 
 def provenance(settings: Any) -> dict[str, Any]:
-    """Return the settings, the command and the versions that a run is made with, for its config.json."""
+    """Return the settings, the command and the versions of a new run, for its config.json."""
     return {"training": settings_to_dict(settings), **origin()}
 
 
 def origin() -> dict[str, Any]:
-    """Return the command and the versions of the libraries that are running."""
+    """Return the command line of this process and the versions of its libraries."""
     return {"command": shlex.join([Path(sys.executable).name, *sys.argv]), "versions": versions()}
 
 
@@ -151,7 +151,7 @@ def settings_of(kind: type[T], run: Path) -> T:
 
     Raises:
         FileNotFoundError: no such run.
-        ValueError: a checkpoint that was saved without settings, or settings that do not fit.
+        ValueError: the checkpoint was saved without settings, or they do not fit.
     """
     values = read_config(run).get("training")
     if not isinstance(values, dict):

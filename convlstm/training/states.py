@@ -56,16 +56,16 @@ def save_state(run: Path, step: int, state: Mapping[str, Any]) -> Path:
 
 
 def states_of(run: Path) -> list[Path]:
-    """Return the states of a run, the newest first; damaged ones are among them."""
+    """Return the files of a run's states, the newest first, damaged ones included."""
     named = [path for path in (run / FOLDER).glob("*.pt") if _NAME.fullmatch(path.name)]
     return sorted(named, key=_step_of, reverse=True)
 
 
 def load_state(run: Path) -> dict[str, Any]:
-    """Return the newest whole state of a run; name on stderr and remove newer ones that are damaged.
+    """Return the newest whole state of a run; remove newer ones that are damaged, and name them on stderr.
 
     Raises:
-        ValueError: no state, no whole one, or one that holds more than tensors and plain values.
+        ValueError: there is no whole state, or it holds more than tensors and plain values.
     """
     damaged = []
     for path in states_of(run):
@@ -92,9 +92,9 @@ def load_state(run: Path) -> dict[str, Any]:
 
 
 def restore_settings(run: Path) -> None:
-    """Restore the checkpoint of a run from its newest whole state if config.json has other settings.
+    """Restore the best network's files from the newest state if config.json has other settings.
 
-    A damaged config.json may still be JSON, as where one digit became another.
+    A damaged config.json may still be valid JSON: one digit may have become another.
     """
     if not states_of(run):
         return
@@ -111,7 +111,7 @@ def restore_settings(run: Path) -> None:
 
 
 def restore_files(run: Path, files: Mapping[str, Tensor]) -> None:
-    """Write the files of the best network, as a state has them, where those on the disk differ."""
+    """Write the files of the best network from a state where those on the disk differ."""
     for name, content in files.items():
         data = content.numpy().tobytes()
         if not (run / name).exists() or (run / name).read_bytes() != data:

@@ -20,9 +20,9 @@ ALLOCATION_ERRORS = "allocate memory", "out of memory", "ALLOC_FAILED"
 
 
 def handled_signals() -> list[signal.Signals]:
-    """Return the signals of a scheduler (some send SIGUSR1 first), of the user, and of a closed terminal.
+    """Return the signals that stop a run: of a scheduler (some send SIGUSR1), the user, a closed terminal.
 
-    Under nohup, which ignores SIGHUP, a run outlives its terminal.
+    Ignored signals stay ignored: under nohup, which ignores SIGHUP, a run outlives its terminal.
     """
     names = ("SIGTERM", "SIGINT", "SIGUSR1", "SIGBREAK", "SIGHUP")
     numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
@@ -30,7 +30,7 @@ def handled_signals() -> list[signal.Signals]:
 
 
 class Stopped(BaseException):
-    """A run was asked to stop. As KeyboardInterrupt, it passes handlers of `Exception`.
+    """A run was asked to stop. Like KeyboardInterrupt, it is not an `Exception`.
 
     Args:
         number: number of the signal.
@@ -43,18 +43,18 @@ class Stopped(BaseException):
 
 
 class Stopping:
-    """Notes signals while it is entered, so that a run can end its step and save its state.
+    """A context in which signals are noted, so that a run can end its step and save its state.
 
-    A second Ctrl-C ends the process at once. A process whose torchrun is gone stops as at a SIGTERM, because
-    nobody is left to pass one on.
+    A second Ctrl-C ends the process at once. A process whose torchrun has ended stops as if it got a
+    SIGTERM.
 
     Args:
-        alone: whether this is the only process. torchrun's processes get each Ctrl-C twice, from the terminal
-            and from torchrun; for them the second means nothing. Default: True.
+        alone: whether this is the only process. Processes of torchrun get each Ctrl-C twice, from the
+            terminal and from torchrun, so that for them a second one changes nothing. Default: True.
     """
 
     signal: int | None = None
-    """Number of the signal that came, or None."""
+    """Number of the signal that arrived, or None."""
 
     def __init__(self, alone: bool = True):
         self._alone = alone
@@ -72,18 +72,18 @@ class Stopping:
             signal.signal(number, handler)
 
     def is_requested(self) -> bool:
-        """Return whether a signal came, or torchrun is gone."""
+        """Return whether a signal arrived or torchrun has ended."""
         if self.signal is None and self._torchrun not in (None, os.getppid()):
             self.signal = signal.SIGTERM
             print("\ntorchrun is gone: ending this step, then saving", file=sys.stderr)
         return self.signal is not None
 
     def check(self, *_: Any) -> None:
-        """Raise `Stopped` if a stop is requested. It fits as a progress callback: arguments are ignored."""
+        """Raise `Stopped` if a stop is requested. Arguments are ignored, so that this can be a callback."""
         self.stop_if(self.is_requested())
 
     def stop_if(self, requested: bool) -> None:
-        """Raise `Stopped` if a stop is requested, of this or of another process."""
+        """Raise `Stopped` if this or another process was asked to stop."""
         if requested:
             raise Stopped(self.signal or signal.SIGTERM)
 
@@ -97,10 +97,11 @@ class Stopping:
 
 
 def exit_status(script: str, run: Callable[[], object]) -> int:
-    """Run a script; return 0, 2 after an error (printed in one line), or 128 + the number of a signal.
+    """Run a script; return its exit status.
 
-    Signals that the script does not handle itself end it as an error does, so that nothing unfinished is left
-    behind. A further Ctrl-C ends it at once.
+    The status is 0, 2 after an error, which is printed in one line, or 128 + the number of a signal. A signal
+    that the script does not handle itself raises `Stopped`, so that unfinished files are removed. A further
+    Ctrl-C ends the process at once.
     """
 
     def stop(number: int, _: object) -> None:
@@ -127,13 +128,13 @@ def find_nonfinite(model: nn.Module, losses: Iterable[Tensor]) -> tuple[int, str
     """Find what first had a value that is not finite: the data, a layer, the loss, or a layer's gradient.
 
     Args:
-        model: the network, with the gradients of the step before they are clipped: a norm that is not finite
-            would spoil those of all layers.
-        losses: computes the losses of the step's parts anew, as it is iterated over. The reference ops are
-            used, layer by layer.
+        model: the network, with the gradients of the step before they are clipped (clipping by a norm that is
+            not finite would spoil the gradients of all layers).
+        losses: computes the losses of the step's parts again, one at a time. The reference ops are used,
+            layer by layer.
 
     Returns:
-        How late in the step it is, and its name.
+        When it happened in the step, 0 being the earliest, and its name.
     """
     found: list[tuple[int, str]] = []
 
@@ -179,7 +180,7 @@ def find_nonfinite(model: nn.Module, losses: Iterable[Tensor]) -> tuple[int, str
 def explain_out_of_memory(
     device: torch.device, batch_size: int, accumulate: int, processes: int = 1
 ) -> Iterator[None]:
-    """Turn an error about memory into one that says what was used, and which settings need less.
+    """Turn an out-of-memory error into one that says what was used, and which settings need less.
 
     Args:
         device: device of the run.
