@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from convlstm.core.checks import choice, finite, usable_device
 from convlstm.evaluation.baselines import BASELINES
 from convlstm.evaluation.metrics import ROUNDING
-from convlstm.evaluation.protocols import PROTOCOLS, STRICT, Protocol
+from convlstm.evaluation.protocols import PROTOCOLS, Protocol
 from convlstm.evaluation.results import Evaluation
 from convlstm.evaluation.rows import measure
 from convlstm.evaluation.sources import Predict, Source, as_predictor, as_source, gives_probabilities
@@ -23,7 +23,7 @@ def evaluate(
     context: int = 10,
     horizon: int = 10,
     *,
-    protocol: Protocol | str = STRICT,
+    protocol: Protocol | str = "strict",
     thresholds: Sequence[float] = (),
     sequences: int | None = None,
     batch_size: int = 32,

@@ -25,9 +25,6 @@ from convlstm.evaluation.metrics import (
 from convlstm.evaluation.sources import Predict, Source
 from convlstm.ops.choice import is_fused
 
-MEASURED = ("mse", "mae", "mse_clipped", "mae_clipped", "ssim", "ssim_range2", "psnr", "cross_entropy")
-"""The metrics of a row, in its order; only predictions that are probabilities have a "cross_entropy"."""
-
 # How many values are scored at a time: by a thread as many as stay in its cache, on a GPU as many as keep it
 # busy.
 CACHED, BUSY = 2**16, 2**22
@@ -38,7 +35,7 @@ class Rows(NamedTuple):
     """What was measured of one predictor."""
 
     names: tuple[str, ...]
-    """Of the metrics, the first of `MEASURED`."""
+    """Names of the metrics, in the order of their rows."""
     metrics: Tensor
     """(M, N, T), float64 on the CPU."""
     counts: Contingency
@@ -86,7 +83,8 @@ def measure(
         raise ValueError(
             f"sequences is {sequences}; the source has {len(source)}, ask for that many or fewer"
         )
-    notes: dict[str, list[Tensor]] = {name: [] for name in predictors}  # (M + 3 K, B, T) each
+    scores: dict[str, list[Tensor]] = {name: [] for name in predictors}  # (M + 3 K, B, T) each
+    names: dict[str, tuple[str, ...]] = {}
     frame = (0, 0, 0)
     for start in range(0, sequences, batch_size):
         indices = range(start, min(start + batch_size, sequences))
@@ -100,20 +98,25 @@ def measure(
         frame = (target.shape[2], target.shape[3], target.shape[4])
         for name, predict in predictors.items():
             forecast = predict(seen.clone(), horizon)  # a copy, which the predictor may change
-            notes[name].append(_score(forecast, target, thresholds, name in probabilities).cpu().double())
+            names[name], found = _score(forecast, target, thresholds, name in probabilities)
+            scores[name].append(found.cpu().double())
         if progress is not None:
             progress(len(indices))
     result = {}
-    for name, batches in notes.items():
-        names = MEASURED if name in probabilities else MEASURED[:-1]
-        metrics, counts = torch.cat(batches, dim=1).tensor_split([len(names)])
+    for name, batches in scores.items():
+        metrics, counts = torch.cat(batches, dim=1).tensor_split([len(names[name])])
         counts = Contingency(*rearrange(counts, "(kind k) n t -> kind k n t", kind=3))
-        result[name] = Rows(names, metrics, counts, frame)
+        result[name] = Rows(names[name], metrics, counts, frame)
     return result
 
 
-def _score(forecast: Tensor, target: Tensor, thresholds: Sequence[float], probability: bool) -> Tensor:
-    """Return (M + 3 K, B, T) of a forecast (B, T, C, H, W), computed a few frames at a time."""
+def _score(
+    forecast: Tensor, target: Tensor, thresholds: Sequence[float], probability: bool
+) -> tuple[tuple[str, ...], Tensor]:
+    """Return the M names of the metrics and (M + 3 K, B, T) of a forecast (B, T, C, H, W).
+
+    A few frames are scored at a time.
+    """
     if forecast.shape != target.shape:
         raise ValueError(
             f"a predictor gave shape {tuple(forecast.shape)}; the frames to come have {tuple(target.shape)}"
@@ -124,21 +127,31 @@ def _score(forecast: Tensor, target: Tensor, thresholds: Sequence[float], probab
         rearrange(clips, "b t c h w -> (b t) 1 c h w").split(max(values // target[0, 0].numel(), 1))
         for clips in (forecast, target)
     ]
-    scores = [_of_frames(p, t, thresholds, probability) for p, t in zip(*pieces, strict=True)]
-    return rearrange(torch.cat(scores, dim=1), "m (b t) 1 -> m b t", b=len(target))
-
-
-def _of_frames(prediction: Tensor, target: Tensor, thresholds: Sequence[float], probability: bool) -> Tensor:
-    """Return (M + 3 K, n, 1) of frames (n, 1, C, H, W), in the order of `Rows`."""
     wide = torch.float32 if target.device.type == "mps" else torch.float64
-    prediction, target = prediction.to(wide), target.to(wide)
+    names, scores = (), []
+    for frames, true_frames in zip(*pieces, strict=True):
+        prediction, truth = frames.to(wide), true_frames.to(wide)
+        metrics = _metrics(prediction, truth, probability)
+        names = tuple(metrics)
+        counts = torch.cat(contingency(prediction, truth, thresholds))
+        scores.append(torch.cat([torch.stack(list(metrics.values())), counts]))  # (M + 3 K, n, 1)
+    return names, rearrange(torch.cat(scores, dim=1), "m (b t) 1 -> m b t", b=len(target))
+
+
+def _metrics(prediction: Tensor, target: Tensor, probability: bool) -> dict[str, Tensor]:
+    """Return each metric of frames (n, 1, C, H, W), (n, 1), by its name in `protocols`."""
     clipped = prediction.clamp(0, 1)
-    metrics = [metric(values, target) for values in (prediction, clipped) for metric in (mse, mae)]
-    metrics += [*_similarities(clipped, target.clamp(0, 1)), psnr(clipped, target)]
-    if probability:
-        metrics.append(cross_entropy(prediction, target))
-    counts = torch.cat(contingency(prediction, target, thresholds))
-    return torch.cat([torch.stack(metrics), counts])
+    ssim, ssim_range2 = _similarities(clipped, target.clamp(0, 1))
+    metrics = {
+        "mse": mse(prediction, target),
+        "mae": mae(prediction, target),
+        "mse_clipped": mse(clipped, target),
+        "mae_clipped": mae(clipped, target),
+        "ssim": ssim,
+        "ssim_range2": ssim_range2,
+        "psnr": psnr(clipped, target),
+    }
+    return metrics | ({"cross_entropy": cross_entropy(prediction, target)} if probability else {})
 
 
 def _similarities(prediction: Tensor, target: Tensor) -> list[Tensor]:

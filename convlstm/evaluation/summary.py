@@ -16,7 +16,7 @@ from torch import Tensor
 from convlstm.evaluation.metrics import Contingency
 from convlstm.evaluation.protocols import RATIOS, Protocol
 from convlstm.evaluation.results import Evaluation, Examples, PredictorScores, Score, ThresholdScores
-from convlstm.evaluation.rows import MEASURED, Rows
+from convlstm.evaluation.rows import Rows
 
 RESAMPLES, SEED = 1000, 0
 DRAWS = 2**20  # that are made at a time
@@ -50,7 +50,7 @@ def summarize(
     )
     measured = next(iter(rows.values()))
     _, sequences, horizon = measured.metrics.shape
-    order = measured.metrics[MEASURED.index("mse")].mean(dim=1).argsort(stable=True).tolist()
+    order = measured.metrics[measured.names.index("mse")].mean(dim=1).argsort(stable=True).tolist()
     return Evaluation(
         protocol=protocol,
         sequences=sequences,
@@ -94,6 +94,8 @@ def _predictor_scores(
     for column in protocol.columns:
         # Pixel means are a part of the sums over a frame, and those in a unit a multiple of these.
         summed = column.name.replace("_pixel", "").replace("_physical", "")
+        if summed not in found and summed != "cross_entropy":
+            raise ValueError(f"protocol has {column.name}; evaluation/rows.py measures {', '.join(found)}")
         if summed not in found or (column.physical and span is None):
             continue
         scale = (span or 1) ** column.physical / values

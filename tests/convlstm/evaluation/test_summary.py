@@ -1,14 +1,16 @@
 import math
 
 import numpy as np
+import pytest
 import torch
 from scipy.stats import bootstrap
 from torch.testing import assert_close
 
-from convlstm.evaluation import RESAMPLES, STRICT, PredictorScores, Rows, summarize
+from convlstm.evaluation import RESAMPLES, STRICT, Metric, PredictorScores, Protocol, Rows, summarize
 from convlstm.evaluation.metrics import Contingency
-from convlstm.evaluation.rows import MEASURED
 from convlstm.evaluation.summary import resampled_sums
+
+MEASURED = ("mse", "mae", "mse_clipped", "mae_clipped", "ssim", "ssim_range2", "psnr", "cross_entropy")
 
 
 def rows(sequences: int, horizon: int = 3, thresholds: int = 1) -> Rows:
@@ -73,3 +75,9 @@ def test_what_is_no_number_has_no_interval():
     assert math.isnan(score.mean)
     assert math.isnan(score.low)
     assert not math.isnan(score.per_frame_low[0])
+
+
+def test_a_metric_that_is_not_measured_raises():
+    column = Metric(name="lpips", label="LPIPS", per="mean", clipped=True)
+    with pytest.raises(ValueError, match="protocol has lpips"):
+        summarize({"model": rows(2)}, 10, Protocol(name="mine", columns=(column,)))
