@@ -52,9 +52,7 @@ class FusedCell(Model):
         return torch.sigmoid(gate["o"] + w.get("o", 0) * c) * self.activation(c), c
 
 
-def over_time(
-    cell: FusedCell, frames: Tensor, first: tuple[Tensor, Tensor] | None = None
-) -> tuple[Tensor, ...]:
+def over_time(cell: Any, frames: Tensor, first: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, ...]:
     """Run a cell over (B, T, I, H, W); return (B, T, C, H, W), h and c."""
     h, c = states(frames[:, 0], cell.hidden) if first is None else first
     outputs = []
@@ -74,46 +72,41 @@ class Ndrplz(Model):
         self.cell_list = nn.ModuleList(cells)
 
     def forward(self, x: Tensor) -> Tensor:
-        for n in range(len(self.cell_list)):
-            cell: Any = self.cell_list[n]
+        for cell in self.cell_list:
             x = over_time(cell, x)[0]
         return x
 
 
+class AutomanCell(FusedCell):
+    """Eight convolutions in place of one."""
+
+    def __init__(self, inputs: int, hidden: int, frame: tuple[int, int] | None):
+        super().__init__(inputs, hidden, 1, "ifgo")
+        del self.conv
+        for gate in "ifco":
+            self.add_module(f"Wx{gate}", nn.Conv2d(inputs, hidden, 3, padding=1))
+            self.add_module(f"Wh{gate}", nn.Conv2d(hidden, hidden, 3, padding=1, bias=False))
+        if frame:
+            self.add_peepholes("Wci Wcf Wco", 1, hidden, *frame)
+
+    def total(self, x: Tensor, h: Tensor) -> Tensor:
+        sums = [getattr(self, f"Wx{gate}")(x) + getattr(self, f"Wh{gate}")(h) for gate in "ifco"]
+        return torch.cat(sums, dim=1)
+
+
 class Automan(Model):
-    """Eight convolutions a cell; one frame read again and again."""
+    """A stack that reads one frame again and again."""
 
     def __init__(self, inputs: int, widths: list[int], frame: tuple[int, int] | None):
         super().__init__()
-        self.widths = widths
-        for n, (i, c) in enumerate(zip([inputs, *widths], widths, strict=False)):
-            cell = Model()
-            for gate in "ifco":
-                cell.add_module(f"Wx{gate}", nn.Conv2d(i, c, 3, padding=1))
-                cell.add_module(f"Wh{gate}", nn.Conv2d(c, c, 3, padding=1, bias=False))
-                if frame and gate != "c":
-                    cell.register_parameter(f"Wc{gate}", nn.Parameter(torch.randn(1, c, *frame) / 3))
-            self.add_module(f"cell{n}", cell)
+        for n, sizes in enumerate(zip([inputs, *widths], widths, strict=False)):
+            self.add_module(f"cell{n}", AutomanCell(*sizes, frame))
 
     def forward(self, frame: Tensor, step: int, kept: list[int]) -> Tensor:
-        memory = [states(frame, width) for width in self.widths]
-        outputs = []
-        for _ in range(step):
-            x = frame
-            for n, (h, c) in enumerate(memory):
-                cell = getattr(self, f"cell{n}")
-
-                def gate(g: str, cell=cell, x=x, h=h):
-                    return getattr(cell, f"Wx{g}")(x) + getattr(cell, f"Wh{g}")(h)
-
-                peepholes = [getattr(cell, f"Wc{g}", torch.zeros(())) for g in "ifo"]
-                i = torch.sigmoid(gate("i") + peepholes[0] * c)
-                f = torch.sigmoid(gate("f") + peepholes[1] * c)
-                c = f * c + i * torch.tanh(gate("c"))
-                x = torch.sigmoid(gate("o") + peepholes[2] * c) * torch.tanh(c)
-                memory[n] = (x, c)
-            outputs.append(x)
-        return torch.stack([outputs[n] for n in kept], dim=1)
+        x = torch.stack([frame] * step, dim=1)  # (B, T, C, H, W)
+        for cell in self.children():
+            x = over_time(cell, x)[0]
+        return x[:, kept]
 
 
 class Sladewinter(Model):

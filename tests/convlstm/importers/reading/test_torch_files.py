@@ -137,15 +137,11 @@ class Setter:
 def attacks(marker: Path) -> Iterator[bytes]:
     """Pickles that each make the marker when they are loaded by Python's own pickle."""
     command, code = f"touch {marker}", f"open({str(marker)!r}, 'w').close()"
+    attack = Hostile(os.system, command)
+    values = [attack, {"state_dict": {"weight": [attack]}}, Hostile(eval, code), Hostile(exec, code)]
+    values += [Hostile(pickle.loads, pickle.dumps(attack)), Hostile(Path.touch, marker), Setter(code)]
     for protocol in range(6):
-        attack = Hostile(os.system, command)
-        yield pickle.dumps(attack, protocol)
-        yield pickle.dumps({"state_dict": {"weight": [attack]}}, protocol)
-        yield pickle.dumps(Hostile(eval, code), protocol)
-        yield pickle.dumps(Hostile(exec, code), protocol)
-        yield pickle.dumps(Hostile(pickle.loads, pickle.dumps(attack, protocol)), protocol)
-        yield pickle.dumps(Hostile(Path.touch, marker), protocol)
-        yield pickle.dumps(Setter(code), protocol)
+        yield from (pickle.dumps(value, protocol) for value in values)
     line = command.encode()
     yield b"(S'" + line + b"'\nios\nsystem\n."  # INST
     yield b"(cos\nsystem\nS'" + line + b"'\no."  # OBJ
@@ -209,6 +205,9 @@ def test_a_file_with_a_hostile_value_is_read_without_it(tmp_path: Path) -> None:
         marker.unlink()
 
 
+PAIRS = b"](" + b"NN\x86" * 500  # a list, of which many instructions would make a dict each
+
+
 @pytest.mark.parametrize(
     ("data", "match"),
     [
@@ -219,14 +218,10 @@ def test_a_file_with_a_hostile_value_is_read_without_it(tmp_path: Path) -> None:
         (b"NNa.", "appends to a NoneType"),
         (b"NNR.", "without arguments"),
         (b"N0" * 5001 + b".", "more than"),
-        # A list of pairs, remembered, of which many instructions would make a dict each.
-        (
-            b"](" + b"NN\x86" * 500 + b"e\x85q\x00ccollections\nOrderedDict\nq\x01" + b"h\x01h\x00R0" * 999,
-            "steps",
-        ),
+        (PAIRS + b"e\x85q\x00ccollections\nOrderedDict\nq\x01" + b"h\x01h\x00R0" * 999, "steps"),
         (text("x" * 10**6) + b"q\x00h\x00h\x00\x93.", "name of 2000000 characters"),
     ],
-)  # fmt: skip
+)
 def test_absurd_and_broken_pickles_are_refused(
     data: bytes, match: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -235,11 +230,11 @@ def test_absurd_and_broken_pickles_are_refused(
         read(data)
 
 
-@pytest.mark.parametrize("opcode", [b"\x8d", b"\x8e", b"\x95", b"\x96"])
-def test_texts_bytes_and_frames_that_claim_terabytes_take_no_memory(opcode: bytes) -> None:
-    for size in (2**45, 2**63 - 1):
-        with pytest.raises((EOFError, KeyError)):  # and no MemoryError
-            read(opcode + struct.pack("<Q", size) + b"x")
+def test_texts_bytes_and_frames_that_claim_terabytes_take_no_memory() -> None:
+    for opcode in (b"\x8d", b"\x8e", b"\x95", b"\x96"):
+        for size in (2**45, 2**63 - 1):
+            with pytest.raises((EOFError, KeyError)):  # and no MemoryError
+                read(opcode + struct.pack("<Q", size) + b"x")
 
 
 def test_memos_that_unfold_without_end_take_no_time() -> None:
