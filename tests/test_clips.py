@@ -272,8 +272,8 @@ def test_clips_that_cannot_be_trained_on(gifs: Path, arguments: str, message: st
 @pytest.mark.parametrize(
     ("data", "model", "message"),
     [
-        ({"image_size": 18}, {}, "data.image_size is 18, which patches of 4 x 4 do not divide; sizes"),
-        ({"size": (16, 18)}, {}, r"data.size is \(16, 18\), which patches of 4 x 4 do not divide; sizes"),
+        ({"image_size": 18}, {}, "data.image_size is 18, which patches of 4 x 4 do not divide; it needs"),
+        ({"size": (16, 18)}, {}, r"data.size is \(16, 18\), which patches of 4 x 4 do not divide; it needs"),
         ({"size": (0, 16)}, {}, r"data.size is \(0, 16\); it needs 1 pixel or more"),
         ({"size": (16, 16), "clips": None}, {}, r"data.size is \(16, 16\), but is of clips alone"),
         ({}, {"channels": 2}, "model.channels is 2; clips are read as gray or colour: it needs 1 or 3"),

@@ -61,7 +61,11 @@ def add_command(commands: Any) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    _check_outputs(options)
+    for path in (options.json, options.report):
+        if path is not None:
+            check_output(path)
+        if path is not None and path.resolve() == options.clips.resolve():
+            raise ValueError(f"{path} is the file of the clips; give another name")
     device = choose_device(options.device)
     model = pretrained.from_pretrained(options.checkpoint, device=device)
     folder = Path(options.checkpoint)  # or a name
@@ -84,18 +88,6 @@ def _evaluate(options: argparse.Namespace) -> None:
             made,
         )
         print(f"{options.report}: the report, a page for any browser")
-
-
-def _check_outputs(options: argparse.Namespace) -> None:
-    """Raise ValueError if an output cannot be written, before the work begins."""
-    taken = {options.clips.resolve(): "that is the file of the clips"}
-    for name, path in (("json", options.json), ("report", options.report)):
-        if path is None:
-            continue
-        check_output(path)
-        if path.resolve() in taken:
-            raise ValueError(f"--{name} is {path}, but {taken[path.resolve()]}; give another name")
-        taken[path.resolve()] = f"that is the file of --{name}"
 
 
 def _read(options: argparse.Namespace, model: nn.Module, config: Mapping[str, Any]) -> ClipSource:

@@ -24,12 +24,6 @@ SCORES = {
     "PSNR": ("psnr", 2),
     "cross-entropy (nats per frame)": ("cross_entropy", 2),
 }
-# What is shown of "trained", in words.
-TRAINED = {
-    "sequences": "training sequences seen",
-    "minutes": "minutes by the clock, validations included",
-    "hardware": "hardware",
-}
 CURVES = ("mse", "ssim", "ssim_range2")  # of an evaluation, shown frame by frame
 CONVENTIONS = (
     "Means over all frames of all sequences. MSE and MAE are summed over the pixels of a frame, unclipped; "
@@ -54,9 +48,8 @@ def model_card(
         summary: what it is, in a sentence.
         parameters: how many it has.
         example: how the network named `model` is called.
-        notes: what config.json holds. A license, and training, command, versions, step, resumed and
-            validation as train.py writes them, have places of their own. So have "trained" ("sequences",
-            "minutes", "hardware") and "rollout" (a picture beside the card). The rest is shown as it is.
+        notes: what config.json holds. A license, command and validation as train.py writes them, and
+            "rollout" (a picture beside the card) have places of their own. The rest is shown as it is.
         evaluations: of `Evaluation.to_dict`; the frames of the first are shown one by one.
 
     Raises:
@@ -80,18 +73,14 @@ def model_card(
         "## Use",
         _fence("python", f"import convlstm\n\n{LOAD}\n{example}"),
     ]
-    settings = dict(_take(kept, "training", dict) or {})  # a copy, as its data are taken out
-    if data := _take(settings, "data", dict):
-        items = (f"- {_words(key)}: {_words(v)}" for key, v in data.items() if v not in (None, ""))
-        parts += ["## Data", "\n".join(items)]
     if scores := _take(kept, "validation", dict):
         parts += _metrics(scores)
     parts += _evaluations(evaluations) if evaluations else []
     if picture := _take(kept, "rollout", str):
         parts += ["## Rollout", f"![a forecast beside what came to be]({quote(picture)})"]
-    training = _training(kept, settings)
-    parts += ["## Training", *training] if training else []
-    parts += ["## Notes", _json(kept)] if kept else []
+    command = [_fence("", str(kept.pop("command")))] if "command" in kept else []
+    parts += ["## Training", *command] if command or kept else []
+    parts += ["All that was noted:", _json(kept)] if kept else []
     text = "\n\n".join(parts) + "\n\n"
     return text + SEAL.format(hashlib.sha256(text.encode()).hexdigest())
 
@@ -114,23 +103,6 @@ def _metrics(scores: Mapping[str, Any]) -> list[str]:
     numbers = [f"{scores[key]:.{digits}f}" for key, digits in columns.values()]
     row = ["validation", _words(scores.get("sequences", "")), *numbers]
     return ["## Metrics", _table(["", "sequences", *columns], [row]), CONVENTIONS]
-
-
-def _training(kept: dict[str, Any], settings: Mapping[str, Any]) -> list[str]:
-    """Return the paragraphs on how the network was trained, taken out of the notes."""
-    parts = [_fence("", str(kept.pop("command")))] if "command" in kept else []
-    step, stops = _take(kept, "step", int), _take(kept, "resumed", list) or []
-    facts = [] if step is None else [f"{step} optimizer steps"]
-    if stops:
-        facts.append(f"stopped and resumed after step {' and '.join(str(stop['step']) for stop in stops)}")
-    versions = _take(kept, "versions", dict) or {}
-    facts += [f"{_words(package)} {_words(version)}" for package, version in versions.items()]
-    parts += [f"{', '.join(facts)}."] if facts else []
-    effort = _take(kept, "trained", dict) or {}
-    items = [f"- {label}: {_amount(effort[key])}" for key, label in TRAINED.items() if key in effort]
-    parts += ["\n".join(items)] if items else []
-    options = {name: value for name, value in settings.items() if name != "model"}
-    return parts + (["All settings:", _json(options)] if options else [])
 
 
 def _evaluations(evaluations: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -173,10 +145,6 @@ def _evaluation(evaluation: Mapping[str, Any]) -> list[str]:
 
 def _number(value: float | None, column: Mapping[str, Any]) -> str:
     return "-" if value is None else f"{value:.{column['decimals']}f}"
-
-
-def _amount(value: Any) -> str:
-    return f"{value:,}" if isinstance(value, int) else _words(value)
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -24,7 +24,6 @@ __all__ = [
 
 METRICS = "metrics.jsonl"  # in a run's directory
 PARTIAL = ".*.partial"  # files that a killed process may leave behind
-MAGIC = b"\x93NUMPY"  # the first bytes of every .npy file
 LINE = 180  # characters of a line of JSON
 
 
@@ -136,11 +135,6 @@ def open_npy(path: str | Path) -> np.memmap:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path} is no file; it needs a .npy array")
-    with path.open("rb") as file:
-        start = file.read(len(MAGIC))
-    if start != MAGIC:
-        begins = f"begins with {start!r}" if start else "is empty"
-        raise ValueError(f"{path} {begins}; it needs a .npy array, which begins with {MAGIC!r}")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of headers that Python 2 wrote
@@ -148,7 +142,4 @@ def open_npy(path: str | Path) -> np.memmap:
     except Exception as error:  # NumPy evaluates the header: damage raises errors of many kinds
         # Only the first line: the others give advice for files that one trusts.
         reason = textwrap.shorten(str(error).partition("\n")[0] or type(error).__name__, 120)
-        if "Python objects" in reason:
-            reason = "holds Python objects (a pickle), which are never loaded; save numbers, such as uint8"
-            raise ValueError(f"{path} {reason}") from error
-        raise ValueError(f"{path} is damaged: {reason}") from error
+        raise ValueError(f"{path} is damaged, or no .npy array of numbers: {reason}") from error

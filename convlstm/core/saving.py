@@ -133,10 +133,9 @@ class Savable(nn.Module):
 
         Args:
             directory: created if it is missing; a network that is saved there is replaced.
-            notes: anything else to keep in config.json (JSON values). The card shows what train.py notes
-                (training, command, versions, step, validation: all of config.json of a run will do), a
-                license ("mit", an identifier of the Hub) and what studies/ship.py notes of shipped weights
-                (trained, rollout).
+            notes: anything else to keep in config.json and on the card (JSON values). All of config.json of a
+                run will do. A license ("mit", an identifier of the Hub), command and validation as train.py
+                notes them, and rollout (the name of a picture there) have places of their own on the card.
             evaluations: results of `convlstm.evaluate`, as `to_dict` gives them, to show on the card and to
                 keep in evaluation.json (default: none).
 

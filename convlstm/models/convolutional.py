@@ -68,14 +68,9 @@ class ConvForecasterConfig(ForecasterConfig):
 
     def frame_size_error(self, height: int, width: int) -> str:
         """Return why the network cannot take frames of this size, as the end of a sentence; "" if it can."""
-        H, W, unit = height, width, self.unit
-        if H % unit == 0 and W % unit == 0:
+        if height % self.unit == 0 and width % self.unit == 0:
             return ""
-        down = f"{max(H // unit, 1) * unit} x {max(W // unit, 1) * unit}"
-        up = f"{-(-H // unit) * unit} x {-(-W // unit) * unit}"
-        sizes = up if up == down else f"{down} or {up}"
-        fitting = f"sizes that would do: {sizes}, or any multiples of {unit}"
-        return f"which {self._divisors()} do not divide; {fitting}"
+        return f"which {self._divisors()} do not divide; it needs multiples of {self.unit}"
 
     def _divisors(self) -> str:
         return f"patches of {self.patch_size} x {self.patch_size}"

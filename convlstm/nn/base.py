@@ -181,10 +181,8 @@ class ConvRecurrent(Savable):
             for layer in range(num_layers)
             for _ in range(directions)
         )
-        self.input_channels, self.hidden_channels = (
-            self._cell(0).input_channels,
-            self._cell(0).hidden_channels,
-        )
+        first = self._cell(0)
+        self.input_channels, self.hidden_channels = first.input_channels, first.hidden_channels
 
     def _cell(self, number: int) -> ConvCell:
         cell = self.cells[number]

