@@ -98,6 +98,8 @@ def test_what_cannot_be_a_source_or_a_model_is_named(tmp_path: Path) -> None:
     number: Any = 3
     with pytest.raises(TypeError, match="source is a int; it needs a checkpoint's directory, a module or a"):
         load_weights(network(), number)
+    with pytest.raises(TypeError, match="model is a int; it needs a module"):
+        load_weights(number, network())
     with pytest.raises(FileNotFoundError, match=r"nowhere is no checkpoint"):
         load_weights(network(), tmp_path / "nowhere")
     with pytest.raises(ValueError, match="on the device meta, without memory"):
