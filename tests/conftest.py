@@ -32,6 +32,12 @@ def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.fixture
+def no_gifs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave the GIFs of training runs empty: writing them takes half of the time of a tiny run."""
+    monkeypatch.setattr("convlstm.training.scoring.write_clip", lambda path, frames, fps: path.touch())
+
+
+@pytest.fixture
 def train_until() -> Callable[[int, Any], None]:
     """Trains as a config says until a step begins, in which the run is killed."""
     import train  # not for each process that runs other tests

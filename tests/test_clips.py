@@ -236,6 +236,7 @@ def test_colour_and_an_array_of_clips(capsys: pytest.CaptureFixture[str]) -> Non
     assert main(["rollout", "runs/NAME", "clips.npy", "--context", "3", "-o", "out.gif"]) == 0
 
 
+@pytest.mark.usefixtures("no_gifs")
 def test_a_resumed_run_on_clips_is_the_run(gifs: Path, state_of, train_until) -> None:
     settings = "--data.clips gifs --data.image-size 16 --context 4 --horizon 4"
     more = ["--steps", "3", "--validations", "3", "--name"]

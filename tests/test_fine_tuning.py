@@ -27,7 +27,7 @@ FEW = dataclasses.replace(
     device="cpu",
     data=train.DataConfig(image_size=32),
 )
-pytestmark = pytest.mark.usefixtures("in_a_folder_of_its_own")
+pytestmark = pytest.mark.usefixtures("in_a_folder_of_its_own", "no_gifs")
 
 
 def test_fine_tuning_starts_from_a_run_and_leaves_frozen_parts_alone(

@@ -41,13 +41,7 @@ FEW = dataclasses.replace(
     horizon=3,
     data=DataConfig(image_size=32),
 )
-pytestmark = pytest.mark.usefixtures("in_a_folder_of_its_own")
-
-
-@pytest.fixture(autouse=True)
-def _no_gifs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """GIFs, the slowest part of a tiny run, are written by `finished` alone."""
-    monkeypatch.setattr(scoring, "write_clip", lambda path, frames, fps: path.touch())
+pytestmark = pytest.mark.usefixtures("in_a_folder_of_its_own", "no_gifs")
 
 
 def metrics(path: Path) -> list[dict]:
