@@ -4,8 +4,7 @@ Cells and layers with the interface of torch.nn.RNN, LSTM and GRU (`ConvLSTM(1, 
 networks that forecast video with them, their rollouts, their files, and the scores of the field.
 """
 
-from importlib.metadata import PackageNotFoundError, version
-
+from convlstm.core import __version__
 from convlstm.core.saving import register_model
 from convlstm.evaluation import evaluate, metrics
 from convlstm.exporters import export
@@ -52,8 +51,3 @@ __all__ = [
     "rollout",
     "stream",
 ]
-
-try:
-    __version__ = version("convlstm")
-except PackageNotFoundError:  # a checkout that is not installed
-    __version__ = "unknown"

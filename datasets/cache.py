@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convlstm.clips import fit, is_array, stream_clips
-from convlstm.core.files import open_npy, write_atomically
+from convlstm.core.files import open_npy, write_atomically, write_json
 
 VERSION = 3  # of the cache's format; clips that were kept in another one are decoded anew
 HEADER = 256  # bytes of a .npy file's header, which is written last
@@ -136,20 +136,15 @@ def _decode(name: str, path: Path, folder: Path, settings: Mapping[str, Any]) ->
     key = hashlib.sha256(json.dumps(known_by).encode()).hexdigest()
     array, notes = folder / f"{key}.npy", folder / f"{key}.json"
     try:
-        known = json.loads(notes.read_text())
-        clips = CachedClips(
-            name, array, tuple(known["shape"]), np.dtype(known["dtype"]), known["low"], known["high"]
-        )
-        if array.stat().st_size == HEADER + int(np.prod(clips.shape)) * clips.dtype.itemsize:
-            return clips
+        known, kept = json.loads(notes.read_text()), open_npy(array)
+        N, T, C, H, W = kept.shape
+        return CachedClips(name, array, (N, T, C, H, W), kept.dtype, known["low"], known["high"])
     except (OSError, ValueError, KeyError, TypeError):
         pass  # not there, or not as it was left: decoded anew
     decoded: list[CachedClips] = []
     write_atomically(array, lambda temporary: decoded.append(_write(name, path, array, temporary, settings)))
     [made] = decoded
-    known = {"file": str(path), "settings": dict(settings), "shape": made.shape, "dtype": made.dtype.str}
-    text = json.dumps(known | {"low": made.low, "high": made.high}, indent=2)
-    write_atomically(notes, lambda temporary: temporary.write_text(text))
+    write_json(notes, {"file": str(path), "low": made.low, "high": made.high})
     return made
 
 

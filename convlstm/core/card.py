@@ -24,7 +24,6 @@ SCORES = {
     "PSNR": ("psnr", 2),
     "cross-entropy (nats per frame)": ("cross_entropy", 2),
 }
-CURVES = ("mse", "ssim", "ssim_range2")  # of an evaluation, shown frame by frame
 CONVENTIONS = (
     "Means over all frames of all sequences. MSE and MAE are summed over the pixels of a frame, unclipped; "
     "SSIM and PSNR (in decibels) are of values clipped to [0, 1]. The validation scores are those by which "
@@ -50,7 +49,7 @@ def model_card(
         example: how the network named `model` is called.
         notes: what config.json holds. A license, command and validation as train.py writes them, and
             "rollout" (a picture beside the card) have places of their own. The rest is shown as it is.
-        evaluations: of `Evaluation.to_dict`; the frames of the first are shown one by one.
+        evaluations: of `Evaluation.to_dict`.
 
     Raises:
         ValueError: a license that is no identifier.
@@ -106,18 +105,8 @@ def _metrics(scores: Mapping[str, Any]) -> list[str]:
 
 
 def _evaluations(evaluations: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return a table of each evaluation, the first one's curves, and the commands."""
+    """Return a table of each evaluation, and the commands."""
     parts = [part for evaluation in evaluations for part in _evaluation(evaluation)]
-    scored = evaluations[0]["model"]["metrics"]
-    columns = {column["name"]: column for column in evaluations[0]["protocol"]["columns"]}
-    curves = [
-        [_words(columns[name]["label"]), *(_number(v, columns[name]) for v in scored[name]["per_frame"])]
-        for name in CURVES
-        if name in scored
-    ]
-    if curves:
-        heads = ["frame", *map(str, range(1, len(curves[0])))]
-        parts += ["Frame by frame, nearest first:", _table(heads, curves)]
     commands = dict.fromkeys(str(evaluation["command"]) for evaluation in evaluations)
     return [*parts, "Measured by", *(_fence("", command) for command in commands)]
 

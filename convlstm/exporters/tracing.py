@@ -1,6 +1,5 @@
 """Graphs traced by torch.export, with sizes left free where it allows, and checked against the network."""
 
-import importlib.metadata
 import io
 import json
 import re
@@ -12,6 +11,7 @@ from torch import Tensor
 from torch.export import Dim, ExportedProgram
 
 from convlstm import ops
+from convlstm.core import __version__
 from convlstm.exporters.graphs import Graph
 
 Shape = tuple[int | str, ...]
@@ -69,10 +69,6 @@ def program_file(graph: Graph) -> tuple[bytes, Traced, Run]:
 
 def notes(graph: Graph) -> dict[str, Any]:
     """Return what a file says of itself: JSON values by name."""
-    try:
-        version = importlib.metadata.version("convlstm")
-    except importlib.metadata.PackageNotFoundError:
-        version = "not installed"
     lengths = {"context": graph.context} if graph.form != "step" else {}
     if graph.form == "rollout":
         lengths["horizon"] = graph.horizon
@@ -83,7 +79,7 @@ def notes(graph: Graph) -> dict[str, Any]:
         "pixels": [0, 1],
         "inputs": graph.inputs,
         "outputs": graph.outputs,
-        "convlstm": version,
+        "convlstm": __version__,
         "torch": torch.__version__,
     }
 

@@ -125,19 +125,9 @@ def run_cells(
     Returns:
         The outputs (T, B, hidden, h, w) and the last states of every cell.
     """
-    if len(states) != len(cells):
-        raise ValueError(
-            f"state.cells has {len(states)} cells, the network has {len(cells)}: this state is not from this "
-            "network's encode or step"
-        )
     outputs, last_states = [], []
     for number, (cell, state) in enumerate(zip(cells, states, strict=True)):
         assert isinstance(cell, ConvCell)
-        if state is not None and len(state) != len(cell.states):
-            raise ValueError(
-                f"state.cells has {len(state)} tensors for a {type(cell).__name__}, which needs "
-                f"{len(cell.states)}: this state is not from this network's encode or step"
-            )
         x = between(number, outputs) if number else x
         output, *last = cell.sequence(x, *(state or [None] * len(cell.states)))  # (T, B, hidden, h, w)
         outputs.append(output)

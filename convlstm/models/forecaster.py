@@ -222,11 +222,6 @@ class Forecaster(Configured, Generic[Config]):
                 f"use_target has shape {tuple(use_target.shape)} and type {use_target.dtype}; "
                 f"it needs {(B, horizon - 1)} and torch.bool"
             )
-        if use_target.device != context.device:
-            raise ValueError(
-                f"use_target is on {use_target.device}, the context is on {context.device}; "
-                "move it with .to(...)"
-            )
         ops.check_type("targets", targets, self._weight)
 
     @property

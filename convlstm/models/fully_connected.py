@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from convlstm import ops
 from convlstm.core.checks import positive, set_fields
 from convlstm.core.saving import register_model
 from convlstm.models.forecaster import ForecasterConfig
@@ -90,7 +89,7 @@ class FullyConnectedForecaster(NextFrameForecaster[FullyConnectedForecasterConfi
         self, frames: Tensor, cells: CellStates
     ) -> tuple[Tensor, tuple[tuple[Tensor, ...], ...]]:
         pixels = frames.flatten(2).transpose(0, 1)  # (T, B, C * H * W)
-        outputs, last = self.rnn(pixels, self._first(frames, cells))  # (T, B, N)
+        outputs, last = self.rnn(pixels, self._first(cells))  # (T, B, N)
         predictions = self.head(outputs).transpose(0, 1).unflatten(2, frames.shape[2:])
         if self.config.output == "sigmoid":
             predictions = probabilities(predictions)
@@ -98,21 +97,11 @@ class FullyConnectedForecaster(NextFrameForecaster[FullyConnectedForecasterConfi
         by_layer = zip(*(state[..., None, None] for state in states), strict=True)
         return predictions.to(frames.dtype), tuple(by_layer)
 
-    def _first(self, frames: Tensor, cells: CellStates) -> Tensor | tuple[Tensor, Tensor] | None:
+    def _first(self, cells: CellStates) -> Tensor | tuple[Tensor, Tensor] | None:
         """Return the states to begin with, as torch.nn takes them; None for zeros."""
-        names = ("h", "c") if self.config.cell == "lstm" else ("h",)
         given = [cell for cell in cells if cell is not None]
-        if not given and len(cells) == self._layers:
+        if not given:
             return None
-        if len(given) != self._layers or any(len(cell) != len(names) for cell in given):
-            raise ValueError(
-                f"state.cells has {[len(cell) for cell in given]} tensors; it needs {len(names)} for each of "
-                f"{self._layers} layers: this state is not from this network's encode or step"
-            )
-        shape = (len(frames), self.config.hidden_size, 1, 1)
-        for cell in given:
-            for name, state in zip(names, cell, strict=True):
-                ops.check_state(name, state, shape, frames.device)
         # Under autocast the layers return shorter types than they take.
         stacked = [
             torch.stack(states)[..., 0, 0].to(self._weight.dtype) for states in zip(*given, strict=True)

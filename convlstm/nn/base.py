@@ -4,6 +4,7 @@ Letters: T time, B batch, I input channels, C hidden channels, L layers, D direc
 per axis, S the spatial axes: (W), (H, W) or (D, H, W).
 """
 
+import inspect
 import math
 import warnings
 from collections.abc import Sequence
@@ -129,15 +130,8 @@ class ConvCell(nn.Module):
     def extra_repr(self) -> str:
         """Return the sizes, and the options that differ from their defaults."""
         kernel = self.kernel_size[0] if len(set(self.kernel_size)) == 1 else self.kernel_size
-        parts = [f"{self.input_channels}, {self.hidden_channels}, kernel_size={kernel}"]
-        if self.bias is None:
-            parts.append("bias=False")
-        if self.spatial_dims != 2:
-            parts.append(f"spatial_dims={self.spatial_dims}")
-        return ", ".join(parts + self._options_repr())
-
-    def _options_repr(self) -> list[str]:
-        return []
+        sizes = f"{self.input_channels}, {self.hidden_channels}, kernel_size={kernel}"
+        return ", ".join([sizes, *([] if self.bias is not None else ["bias=False"]), *_changed_options(self)])
 
 
 class ConvRecurrent(Savable):
@@ -284,13 +278,18 @@ class ConvRecurrent(Savable):
 
     def extra_repr(self) -> str:
         """Return the options that differ from their defaults; the cells show the sizes."""
-        options = {
-            "num_layers": (self.num_layers, 1),
-            "batch_first": (self.batch_first, False),
-            "dropout": (self.dropout, 0.0),
-            "bidirectional": (self.bidirectional, False),
-        }
-        return ", ".join(f"{name}={value}" for name, (value, default) in options.items() if value != default)
+        return ", ".join(_changed_options(self))
+
+
+def _changed_options(module: nn.Module) -> list[str]:
+    """Return the constructor's arguments whose attributes differ from the defaults."""
+    defaults = {name: p.default for name, p in inspect.signature(type(module)).parameters.items()}
+    options = {name: value for name, value in vars(module).items() if name in defaults}
+    return [
+        f"{name}={options[name]!r}"
+        for name, default in defaults.items()
+        if default is not inspect.Parameter.empty and options.get(name, default) != default
+    ]
 
 
 def _reverse(sequence: Tensor, lengths: Tensor | None) -> Tensor:

@@ -68,9 +68,6 @@ class ConvRNNCell(ConvCell):
         """Return the new hidden state."""
         return self._step(input, *(check_single(hx) or (None,)))[0]
 
-    def _options_repr(self) -> list[str]:
-        return [] if self.nonlinearity == "tanh" else [f"nonlinearity={self.nonlinearity!r}"]
-
 
 class ConvLSTMCell(ConvCell):
     """A convolutional LSTM cell: one step, with the interface of `torch.nn.LSTMCell`.
@@ -167,11 +164,6 @@ class ConvLSTMCell(ConvCell):
         h, c = self._step(input, *(check_pair(hx) or (None, None)))
         return h, c
 
-    def _options_repr(self) -> list[str]:
-        parts = [] if self.peephole is None else [f"peephole={self.peephole!r}"]
-        parts += [] if self.forget_bias == 1.0 else [f"forget_bias={self.forget_bias}"]
-        return [*parts, "recompute=True"] if self.recompute else parts
-
 
 class ConvGRUCell(ConvCell):
     """A convolutional GRU cell: one step, with the interface of `torch.nn.GRUCell`.
@@ -248,10 +240,6 @@ class ConvGRUCell(ConvCell):
     def forward(self, input: Tensor, hx: Tensor | None = None) -> Tensor:
         """Return the new hidden state."""
         return self._step(input, *(check_single(hx) or (None,)))[0]
-
-    def _options_repr(self) -> list[str]:
-        options = {"reset_after=False": not self.reset_after, "recompute=True": self.recompute}
-        return [text for text, there in options.items() if there]
 
 
 def _peephole_frame(peephole: str | tuple[int, ...], spatial_dims: int) -> tuple[int, ...]:
