@@ -83,7 +83,13 @@ def decode(
         OSError: a cache that cannot be written.
         ImportError: a package is missing that the files need.
     """
-    _check_writable(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise OSError(
+            f"cache is {folder}, which cannot be written ({error.strerror}); it needs a folder of your own"
+        ) from error
     found: dict[str, CachedClips] = {}
     unreadable: dict[str, str] = {}
     with ThreadPoolExecutor(WORKERS) as pool:
@@ -105,17 +111,6 @@ def decode(
             pool.shutdown(cancel_futures=True)
     names = [name for name in paths if name in found]
     return [found[name] for name in names], {name: unreadable[name] for name in paths if name in unreadable}
-
-
-def _check_writable(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise OSError(
-            f"cache is {folder}, which cannot be written ({error.strerror}); it needs a folder of your own"
-        ) from error
 
 
 def _with_bar(tasks: Mapping[Future[CachedClips], str]) -> Iterable[Future[CachedClips]]:

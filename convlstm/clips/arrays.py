@@ -13,6 +13,7 @@ import numpy as np
 from einops import rearrange
 from numpy.typing import NDArray
 
+from convlstm.core.checks import import_extra
 from convlstm.core.files import open_npy
 
 HDF5 = (".h5", ".hdf5", ".hdf", ".nc", ".nc4")
@@ -73,10 +74,7 @@ def _arrays_of_npz(path: Path) -> dict[str, Any]:
 
 
 def _arrays_of_hdf5(path: Path) -> dict[str, Any]:
-    try:
-        import h5py
-    except ImportError as error:
-        raise ImportError(f'{path} is HDF5, which needs h5py: pip install "convlstm[import]"') from error
+    h5py = import_extra("h5py", "import", str(path))
     found: dict[str, Any] = {}
 
     def keep(name: str, item: object) -> None:

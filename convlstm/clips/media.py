@@ -20,6 +20,7 @@ import numpy as np
 from einops import rearrange
 from numpy.typing import NDArray
 
+from convlstm.core.checks import import_extra
 from convlstm.core.files import check_output, write_atomically
 
 SHORTEST, LONGEST = 2, 2**16 - 1  # how long a frame of a GIF may last, in hundredths of a second
@@ -94,7 +95,7 @@ def frames_of_film(path: Path) -> Iterator[NDArray[np.uint8]]:
         ValueError: as it is met: a damaged file, no video in it, no frames, or fewer than it says it has.
         ImportError: PyAV is not installed.
     """
-    av = _import_av(path)
+    av = import_extra("av", "video", str(path))
     times: list[float] = []
     with path.open("rb") as file, _naming_damage(path, "film"), av.open(file) as film:
         if not film.streams.video:
@@ -113,14 +114,6 @@ def frames_of_film(path: Path) -> Iterator[NDArray[np.uint8]]:
             f"{path} is cut short: {len(times)} frames can be read, {times[-1] - times[0]:.2f} s of "
             f"{length:.2f} s; write or copy it again"
         )
-
-
-def _import_av(path: Path) -> Any:
-    try:
-        import av
-    except ImportError as error:
-        raise ImportError(f'{path} is a film, which needs PyAV: pip install "convlstm[video]"') from error
-    return av
 
 
 def _cut_short(times: list[float], announced: int, length: float) -> bool:
@@ -211,7 +204,7 @@ def check_clip(path: str | Path, fps: float) -> None:
     if not 0 < fps < math.inf:
         raise ValueError(f"fps is {fps}; it needs a number of frames per second above 0")
     if path.suffix.lower() == ".mp4":
-        _import_av(path)
+        import_extra("av", "video", str(path))
 
 
 def write_clip(path: str | Path, frames: NDArray[np.uint8], fps: float) -> float:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from convlstm.core.checks import finite
+from convlstm.core.checks import finite, import_extra
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
@@ -46,10 +46,7 @@ def _as(dtype: np.dtype, values: NDArray) -> NDArray:
 
 
 def _resized(frames: NDArray, size: tuple[int, int]) -> NDArray:
-    try:
-        from torchvision.transforms.v2 import functional as F
-    except ImportError as error:
-        raise ImportError('size needs torchvision: pip install "convlstm[video]"') from error
+    F = import_extra("torchvision.transforms.v2.functional", "video", "size")
     import torch
 
     height, width = frames.shape[2:]

@@ -1,5 +1,6 @@
 """Checks of what users pass; every error names the argument, what it got and what it needs."""
 
+import importlib
 import math
 import operator
 import textwrap
@@ -66,6 +67,16 @@ def set_fields(config: Any, **values: Any) -> None:
     """Set fields of a frozen dataclass in its `__post_init__`, such as lists of JSON as tuples."""
     for name, value in values.items():
         object.__setattr__(config, name, value)
+
+
+def import_extra(module: str, extra: str, what: str) -> Any:
+    """Import a module of an extra of this library; raise ImportError that says what needs it."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        package = module.partition(".")[0]
+        needs = f'{what} needs {package}, which is not installed: pip install "convlstm[{extra}]"'
+        raise ImportError(needs) from error
 
 
 def usable_device(device: object) -> torch.device:

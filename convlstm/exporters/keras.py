@@ -16,7 +16,7 @@ from einops import rearrange
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from convlstm.core.checks import positive
+from convlstm.core.checks import import_extra, positive
 from convlstm.models.imported import ImportedNetwork
 from convlstm.models.imported.modules import RecurrentModule
 from convlstm.models.imported.stages import Recurrent
@@ -163,12 +163,7 @@ def _object(kind: str, config: dict[str, Any], module: str = "keras.layers") -> 
 
 def _hdf5(layers: Layers) -> bytes:
     """Return the bytes of a Keras 3 weights file."""
-    try:
-        import h5py
-    except ImportError as error:
-        raise ImportError(
-            'writing files of Keras needs h5py, which is not installed: pip install "convlstm[import]"'
-        ) from error
+    h5py = import_extra("h5py", "import", "writing files of Keras")
     dtype, buffer = _dtype(layers), io.BytesIO()
     with h5py.File(buffer, "w") as file:
         for name, (_, cells) in zip(_names(layers), layers, strict=True):

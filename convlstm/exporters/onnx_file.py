@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from convlstm.core.checks import import_extra
 from convlstm.exporters.graphs import Graph
 from convlstm.exporters.tracing import Run, Shape, Traced, notes, trace
 
@@ -23,14 +24,9 @@ def onnx_file(graph: Graph) -> tuple[bytes, Traced, Run]:
         ImportError: a package that ONNX export needs is not installed.
         ValueError: weights that are not float32, or a network that cannot be traced.
     """
-    try:
-        import onnx
-        import onnxruntime
-        import onnxscript  # noqa: F401 (what torch translates with)
-    except ImportError as error:
-        raise ImportError(
-            f'ONNX export needs {error.name}, which is not installed: pip install "convlstm[export]"'
-        ) from error
+    # torch translates with onnxscript.
+    packages = ("onnx", "onnxruntime", "onnxscript")
+    onnx, onnxruntime, _ = (import_extra(package, "export", "ONNX export") for package in packages)
     types = {str(weight.dtype) for weight in graph.network.parameters()}
     if types != {"torch.float32"}:
         raise ValueError(

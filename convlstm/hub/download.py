@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+from convlstm.core.checks import import_extra
 from convlstm.core.saving import CONFIG, WEIGHTS
 
 __all__ = ["PREFIX", "download"]
@@ -31,13 +32,8 @@ def download(address: str, revision: str | None = None) -> Path:
         )
     if revision is not None and match[2] is not None:
         raise ValueError(f"revision is {revision!r}, but {address} names one already; give one of the two")
-    try:
-        import huggingface_hub
-        from huggingface_hub import errors
-    except ImportError as error:
-        raise ImportError(
-            f'{address} needs huggingface_hub, which is not installed: pip install "convlstm[hub]"'
-        ) from error
+    huggingface_hub = import_extra("huggingface_hub", "hub", address)
+    errors = import_extra("huggingface_hub.errors", "hub", address)
     try:
         config = Path(huggingface_hub.hf_hub_download(match[1], CONFIG, revision=revision or match[2]))
         # From the same commit, whatever has become of the branch meanwhile.

@@ -48,11 +48,10 @@ def rollout(model: nn.Module, context: Tensor, horizon: int, *, sharpen: float =
         (B, horizon, C, H, W), unclipped, in the type of the context.
 
     Raises:
-        TypeError: context is not a tensor, or model is not a network, such as a name.
-        ValueError: context, horizon or sharpen does not fit, or model is a layer.
+        TypeError: context is not a tensor.
+        ValueError: context, horizon or sharpen does not fit, or model is a layer or a name.
     """
-    _require_network(model)
-    if isinstance(unwrap(model), ConvRecurrent):
+    if not isinstance(model, nn.Module) or isinstance(unwrap(model), ConvRecurrent):
         as_forecaster(unwrap(model))  # raises
     if check_strength(model, sharpen):
         horizon = positive("horizon", horizon)
@@ -77,11 +76,10 @@ def stream(
         returns.
 
     Raises:
-        TypeError: context is not a tensor, or model is not a network, such as a name.
+        TypeError: context is not a tensor.
         ValueError: context, horizon or sharpen does not fit, or model is not a forecaster. Errors are raised
             at once, not at the first frame.
     """
-    _require_network(model)
     forecaster = as_forecaster(unwrap(model))
     strength = check_strength(forecaster, sharpen)
     if horizon is not None:
@@ -102,11 +100,6 @@ def stream(
             yield frame.to(dtype)
 
     return frames()
-
-
-def _require_network(model: object) -> None:
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model is {model!r}; it needs a network, such as convlstm.from_pretrained returns")
 
 
 def check_strength(model: nn.Module, sharpen: float) -> float:

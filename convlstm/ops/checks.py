@@ -69,6 +69,8 @@ def check_parameters(
             raise ValueError(f"{name} has type {tensor.dtype}; it needs {weight_hh.dtype}, as weight_hh")
 
 
+INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+
 Layer = tuple[Tensor | None, Tensor, Tensor | None, Tensor | None]
 """weight_ih, weight_hh, bias, and the LSTM's weight_ch or the GRU's bias_hn."""
 
@@ -147,12 +149,7 @@ def check_lengths(lengths: Tensor | Sequence[int] | None, input: Tensor) -> Tens
         numbers = torch.as_tensor(lengths)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"lengths is {lengths!r}; {needs}") from error
-    if (
-        numbers.shape != (B,)
-        or numbers.is_floating_point()
-        or numbers.is_complex()
-        or numbers.dtype == torch.bool
-    ):
+    if numbers.shape != (B,) or numbers.dtype not in INTEGERS:
         raise ValueError(f"lengths has shape {tuple(numbers.shape)} and type {numbers.dtype}; {needs}")
     # Reading the values would break a graph that is being traced.
     if not torch.compiler.is_compiling() and not (int(numbers.min()) >= 1 and int(numbers.max()) <= T):

@@ -1,9 +1,8 @@
 """The reference: each op as a plain loop over time with torch's autograd. The fused op is tested against it.
 
 Letters: T time, B batch, I input channels, C hidden channels, S the spatial axes. `lengths` is (B,), the
-    steps of
-each sequence, or None for T; past its length a sequence keeps its states. With `recompute` each step keeps
-only its inputs for the backward pass, which runs the step again.
+steps of each sequence, or None for T; past its length a sequence keeps its states. With `recompute` each step
+keeps only its inputs for the backward pass, which runs the step again.
 """
 
 from collections.abc import Callable

@@ -211,7 +211,7 @@ def test_only_forecasters_that_read_their_own_predictions_are_sharpened(context:
 
 @pytest.mark.parametrize("forecast", [rollout, stream])
 def test_a_name_is_no_network(forecast) -> None:
-    with pytest.raises(TypeError, match="model is 'moving_mnist_small'; it needs a network, such as"):
+    with pytest.raises(ValueError, match="model is a str; it needs a forecaster, such as"):
         forecast("moving_mnist_small", torch.rand(1, 2, 1, 64, 64), 1)
     with pytest.raises(ValueError, match="model is a ConvLSTM layer, which forecasts no frames"):
         forecast(ConvLSTM(1, 2, 3), torch.rand(1, 2, 1, 64, 64), 1)
