@@ -192,21 +192,12 @@ class Forecaster(Configured, Generic[Config]):
     def _check_context(self, context: Tensor) -> None:
         check_tensor("context", context)
         C = self.config.channels
-        if context.dim() != 5:
+        if context.dim() != 5 or context.shape[2] != C or 0 in context.shape:
             raise ValueError(
-                f"context has {context.dim()} dimensions, shape {tuple(context.shape)}; "
-                f"it needs 5: (B, T, {C}, H, W)"
-            )
-        if context.shape[2] != C:
-            raise ValueError(
-                f"context has {context.shape[2]} channels, shape {tuple(context.shape)}; "
-                f"the network was built for {C}: (B, T, {C}, H, W)"
+                f"context has shape {tuple(context.shape)}; it needs (B, T, C, H, W), none of them 0, "
+                f"with the channels that the network was built for: {C}"
             )
         ops.check_type("context", context, self._weight)
-        if 0 in context.shape:
-            raise ValueError(
-                f"context has shape {tuple(context.shape)}; it needs one sequence and one frame or more"
-            )
         H, W = context.shape[3:]
         if error := self.config.frame_size_error(H, W):
             raise ValueError(f"context has frames of {H} x {W} pixels, {error}")

@@ -114,10 +114,10 @@ def test_config_refuses(kinds: list[Any], options: dict[str, Any], match: str) -
 @pytest.mark.parametrize(
     ("shape", "match"),
     [
-        ((3, 1, 8, 8), r"context has 4 dimensions, shape \(3, 1, 8, 8\); it needs 5: \(B, T, 1, H, W\)"),
-        ((2, 3, 3, 8, 8), r"context has 3 channels, .*; the network was built for 1: \(B, T, 1, H, W\)"),
-        ((2, 0, 1, 8, 8), r"context has shape \(2, 0, 1, 8, 8\); it needs one sequence and one frame"),
-        ((0, 3, 1, 8, 8), r"context has shape \(0, 3, 1, 8, 8\); it needs one sequence and one frame"),
+        ((3, 1, 8, 8), r"context has shape \(3, 1, 8, 8\); it needs \(B, T, C, H, W\)"),
+        ((2, 3, 3, 8, 8), r"context has shape .*the network was built for: 1"),
+        ((2, 0, 1, 8, 8), r"context has shape \(2, 0, 1, 8, 8\); it needs .* none of them 0"),
+        ((0, 3, 1, 8, 8), r"context has shape \(0, 3, 1, 8, 8\); it needs .* none of them 0"),
         ((2, 3, 1, 0, 8), r"context has shape \(2, 3, 1, 0, 8\); it needs"),
     ],
 )
