@@ -1,18 +1,20 @@
-"""Train a forecaster on Moving MNIST or on your own clips, test it, and show its rollout as a GIF.
+"""Train a forecaster on Moving MNIST or your own clips, test it, show a rollout.
 
-    python train.py                                     the default preset, minutes on two CPU cores
-    python train.py --preset tiny                       seconds, to see that everything works
-    python train.py --steps 5000 --data.digits mnist    longer, on all of MNIST
-    python train.py --data.clips DIR                    on a folder of your own films, GIFs or frames
-    python train.py --resume runs/NAME                  continue a run that was stopped
-    python train.py --init-from runs/NAME --freeze cells.0    fine-tune, with the first cell frozen
-    python train.py --score runs/NAME --test-sequences 10000
-    torchrun --nproc-per-node 4 train.py                the same run, each step shared by four processes
+    python train.py                        default preset: minutes on two CPU cores
+    python train.py --preset tiny          seconds, to see that everything works
+    python train.py --data.clips DIR       on a folder of films, GIFs or frames
+    python train.py --init-from runs/NAME --freeze cells.0  fine-tune
+    torchrun --nproc-per-node 4 train.py   each step shared by four processes
 
-A run writes to runs/NAME/: the best network in validation (model.safetensors, config.json), metrics.jsonl,
-a TensorBoard log, the test scores (test-DIGITS-COUNT.json or test-clips-COUNT.json), rollout.gif, a rollout
-from each validation in samples/, and states/ to resume from: stop it with Ctrl-C whenever you like.
-To change what a network is trained on, edit `get_batch` and `forecast_loss`.
+Ctrl-C stops a run; --resume continues it. A run writes to runs/NAME/:
+    model.safetensors, config.json  the best network in validation
+    metrics.jsonl, events.*         the log, events for TensorBoard
+    test-*.json, rollout.gif        scores and a rollout on the test set
+    samples/, states/               rollouts on the way, what --resume reads
+
+To change the batch or the loss, edit `get_batch` or `forecast_loss`;
+    --loss still selects the best network. To train a network of your own,
+    import its module, and edit PRESETS and the types of `preset` and `model`.
 """
 
 import math
@@ -28,15 +30,13 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
+from convlstm import EncoderForecasterConfig, FullyConnectedForecasterConfig, StackedForecasterConfig
 from convlstm.hub.transfer import freeze, start_from
-from convlstm.models.encoder_forecaster import EncoderForecasterConfig
-from convlstm.models.forecaster import build
-from convlstm.models.fully_connected import FullyConnectedForecasterConfig
-from convlstm.models.stacked import StackedForecasterConfig
+from convlstm.models.forecaster import build, network_of
 from convlstm.training import hardware, optimizers, scoring, settings
 from convlstm.training.distributed import Distributed, join
 from convlstm.training.run import new_path, open_run
-from convlstm.training.sampling import draw_use_target, linear_decay
+from convlstm.training.sampling import draw_use_target, true_frame_probability
 from convlstm.training.stopping import Stopping, exit_status, explain_out_of_memory, find_nonfinite
 from datasets import FIXED_SEQUENCES, DataConfig, Source
 
@@ -48,19 +48,19 @@ class Config:
     """The settings of a training run."""
 
     preset: Literal["tiny", "default", "small", "base", "paper", "fully-connected"] = "default"
-    """Named set of defaults for all other settings."""
+    """Named set of defaults. `--preset paper --help` shows the options of that network."""
     name: str | None = None
     """Name of the run, which makes its folder runs/NAME. Without one: the preset, date and time."""
     resume: Path | None = None
-    """Folder of a run to continue. Its settings stay, except for those of device, memory and saving."""
+    """Folder of a run to continue. May change: device, compile, accumulate, recompute and save_minutes."""
     score: Path | None = None
     """Folder of a run to score on the test set once more. Nothing is trained."""
     init_from: Path | None = None
-    """Folder of a checkpoint whose weights the run starts from, as far as they fit."""
+    """Folder of a checkpoint to start from; tensors that do not fit keep their fresh values."""
     freeze: tuple[str, ...] = ()
-    """Modules whose weights stay as they are, such as cells.0, encoder or head."""
+    """Modules to freeze, such as cells.0, encoder or head."""
     device: str = "auto"
-    """Device to train on: cuda, mps or cpu. auto takes the first of them that is available."""
+    """Device to train on: cuda, mps or cpu. auto: the first available."""
     bfloat16: Literal["auto", "on", "off"] = "auto"
     """Autocast to bfloat16. auto turns it on where it is faster; CPUs are timed."""
     compile: bool = False
@@ -72,21 +72,21 @@ class Config:
     horizon: int = 10
     """Frames that the network predicts."""
     steps: int = 2500
-    """Optimizer steps. All schedules stretch with them."""
+    """Optimizer steps. The schedules scale with it."""
     minutes: float | None = None
     """Minutes to train for, validations included, in place of --steps. The speed is measured first."""
     batch_size: int = 4
     """Sequences per optimizer step, over all processes."""
     accumulate: int = 1
-    """Parts into which a process splits its sequences of a step. More parts need less memory."""
+    """Gradient accumulation: micro-batches per step and process."""
     recompute: bool = False
-    """Recompute activations in the backward pass: less memory, slower."""
+    """Activation checkpointing: less memory, slower."""
     loss: scoring.Loss = "mse"
-    """Training loss, which also selects the best network: mse, or cross-entropy (--model.output sigmoid)."""
+    """Training loss, which also selects the best network. cross-entropy needs --model.output sigmoid."""
     optimizer: optimizers.OptimizerName = "muon"
     """Optimizer: muon (with AdamW for the head, biases and peepholes), adamw or adam."""
     lr: float = 4e-3
-    """Highest learning rate."""
+    """Peak learning rate."""
     weight_decay: float = 0.0
     """Weight decay of the optimizer, per step (muon and adamw multiply it by the learning rate)."""
     schedule: Literal["cosine", "one-cycle"] = "cosine"
@@ -94,19 +94,19 @@ class Config:
     warmup: float = 0.05
     """Fraction of the steps in which the learning rate rises."""
     clip_norm: float = 1.0
-    """Largest norm of the gradient. The loss is summed over pixels, so that 1 clips every step."""
+    """Largest norm of the gradient. Losses are summed over pixels: at 1 practically every step is clipped."""
     ema_decay: float = 0.99
     """Decay, per step, of the moving average of the weights, which is validated, tested and saved."""
     teacher_forcing: float = 0.8
-    """Fraction of the steps over which the probability of reading true frames falls from 1 to 0."""
+    """Scheduled sampling: fraction of steps over which the true frame's probability falls to 0. 0: off."""
     validations: int = 5
     """Validations in a run, evenly spaced. Each of them saves the state."""
     save_minutes: float = 5.0
     """Minutes between saved states, at most."""
     validation_sequences: int = 200
-    """Sequences of a validation, from the first of 10,000. Of clips: as many as there are, at most."""
+    """Sequences per validation: the first of Moving MNIST's 10,000, or of your clips (all, if fewer)."""
     test_sequences: int = 1000
-    """Sequences of the test, from the first of 10,000. Of clips: as many as there are, at most."""
+    """Sequences of the test: the first of Moving MNIST's 10,000, or of your clips (all, if fewer)."""
     data: DataConfig = field(default_factory=DataConfig)
     model: StackedForecasterConfig | EncoderForecasterConfig | FullyConnectedForecasterConfig = field(
         default_factory=partial(StackedForecasterConfig, hidden_channels=(32, 32, 32))
@@ -117,7 +117,7 @@ class Config:
         self.data.check(self.model.channels, self.model.frame_size_error)
 
 
-ADAMW = partial(Config, batch_size=16, optimizer="adamw", lr=1e-3)
+adamw_config = partial(Config, batch_size=16, optimizer="adamw", lr=1e-3)
 PRESETS = {
     "tiny": Config(
         preset="tiny",
@@ -150,8 +150,8 @@ PRESETS = {
         data=DataConfig(digits="mnist"),
         model=StackedForecasterConfig(hidden_channels=(128,) * 4, kernel_size=3),
     ),
-    "paper": ADAMW(preset="paper", teacher_forcing=0.0, model=EncoderForecasterConfig()),
-    "fully-connected": ADAMW(preset="fully-connected", model=FullyConnectedForecasterConfig()),
+    "paper": adamw_config(preset="paper", teacher_forcing=0.0, model=EncoderForecasterConfig()),
+    "fully-connected": adamw_config(preset="fully-connected", model=FullyConnectedForecasterConfig()),
 }
 parse = partial(settings.parse_settings, kind=Config, presets=PRESETS, description=__doc__)
 
@@ -167,7 +167,7 @@ def get_batch(
     """
     clips = source.batch(indices, device)  # (B, T, C, H, W)
     context, targets = clips.split((config.context, config.horizon), dim=1)
-    probability = linear_decay(step, config.teacher_forcing * config.steps)
+    probability = true_frame_probability(config, step)
     use_target = draw_use_target(probability, config.seed, step, indices, config.horizon)
     return context, targets, use_target.to(device)
 
@@ -177,7 +177,7 @@ def forecast_loss(
 ) -> Tensor:
     """Return the loss of a batch (see `get_batch`): summed over each frame's pixels, averaged over frames."""
     with hardware.autocast(config.bfloat16, context.device):
-        if isinstance(config.model, EncoderForecasterConfig):  # never reads its own predictions
+        if not network_of(config.model).feedback:  # it never reads its own predictions
             predictions = network(context, config.horizon)
         else:
             options = {"targets": targets, "use_target": use_target, "return_context": True}
@@ -196,7 +196,7 @@ def train(config: Config, distributed: Distributed) -> Path:
     config = replace(config, resume=None, bfloat16=bfloat16)
     with distributed.first_alone():  # what it downloads or decodes is there for the others
         train_set, val_set = make_source(config, "train"), make_source(config, "val")
-        notes = settings.test_clips(config, resume)
+        notes = settings.test_clips(config, resume)  # entries of config.json
 
     torch.manual_seed(config.seed)
     model = build(config.model).to(device)
@@ -211,25 +211,25 @@ def train(config: Config, distributed: Distributed) -> Path:
     network = distributed.wrap(model, device, compile=config.compile)
 
     def losses(forecaster: nn.Module, step: int) -> Iterator[Tensor]:
-        """Compute the losses of a step's parts, one after the other, where the loop below does not."""
+        """Recompute a step's losses outside the loop: to time it (--minutes) or find what is not finite."""
         for indices in distributed.split(step, config.batch_size, config.accumulate):
             yield forecast_loss(config, forecaster, *get_batch(config, train_set, step, indices, device))
 
-    states = {"model": model, "ema": ema, "optimizer": optimizer}
+    saved = {"model": model, "ema": ema, "optimizer": optimizer}
     where = hardware.describe(device, config.bfloat16, distributed.size)
     distributed.print(f"{path}: {hardware.count_parameters(model)}, {config.data.title}, on {where}")
     with (
         Stopping(alone=distributed.size == 1) as stopping,
         explain_out_of_memory(device, config.batch_size, config.accumulate, distributed.size),
-        open_run(path, distributed, states, new=not resume) as run,
+        open_run(path, distributed, saved, new=not resume) as run,
     ):
         if config.minutes and not resume:
-            validation = partial(scoring.score, config, ema.module, val_set, distributed, stopping.check)
-            steps = hardware.steps_in_time(config, states, partial(losses, network, 0), validation, device)
+            validation = partial(scoring.validate, config, ema.module, val_set, distributed, stopping.check)
+            steps = hardware.steps_in_time(config, saved, partial(losses, network, 0), validation, device)
             config = replace(config, steps=distributed.from_first(lambda: steps))
         progress = run.begin_or_restore(config, ema.module, notes)
         validate = partial(scoring.validate_if_due, config, run, ema.module, val_set, stopping.check)
-        validate()  # if one is due, as where the run was stopped in it
+        validate()  # due if the run was stopped during a validation
         with tqdm(total=config.steps, initial=progress.step, disable=not distributed.is_first) as bar:
             for step in range(progress.step, config.steps):
                 lr = config.lr * optimizers.lr_factor(step, config.steps, config.schedule, config.warmup)
@@ -242,13 +242,13 @@ def train(config: Config, distributed: Distributed) -> Path:
                     with distributed.average_gradients(last=indices is parts[-1]):
                         loss = forecast_loss(config, network, context, targets, use_target)
                         loss = loss * (len(indices) / config.batch_size)  # its share of the step's mean
-                        (loss * distributed.size).backward()  # over the processes, gradients are averaged
+                        (loss * distributed.size).backward()  # DDP divides by the size: undo it
                     own_loss += loss.detach()
                 logs = (step + 1) % LOG_EVERY == 0 or step + 1 == config.steps
                 layer_norms = optimizers.gradient_norms(model) if logs else {}
                 norm = nn.utils.get_total_norm([p.grad for p in trained if p.grad is not None])
-                step_loss, stop = distributed.sum(own_loss.item(), stopping.is_requested())
-                progress.step += 1
+                step_loss, stops = distributed.sum(own_loss.item(), stopping.is_requested())
+                progress.step += 1  # a step that is skipped counts, too
                 if math.isfinite(step_loss) and norm.isfinite():
                     nn.utils.clip_grads_with_norm_(trained, config.clip_norm, norm)
                     optimizer.step()
@@ -259,19 +259,19 @@ def train(config: Config, distributed: Distributed) -> Path:
                 bar.update()
                 if logs:
                     values = {"loss": step_loss, "gradient_norm": norm.item(), "lr": lr}
-                    values["teacher_forcing"] = linear_decay(step, config.teacher_forcing * config.steps)
+                    values["true_frame_probability"] = true_frame_probability(config, step)
                     run.log_training(values, layer_norms)
                     bar.set_postfix_str(f"loss {step_loss:.1f}, gradient {norm:.0f}")
-                stopping.stop_if(stop > 0)
+                stopping.stop_if(stops > 0)
                 run.save_after(config.save_minutes)
                 validate()
         scoring.test(config, path, make_source(config, "test"), distributed, stopping.check)
         if distributed.is_first:
-            scoring.show(config, path, partial(make_source, config, "test"), device)
+            scoring.write_rollout(config, path, partial(make_source, config, "test"), device)
     return path
 
 
-def score(config: Config, path: Path, distributed: Distributed) -> Path:
+def test_again(config: Config, path: Path, distributed: Distributed) -> Path:
     """Score the checkpoint of a run on its test set; return the run's directory."""
     settings.check_unseen(config, path)
     with distributed.first_alone():
@@ -293,7 +293,7 @@ def main(config: Config | None = None) -> Path:
         if config is None:
             with distributed.first_alone():  # which alone says what is wrong with them
                 config = parse(sys.argv[1:])
-        return score(config, config.score, distributed) if config.score else train(config, distributed)
+        return test_again(config, config.score, distributed) if config.score else train(config, distributed)
 
 
 if __name__ == "__main__":

@@ -30,25 +30,25 @@ class DataConfig:
     """Clips to train on in place of Moving MNIST: a folder of films, GIFs, arrays and folders of frames, or
     an array. Some files are kept for validation and test. model.channels 1 reads them as gray, 3 in color."""
     size: tuple[int, int] | None = None
-    """Height and width of the frames of clips, in pixels, where they are not square."""
+    """Height and width of the frames of clips, in place of --data.image-size."""
     stride: int = 1
-    """Frames of a clip from one that is used to the next."""
+    """Use every n-th frame of a clip."""
     step: int = 1
-    """Frames of a clip from the start of a training sequence to the next one."""
+    """Frames between the starts of successive training sequences cut from a clip."""
     value_range: tuple[float, float] = (0.0, 1.0)
-    """Physical values of clips that black and white stand for, such as 0 60. Floats are such values."""
+    """Physical values of black (0) and white (1), such as 0 60. Float clips hold physical values."""
     stored: tuple[float, float] | None = None
-    """Stored values that stand for value_range, such as 0 6000. Without: 0 and 255 of 8 bits, 65535 of 16."""
+    """Stored integers that mean black and white. Default: all (0 to 255 for 8 bits, 0 to 65535 for 16)."""
     unit: str = ""
     """Unit of the physical values, such as mm/h."""
     layout: str | None = None
-    """Axes of arrays, such as NTHW. Without: guessed from the shape."""
+    """Axes of arrays, such as NTHW. Default: guessed from the shape."""
     variable: str | None = None
-    """Name of the array in .npz and HDF5 files. Without: the only one of three axes or more."""
+    """Name of the array in .npz and HDF5 files. Default: the only one of three axes or more."""
     cache: Path | None = None
-    """Folder of the decoded clips. Without: convlstm/clips in the user's cache folder."""
+    """Folder of the decoded clips. Default: convlstm/clips in the user's cache folder."""
     strict: bool = False
-    """Stop at a file that cannot be read. Otherwise such files are listed and left out."""
+    """Fail on an unreadable or too short file in a folder instead of skipping it."""
 
     @property
     def frame_size(self) -> tuple[int, int]:
@@ -89,7 +89,7 @@ class DataConfig:
             raise ValueError(f"model.channels is {channels}; Moving MNIST is gray: it needs 1")
         if channels not in (1, 3):
             raise ValueError(
-                f"model.channels is {channels}; clips are read as gray or colour: it needs 1 or 3"
+                f"model.channels is {channels}; clips are read as gray or color: it needs 1 or 3"
             )
 
     def require_unseen_by(self, trained_on: "DataConfig") -> None:

@@ -41,16 +41,16 @@ def no_gifs(monkeypatch: pytest.MonkeyPatch) -> None:
 def train_until() -> Callable[[int, Any], None]:
     """Trains as a config says until a step begins, in which the run is killed."""
     import train  # not for each process that runs other tests
-    from convlstm.training.sampling import linear_decay
+    from convlstm.training.sampling import true_frame_probability
 
     def until(last: int, config: train.Config) -> None:
-        def decay(step: int, end: float) -> float:
+        def probability(config: train.Config, step: int) -> float:
             if step == last:
                 raise KeyboardInterrupt
-            return linear_decay(step, end)
+            return true_frame_probability(config, step)
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(train, "linear_decay", decay)
+            patch.setattr(train, "true_frame_probability", probability)
             with pytest.raises(KeyboardInterrupt):
                 train.main(config)
 

@@ -111,7 +111,7 @@ def test_the_average_of_the_weights_is_saved_and_the_schedules_are_followed(
     weights = []
     for steps in (1, 2):  # of one schedule of 2 steps
         monkeypatch.setattr(optimizers, "lr_factor", lambda step, *_: (step + 1) * 0.25)
-        monkeypatch.setattr(train, "linear_decay", lambda step, end: 1.0 - step / 4)
+        monkeypatch.setattr(train, "true_frame_probability", lambda config, step: 1.0 - step / 4)
         path = train.main(
             dataclasses.replace(FEW, steps=steps, bfloat16="off", ema_decay=0.9, name=f"r{steps}")
         )
@@ -121,7 +121,7 @@ def test_the_average_of_the_weights_is_saved_and_the_schedules_are_followed(
         assert_close(tensor, 0.9 * weights[0][name] + 0.1 * weights[1][name])
     logged = [line for line in metrics(path) if "train/lr" in line]
     assert [line["train/lr"] for line in logged] == [FEW.lr * 0.25, FEW.lr * 0.5]
-    assert [line["train/teacher_forcing"] for line in logged] == [1.0, 0.75]
+    assert [line["train/true_frame_probability"] for line in logged] == [1.0, 0.75]
 
 
 def with_means(found: Evaluation, **means: float) -> Evaluation:

@@ -49,7 +49,7 @@ def test_the_script_is_what_the_other_tests_call() -> None:
         (["--preset", "huge"], "invalid choice: 'huge'"),
         (
             ["--preset", "paper", "--teacher-forcing", "0.5"],
-            "teacher_forcing is 0.5, but an EncoderForecaster",
+            "teacher_forcing is 0.5, but EncoderForecaster",
         ),
         (["--steps", "0"], "steps is 0; it needs a whole number of 1 or more"),
         (["--test-sequences", "10001"], "test_sequences is 10001; it needs a whole number of 1 to 10,000"),

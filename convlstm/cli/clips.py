@@ -17,46 +17,49 @@ def add_clips(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "clips",
         type=Path,
-        help="A film (MP4, AVI, MOV, WebM), a GIF, an array (.npy, .npz, HDF5), a folder of frames (PNG, "
-        "JPEG, PGM, TIFF), or a folder of any of these.",
+        help="a film (MP4, AVI, MOV, WebM), a GIF, an array (.npy, .npz, HDF5), a folder of frames (PNG, "
+        "JPEG, PGM, TIFF), or a folder of any of these",
     )
     command.add_argument(
-        "--layout", help="Axes of an array, such as NTHW or TNHW. Default: guessed from its shape."
+        "--layout",
+        metavar="AXES",
+        help="axes of an array, such as NTHW or TNHW (default: guessed from its shape)",
     )
     command.add_argument(
         "--variable",
-        help="Name of the array in a .npz or HDF5 file. Default: the only one of 3 or more axes.",
+        metavar="NAME",
+        help="name of the array in a .npz or HDF5 file (default: the only one of 3 or more axes)",
     )
     command.add_argument(
         "--size",
         type=int,
         nargs=2,
         metavar=("H", "W"),
-        help="Height and width in pixels that frames are scaled and cropped to. Default: as they are.",
+        help="height and width in pixels that frames are scaled and cropped to (default: as they are)",
     )
     command.add_argument(
         "--stored",
         type=float,
         nargs=2,
         metavar=("LOW", "HIGH"),
-        help="Stored values that become 0 and 1. Default: those that the network was trained with, else 0 "
-        "and 255 of 8 bits, 65535 of 16.",
+        help="stored integers that mean black and white (default: those that the network was trained with, "
+        "or else the full range, 0 to 255 for 8 bits, 0 to 65535 for 16)",
     )
     command.add_argument(
         "--value-range",
         type=float,
         nargs=2,
         metavar=("LOW", "HIGH"),
-        help="Physical values that 0 and 1 stand for, such as 0 60; floats are taken for physical values. "
-        "Default: those that the network was trained with, else 0 1.",
+        help="physical values of black (0) and white (1), such as 0 60; float clips are taken to hold "
+        "physical values (default: those that the network was trained with, or else 0 1)",
     )
     command.add_argument(
-        "--unit", help="Unit of the physical values, such as mm/h. Default: that of the training, if any."
+        "--unit", help="unit of the physical values, such as mm/h (default: that of the training, if any)"
     )
     command.add_argument(
         "--strict",
         action="store_true",
-        help="Stop at a file of a folder that cannot be read or is too short. Default: it is left out.",
+        help="fail on an unreadable or too short file in a folder instead of skipping it",
     )
 
 

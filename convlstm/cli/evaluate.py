@@ -31,15 +31,15 @@ def add_command(commands: Any) -> None:
         "evaluate",
         help="score a network on clips, beside baselines",
         description="Score a network on clips, beside three baselines: the last frame repeated, the mean of "
-        "the frames given, and the picture moving as it moved last.",
+        "the frames given, and the last frame translated by the last motion.",
     )
     add = command.add_argument
     add("checkpoint", help=CHECKPOINT)
     add_clips(command)
-    add("--context", type=int, default=10, help="number of frames given (default: %(default)s)")
-    add("--horizon", type=int, default=10, help="number of frames to predict (default: %(default)s)")
-    add("--sequences", type=int, help="number of clips, from the first on (default: all)")
-    add("--batch-size", type=int, default=32, help="clips at a time (default: %(default)s)")
+    add("--context", type=int, default=10, metavar="FRAMES", help="frames given (default: %(default)s)")
+    add("--horizon", type=int, default=10, metavar="FRAMES", help="frames to forecast (default: %(default)s)")
+    add("--sequences", type=int, metavar="CLIPS", help="clips to score, from the first on (default: all)")
+    add("--batch-size", type=int, default=32, metavar="CLIPS", help="clips at a time (default: %(default)s)")
     add(
         "--protocol",
         choices=PROTOCOLS,
@@ -52,7 +52,8 @@ def add_command(commands: Any) -> None:
         type=float,
         nargs="+",
         default=(),
-        help="of CSI, POD, FAR and bias, in the unit of the clips, 0 to 1 without one (default: none)",
+        help="thresholds for CSI, POD, FAR and bias, in the clips' unit, or in [0, 1] if they have none "
+        "(default: none)",
     )
     add("--json", type=Path, metavar="FILE", help="write all numbers to this file")
     add("--report", type=Path, metavar="FILE", help="write a page with tables, curves and rollouts")

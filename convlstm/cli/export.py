@@ -16,8 +16,8 @@ def add_command(commands: Any) -> None:
         "export",
         help="write a network for ONNX, torch.export, Keras or torch.nn",
         description="Write a network as one file that runs without this library. Files for ONNX and "
-        "torch.export hold a forecaster as a graph, which is written only if it gives the network's numbers. "
-        "Files for Keras and torch.nn hold the weights of plain layers.",
+        "torch.export hold a forecaster as a graph, which is checked against the network before it is "
+        "written. Files for Keras and torch.nn hold the weights of plain layers.",
     )
     command.add_argument("checkpoint", help=CHECKPOINT)
     command.add_argument(
@@ -27,7 +27,7 @@ def add_command(commands: Any) -> None:
         "--format",
         choices=tuple(FORMATS),
         help="onnx (.onnx), program (.pt2, for torch.export), keras (.keras or .weights.h5) or torch (.pt or "
-        ".pth, for torch.nn) (default: the one that the end of the output's name says)",
+        ".pth, for torch.nn) (default: by the suffix of --output)",
     )
     command.add_argument(
         "--form",

@@ -20,28 +20,29 @@ def add_command(commands: Any) -> None:
     command = commands.add_parser(
         "import", help="read a checkpoint of another project", description=run.__doc__
     )
-    command.add_argument("path", type=Path, help="Checkpoint file of another project.")
+    command.add_argument("path", type=Path, help="checkpoint file of another project")
     command.add_argument(
-        "-o", "--output", type=Path, help="Directory to write the model to. Default: it is not written."
+        "-o", "--output", type=Path, help="directory to write the model to (default: it is not written)"
     )
     command.add_argument(
         "--source",
         default="auto",
-        help=f"Project of the file: auto (default: by its content) or {', '.join(SOURCES)}.",
+        help=f"project of the file: {', '.join(SOURCES)} or auto, by its content (default: %(default)s)",
     )
     command.add_argument(
         "--option",
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="What the file does not say; an error lists the names. Repeat it for several options.",
+        help="fact that the file does not record, such as a gate order; the error that asks for it lists "
+        "names and values; repeat it for several",
     )
     command.add_argument(
         "--check",
         type=Path,
         nargs=2,
         metavar=("INPUT.npy", "OUTPUT.npy"),
-        help="Compare with the foreign model: an input and its output, in that model's layout.",
+        help="compare with the foreign model: an input and its output, in that model's layout",
     )
     command.set_defaults(run=run)
 

@@ -1,4 +1,4 @@
-"""python -m convlstm list: the networks that have a name."""
+"""python -m convlstm list: the networks that can be built by name."""
 
 import argparse
 from typing import Any
@@ -10,7 +10,7 @@ def add_command(commands: Any) -> None:
     """Add `list` to the commands of python -m convlstm."""
     command = commands.add_parser(
         "list",
-        help="list the networks that have a name",
+        help="list the networks that can be built by name",
         description="List the networks that convlstm.create_model builds by name: the name, the number of "
         "parameters, and whether trained weights are shipped with the library.",
     )

@@ -57,9 +57,7 @@ def add_command(commands: Any) -> None:
     command.add_argument(
         "--fps", type=float, default=5.0, help="frames per second of the file (default: %(default)s)"
     )
-    command.add_argument(
-        "--device", default="auto", help="cuda, mps or cpu (default: the first of them that is there)"
-    )
+    command.add_argument("--device", default="auto", help="cuda, mps or cpu (default: the first available)")
     command.set_defaults(run=run)
 
 

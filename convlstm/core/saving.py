@@ -39,7 +39,7 @@ class Savable(nn.Module):
     Tensors are floating-point numbers. Decorate a subclass with `convlstm.register_model`.
     """
 
-    loader: ClassVar[Callable[..., "Savable"]]
+    _loader: ClassVar[Callable[..., "Savable"]]
     """Loads any saved network; `convlstm.hub`, which knows where networks are, sets it."""
 
     def arguments(self) -> dict[str, Any]:
@@ -111,7 +111,7 @@ class Savable(nn.Module):
         Raises:
             ValueError: a network of another class is saved there; or as `convlstm.from_pretrained` raises.
         """
-        model = Savable.loader(name_or_directory, device=device, revision=revision)
+        model = Savable._loader(name_or_directory, device=device, revision=revision)
         if not isinstance(model, cls):
             raise ValueError(
                 f"{name_or_directory} has a {type(model).__name__}; {cls.__name__}.from_pretrained needs a "
@@ -207,7 +207,9 @@ def register_model(network: Network) -> Network:
 
     Use it as a decorator. The class is a `convlstm.Forecaster` (its docstring has an example) or a
     subclass of one of the library's layers and networks. A process that loads such a network must import the
-    module that registers it; nothing is imported or executed from the saved files.
+    module that registers it; nothing is imported or executed from the saved files. The same holds for
+    train.py, which your copy can import it in. The command line knows the library's networks only: roll yours
+    out and evaluate it in Python.
 
     Args:
         network: the class. A class that was defined again, as in a notebook, replaces the one before.

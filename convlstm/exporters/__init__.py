@@ -68,9 +68,9 @@ def export(
     - "torch" (.pt or .pth) for `load_state_dict` of torch.nn's module, after
       `torch.load(path, weights_only=True)`.
 
-    **"onnx" and "program"** hold a forecaster or an ImportedNetwork as a graph. The graph is run on random
-    frames, and written only if it gives the network's numbers. Batch and frame size stay free where the
-    exporter allows it: H and W are then any multiples of the patch (times the strides), twice it or more. T
+    **"onnx" and "program"** hold a forecaster or an ImportedNetwork as a graph. The graph is checked against
+    the network on random frames (to 1e-4) before it is written. Batch and frame size stay free where the
+    exporter allows it: H and W are then any multiples of the patch (times the strides), at least two. T
     and the horizon are fixed, because the graph repeats the step for each frame. Pixels are in [0, 1]. A
     graph has one of three forms, inputs -> outputs:
 
@@ -125,7 +125,8 @@ def export(
     Example:
         >>> export(model, "step.onnx", form="step")
         >>> session = onnxruntime.InferenceSession("step.onnx")
-        >>> states = {name: zeros for each input but "frame"}
+        >>> shapes = {i.name: (1, i.shape[1], 16, 16) for i in session.get_inputs() if i.name != "frame"}
+        >>> states = {name: np.zeros(shape, "float32") for name, shape in shapes.items()}  # 64 / patch size 4
         >>> for frame in context:
         ...     frame, *new = session.run(None, {"frame": frame, **states})
         ...     states = dict(zip(states, new))

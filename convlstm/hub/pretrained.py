@@ -91,9 +91,9 @@ def from_pretrained(
 
     Args:
         name_or_directory: a directory that `save_pretrained` or train.py wrote; a name of
-            `list_models(pretrained=True)`, unless a directory is called so; or hf://owner/name, on the
-            Hugging Face Hub, of which config.json and model.safetensors are downloaded into its client's
-            cache (pip install "convlstm[hub]").
+            `list_models(pretrained=True)` (a local directory of that name comes first); or hf://owner/name,
+            on the Hugging Face Hub, of which config.json and model.safetensors are downloaded into its
+            client's cache (pip install "convlstm[hub]").
         device: where the network goes (default: the CPU).
         revision: on the Hub, a branch, tag or commit (default: the main branch), as in
             hf://owner/name@revision.
@@ -106,7 +106,7 @@ def from_pretrained(
         FileNotFoundError: no such directory or name, or nothing there for this user on the Hub.
         ImportError: an address on the Hub without huggingface_hub.
         OSError: the Hub cannot be reached.
-        TypeError: what is neither a string nor a path.
+        TypeError: name_or_directory is neither a string nor a path.
         ValueError: a file for a directory, a name without shipped weights, a revision without the Hub, a
             damaged or unfitting file, a class that is not registered, or a device that is not there.
     """
@@ -128,7 +128,7 @@ def from_pretrained(
     raise FileNotFoundError(f"{name or repr(name)} is no checkpoint: no directory, and {_not_among(name)}")
 
 
-Savable.loader = from_pretrained
+Savable._loader = from_pretrained
 
 
 def _registered() -> dict[str, type[Forecaster]]:

@@ -21,10 +21,12 @@ from convlstm.ops.functional import probabilities
 class ConvForecasterConfig(ForecasterConfig):
     """The fields that the configs of networks of convolutional cells share."""
 
+    cell: Literal["rnn", "lstm", "gru"] = "lstm"
+    """Kind of recurrent cell."""
     hidden_channels: tuple[int, ...] = (64, 64, 64)
     """Hidden channels of each layer, the one nearest the frames first."""
     kernel_size: int = 5
-    """Taps of every convolution of a cell, per axis."""
+    """Kernel size of a cell's convolutions."""
     patch_size: int = 4
     """Side p of the square patches that become channels, in pixels; it must divide the frames."""
     peephole: Literal["channel"] | None = None
@@ -37,7 +39,7 @@ class ConvForecasterConfig(ForecasterConfig):
             raise ValueError("hidden_channels is empty; it needs one number per layer")
         sizes = {name: positive(name, getattr(self, name)) for name in ("kernel_size", "patch_size")}
         set_fields(self, hidden_channels=hidden, **sizes)
-        check_choices(self, peephole=(None, "channel"))
+        check_choices(self, cell=("rnn", "lstm", "gru"), peephole=(None, "channel"))
         if self.peephole is not None and self.cell != "lstm":
             raise ValueError(
                 f"peephole is {self.peephole!r}, but a {self.cell} has no cell state; set it to None "

@@ -69,9 +69,9 @@ class EncoderForecaster(ConvForecaster[EncoderForecasterConfig]):
     """The encoder-forecaster of Shi et al. 2015, "Convolutional LSTM Network", figure 3.
 
     The encoder's cells read the context. The forecaster is the encoder reversed: each of its cells starts
-    from the state of the encoder's cell of its width. Its first cell has no input convolution, the others
+    from the state of the corresponding encoder cell. Its first cell has no input convolution, the others
     read the cell before. A 1x1 convolution over the states of all forecaster cells, concatenated, gives the
-    patches of each predicted frame. No frame is read after the context, so `step` takes None for one.
+    patches of each predicted frame. No frame is read after the context: for `step`, `frame` must be None.
 
     With peepholes per channel, 5x5 kernels and 128, 64, 64 channels on 4x4 patches (the default config) it
     has 7,585,296 parameters; 128, 128 gives 10,042,896 and 256 gives 13,524,496, as printed in the paper.

@@ -21,8 +21,6 @@ from convlstm.nn.base import ConvRecurrent
 class ForecasterConfig:
     """The fields that the configs of all forecasters share; a config of your own is a subclass."""
 
-    cell: Literal["rnn", "lstm", "gru"] = "lstm"
-    """Kind of recurrent cell."""
     channels: int = 1
     """Channels C of a frame: 1 for gray, 3 for color."""
     output: Literal["linear", "sigmoid"] = "linear"
@@ -30,7 +28,7 @@ class ForecasterConfig:
 
     def __post_init__(self) -> None:
         set_fields(self, channels=positive("channels", self.channels))
-        check_choices(self, cell=("rnn", "lstm", "gru"), output=("linear", "sigmoid"))
+        check_choices(self, output=("linear", "sigmoid"))
 
     def frame_size_error(self, height: int, width: int) -> str:
         """Return why the network cannot take frames of this size, as the end of a sentence; "" if it can."""
@@ -60,6 +58,9 @@ class Forecaster(Configured, Generic[Config]):
     one frame. The call, `rollout`, `stream`, saving, loading and evaluation follow from them. A network that
     predicts the next frame from each frame, with one ConvLSTM cell:
 
+        import convlstm, torch
+        from dataclasses import dataclass
+
         @dataclass(frozen=True, kw_only=True)
         class OneCellConfig(convlstm.ForecasterConfig):
             hidden_channels: int = 16
@@ -71,7 +72,7 @@ class Forecaster(Configured, Generic[Config]):
             def __init__(self, config=None, **fields):
                 super().__init__(config, **fields)
                 self.cell = convlstm.ConvLSTMCell(self.config.channels, self.config.hidden_channels, 3)
-                self.head = nn.Conv2d(self.config.hidden_channels, self.config.channels, 1)
+                self.head = torch.nn.Conv2d(self.config.hidden_channels, self.config.channels, 1)
 
             def encode(self, context):
                 state = None
@@ -82,6 +83,8 @@ class Forecaster(Configured, Generic[Config]):
             def step(self, frame, state):
                 h, c = self.cell(state.frame if frame is None else frame, state.cells[0])
                 prediction = self.head(h)
+                if self.config.output == "sigmoid":
+                    prediction = prediction.sigmoid()
                 return prediction, convlstm.ForecasterState(((h, c),), prediction)
 
         frames = OneCell(hidden_channels=8)(torch.rand(2, 5, 1, 16, 16), horizon=3)  # (2, 3, 1, 16, 16)

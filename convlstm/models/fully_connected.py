@@ -5,12 +5,12 @@ with pixels in [0, 1].
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from convlstm.core.checks import positive, set_fields
+from convlstm.core.checks import check_choices, positive, set_fields
 from convlstm.core.saving import register_model
 from convlstm.models.forecaster import ForecasterConfig
 from convlstm.models.next_frame import CellStates, NextFrameForecaster
@@ -25,6 +25,8 @@ LAYERS = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
 class FullyConnectedForecasterConfig(ForecasterConfig):
     """Everything that a `FullyConnectedForecaster` is built from."""
 
+    cell: Literal["rnn", "lstm", "gru"] = "lstm"
+    """Kind of recurrent cell."""
     frame_size: tuple[int, int] = (64, 64)
     """Height and width of the frames, in pixels; every pixel has weights of its own."""
     hidden_size: int = 512
@@ -34,6 +36,7 @@ class FullyConnectedForecasterConfig(ForecasterConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_choices(self, cell=tuple(LAYERS))
         if not isinstance(self.frame_size, tuple | list) or len(self.frame_size) != 2:
             raise ValueError(f"frame_size is {self.frame_size!r}; it needs a height and a width, as (64, 64)")
         frame_size = tuple(positive("frame_size", side) for side in self.frame_size)

@@ -1,4 +1,4 @@
-"""What the networks share that predict the next frame from each frame, and read it in its turn.
+"""What the autoregressive networks share: they predict the next frame from each frame, and read it.
 
 Letters: T time, B batch, C image channels, H W pixels.
 """
@@ -15,7 +15,7 @@ CellStates = tuple[tuple[Tensor, ...] | None, ...]
 
 
 class NextFrameForecaster(Forecaster[Config]):
-    """A network that reads a frame and predicts the one after it; subclasses define `_next_frames`."""
+    """An autoregressive network: it predicts the next frame from each; subclasses define `_next_frames`."""
 
     def encode(self, context: Tensor) -> ForecasterState:
         """Read the context (B, T, C, H, W); its last frame waits in the state for the first step."""

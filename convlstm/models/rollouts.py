@@ -30,15 +30,15 @@ def rollout(model: nn.Module, context: Tensor, horizon: int, *, sharpen: float =
         read = clip(q - b, 0, 1), b of each sequence and channel such that sum(read) = sum(clip(p, 0, 1))
 
     where k * p is p smoothed by [1 2 1] / 4 along rows and columns, with the edges repeated outwards. Of all
-    frames with pixels in [0, 1] and this brightness it is the one nearest to q, in squares. The predictions p
-    are returned as they are. Shapes then last longer, wrong ones too: far from the context the squared error
-    is larger than that of a blur. `studies/beyond.py --sharpen` measures what a strength does to a network; 3
-    suits `moving_mnist_small`.
+    frames with pixels in [0, 1] and this brightness it is the nearest to q in squared error. The predictions
+    p are returned as they are. Shapes then last longer, wrong ones too: far from the context the squared
+    error is larger than that of a blur. `studies/beyond.py --sharpen` measures what a strength does to a
+    network; 3 suits `moving_mnist_small`.
 
     Args:
         model: a forecaster, or any module that is called as `model(context, horizon)`; its training mode is
-            restored afterwards. With `sharpen` it needs a forecaster, and the network inside a wrapper such
-            as torch.compile's is run.
+            restored afterwards. With `sharpen` it needs a forecaster, and a wrapper such as torch.compile's
+            is bypassed.
         context: (B, T, C, H, W), pixels in [0, 1], on the model's device; T of 1 or more.
         horizon: number of frames, 1 or more; it need not be the one trained on.
         sharpen: strength of the unsharp masking, 0 to 1,000, for a forecaster that reads its own predictions

@@ -60,7 +60,7 @@ class StackedForecasterConfig(ConvForecasterConfig):
 class StackedForecaster(
     ConvForecaster[StackedForecasterConfig], NextFrameForecaster[StackedForecasterConfig]
 ):
-    """A stack of recurrent cells that predicts the next frame from each frame, and reads it in its turn.
+    """A stack of recurrent cells that predicts the next frame from each frame, autoregressively.
 
     Frames are cut into patches, whose pixels become channels. Each cell reads the states of the one before.
     A 1x1 convolution turns the states of all cells, concatenated, or with head="last" those of the last cell,

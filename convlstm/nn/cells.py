@@ -22,7 +22,8 @@ class ConvRNNCell(ConvCell):
     kernels of K taps. Source: Elman 1990, "Finding Structure in Time", with convolutions for products.
 
     Args:
-        input_channels: I, the channels of a frame; 0 for no input convolution: the input only gives sizes.
+        input_channels: I, the channels of a frame. With 0 there is no input convolution; the input
+            (B, 0, *S) only sets batch and frame size.
         hidden_channels: C, the channels of the state.
         kernel_size: of the convolutions, one number or one per axis. Odd or even, the frame size is kept.
         bias: add a bias per channel. Default: True.
@@ -31,7 +32,7 @@ class ConvRNNCell(ConvCell):
         device: device of the parameters.
         dtype: type of the parameters.
 
-    Shapes:
+    Shapes (B batch, S the spatial axes):
         input (B, I, *S), or unbatched (I, *S); hx and the result (B, C, *S) or (C, *S). hx defaults to zeros.
 
     Raises:
@@ -84,7 +85,8 @@ class ConvLSTMCell(ConvCell):
     LSTM Network", equation 3.
 
     Args:
-        input_channels: I, the channels of a frame; 0 for no input convolution: the input only gives sizes.
+        input_channels: I, the channels of a frame. With 0 there is no input convolution; the input
+            (B, 0, *S) only sets batch and frame size.
         hidden_channels: C, the channels of the state.
         kernel_size: of the convolutions, one number or one per axis. Odd or even, the frame size is kept.
         bias: add a bias per gate and channel. Default: True.
@@ -98,7 +100,7 @@ class ConvLSTMCell(ConvCell):
         device: device of the parameters.
         dtype: type of the parameters.
 
-    Shapes:
+    Shapes (B batch, S the spatial axes):
         input (B, I, *S), or unbatched (I, *S); hx and the result are pairs (h, c) of (B, C, *S) or (C, *S).
         hx defaults to zeros. h has the type of the convolutions, c is float32 (float64 for float64).
 
@@ -179,7 +181,8 @@ class ConvGRUCell(ConvCell):
     Ballas et al. 2016, "Delving Deeper into Convolutional Networks for Learning Video Representations".
 
     Args:
-        input_channels: I, the channels of a frame; 0 for no input convolution: the input only gives sizes.
+        input_channels: I, the channels of a frame. With 0 there is no input convolution; the input
+            (B, 0, *S) only sets batch and frame size.
         hidden_channels: C, the channels of the state.
         kernel_size: of the convolutions, one number or one per axis. Odd or even, the frame size is kept.
         bias: add a bias per gate and channel. Default: True.
@@ -191,7 +194,7 @@ class ConvGRUCell(ConvCell):
         device: device of the parameters.
         dtype: type of the parameters.
 
-    Shapes:
+    Shapes (B batch, S the spatial axes):
         input (B, I, *S), or unbatched (I, *S); hx and the result (B, C, *S) or (C, *S). hx defaults to zeros.
 
     Raises:

@@ -27,7 +27,8 @@ class ConvRNN(ConvRecurrent):
     `torch.nn.RNN` (`convlstm.from_torch` converts one).
 
     Args:
-        input_channels: I, the channels of a frame; 0 for no input convolution: the input only gives sizes.
+        input_channels: I, the channels of a frame. With 0 there is no input convolution; the input
+            (T, B, 0, *S) only sets batch and frame size.
         hidden_channels: C, the channels of each layer's state.
         kernel_size: of the convolutions, one number or one per axis. Odd or even, the frame size is kept.
         num_layers: L, the number of layers; each reads the outputs of the one below. Default: 1.
@@ -40,7 +41,7 @@ class ConvRNN(ConvRecurrent):
         device: device of the parameters.
         dtype: type of the parameters.
 
-    Inputs:
+    Inputs (T time, B batch, S the spatial axes, D directions, 1 or 2):
         input: (T, B, I, *S), (B, T, I, *S) with batch_first, or (T, I, *S) unbatched.
         hx: the initial state (D * L, B, C, *S), or (D * L, C, *S) unbatched. Default: zeros.
         lengths: (B,), the steps of each sequence, 1 to T. Frames past a length are not read, outputs there
@@ -109,7 +110,8 @@ class ConvLSTM(ConvRecurrent):
     "Convolutional LSTM Network", equation 3.
 
     Args:
-        input_channels: I, the channels of a frame; 0 for no input convolution: the input only gives sizes.
+        input_channels: I, the channels of a frame. With 0 there is no input convolution; the input
+            (T, B, 0, *S) only sets batch and frame size.
         hidden_channels: C, the channels of each layer's state.
         kernel_size: of the convolutions, one number or one per axis. Odd or even, the frame size is kept.
         num_layers: L, the number of layers; each reads the outputs of the one below. Default: 1.
@@ -126,7 +128,7 @@ class ConvLSTM(ConvRecurrent):
         device: device of the parameters.
         dtype: type of the parameters.
 
-    Inputs:
+    Inputs (T time, B batch, S the spatial axes, D directions, 1 or 2):
         input: (T, B, I, *S), (B, T, I, *S) with batch_first, or (T, I, *S) unbatched.
         hx: initial states (h_0, c_0), each (D * L, B, C, *S), or (D * L, C, *S) unbatched. Default: zeros.
         lengths: (B,), the steps of each sequence, 1 to T. Frames past a length are not read, outputs there
@@ -205,7 +207,8 @@ class ConvGRU(ConvRecurrent):
     "Delving Deeper into Convolutional Networks for Learning Video Representations".
 
     Args:
-        input_channels: I, the channels of a frame; 0 for no input convolution: the input only gives sizes.
+        input_channels: I, the channels of a frame. With 0 there is no input convolution; the input
+            (T, B, 0, *S) only sets batch and frame size.
         hidden_channels: C, the channels of each layer's state.
         kernel_size: of the convolutions, one number or one per axis. Odd or even, the frame size is kept.
         num_layers: L, the number of layers; each reads the outputs of the one below. Default: 1.
@@ -221,7 +224,7 @@ class ConvGRU(ConvRecurrent):
         device: device of the parameters.
         dtype: type of the parameters.
 
-    Inputs:
+    Inputs (T time, B batch, S the spatial axes, D directions, 1 or 2):
         input: (T, B, I, *S), (B, T, I, *S) with batch_first, or (T, I, *S) unbatched.
         hx: the initial state (D * L, B, C, *S), or (D * L, C, *S) unbatched. Default: zeros.
         lengths: (B,), the steps of each sequence, 1 to T. Frames past a length are not read, outputs there

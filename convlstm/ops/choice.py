@@ -1,4 +1,9 @@
-"""Which implementation an op runs: the reference, or the fused op where its kernels are compiled."""
+"""Which implementation an op runs: the reference, or the fused op where its kernels are compiled.
+
+What has no fused form runs as the reference in any case: `rnn` and `gru` with reset_after=False, by
+`ops/__init__.py`. Layers and networks that have more between their cells than the fused op knows run cell by
+cell: `nn/base.py` (`_is_one_op`) and `models/stacked.py` (`_runs_as_one_op`) decide.
+"""
 
 import os
 from collections.abc import Iterator

@@ -20,7 +20,8 @@ OTHERS = {
     "val/ssim": ("Validation SSIM", "higher is better", False),
     "train/lr": ("Learning rate", "", False),
     "train/gradient_norm": ("Gradient norm", "before clipping", True),
-    "train/teacher_forcing": ("Teacher forcing", "share of true frames read", False),
+    "train/true_frame_probability": ("Scheduled sampling", "probability of reading the true frame", False),
+    "train/teacher_forcing": ("Scheduled sampling", "probability of reading the true frame", False),
 }
 
 

@@ -7,6 +7,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from convlstm.core.checks import choice
+
 OptimizerName = Literal["adamw", "adam", "muon"]
 MOMENTUM = 0.95
 # a, b and c of the iteration, by Jordan et al.: they bring small singular values up in the fewest iterations,
@@ -171,7 +173,7 @@ def set_lr(optimizer: torch.optim.Optimizer | MuonAdamW, lr: float) -> None:
 
 
 def lr_factor(step: int, steps: int, schedule: str, warmup: float) -> float:
-    """Return the learning rate at a step as a share of the highest.
+    """Return the learning rate at a step as a share of the peak learning rate.
 
     With s = (step + 1/2) / steps, the middle of the step, and w = warmup:
 
@@ -186,7 +188,11 @@ def lr_factor(step: int, steps: int, schedule: str, warmup: float) -> float:
         steps: optimizer steps of the whole run.
         schedule: "cosine" or "one-cycle".
         warmup: fraction of the run in which the rate rises, 0 to below 1.
+
+    Raises:
+        ValueError: an unknown schedule.
     """
+    choice("schedule", schedule, ("cosine", "one-cycle"))
     # The middle of the step: the first is not at rate zero, nor is the last.
     progress = (step + 0.5) / steps
     if progress >= warmup:

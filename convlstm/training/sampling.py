@@ -3,6 +3,8 @@
 Source: Bengio et al. 2015, "Scheduled Sampling for Sequence Prediction with Recurrent Neural Networks".
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -12,15 +14,16 @@ from convlstm.core.hashing import uniform
 _STREAM = 0x5C4ED
 
 
-def linear_decay(step: int, end: float) -> float:
-    """Return the probability of showing the true frame: 1 at step 0, falling in a line to 0 at step `end`.
+def true_frame_probability(settings: Any, step: int) -> float:
+    """Return the probability of reading the true frame, which falls linearly from 1 to 0.
 
-        p = max(0, 1 - step / end)
+        p = max(0, 1 - step / (teacher_forcing * steps)), or 0 if teacher_forcing is 0
 
     Args:
+        settings: `Config` of train.py, with its fields teacher_forcing and steps.
         step: optimizer steps done.
-        end: the optimizer step from which the network reads its own predictions alone; 0 for from the first.
     """
+    end = settings.teacher_forcing * settings.steps
     return max(0.0, 1.0 - step / end) if end > 0 else 0.0
 
 

@@ -68,10 +68,10 @@ def frame_loss(name: Loss, predictions: Tensor, targets: Tensor) -> Tensor:
     return reduce(pixel_loss, "b t c h w -> b t", "sum")
 
 
-def score(
+def validate(
     settings: Any, network: nn.Module, source: Source, distributed: Distributed, progress: Progress
 ) -> Evaluation:
-    """Score a network on the first sequences of a validation set, see `score_predictors`."""
+    """Score a network on the first sequences of the validation set; see `score_predictors`."""
     predictors = {"val": predictor(as_forecaster(network, "network"), settings.bfloat16)}
     count = min(settings.validation_sequences, len(source))
     device = next(network.parameters()).device
@@ -164,7 +164,7 @@ def validate_if_due(
     if not now.validation_is_due(settings.steps, settings.validations):
         return
     with run.watch.paused():
-        found = score(settings, network, source, run.distributed, progress)
+        found = validate(settings, network, source, run.distributed, progress)
         scores = found.model
         metric, name = ("mse", "MSE") if settings.loss == "mse" else ("cross_entropy", "cross-entropy")
         best = scores[metric].mean
@@ -181,7 +181,7 @@ def validate_if_due(
             now.best = best
             means = {name: value for name, value in scores.summary().items() if not isinstance(value, list)}
             run.save_best(network, {"validation": {"sequences": found.sequences} | means})
-        run.sample(lambda path: _write_rollout(path, settings, network, source, settings.horizon))
+        run.sample(lambda path: _write_comparison(path, settings, network, source, settings.horizon))
         run.save()
         run.distributed.print(f"step {now.step}: validation {name} {best:.1f} on {found.sequences} sequences")
 
@@ -222,7 +222,9 @@ def test(settings: Any, run: Path, source: Source, distributed: Distributed, pro
     distributed.print(f"{title}\n{format_evaluation(found)}")
 
 
-def show(settings: Any, run: Path, make_source: Callable[[int], Source], device: torch.device) -> None:
+def write_rollout(
+    settings: Any, run: Path, make_source: Callable[[int], Source], device: torch.device
+) -> None:
     """Write rollout.gif, a forecast of some test sequences for twice the horizon that was trained on.
 
     Args:
@@ -234,11 +236,11 @@ def show(settings: Any, run: Path, make_source: Callable[[int], Source], device:
     # Clips may be no longer than what is trained on: beyond it, what really follows is not shown.
     known = settings.horizon if settings.data.clips else 2 * settings.horizon
     source, path = make_source(settings.context + known), run / "rollout.gif"
-    _write_rollout(path, settings, load_checkpoint(run, device), source, 2 * settings.horizon)
+    _write_comparison(path, settings, load_checkpoint(run, device), source, 2 * settings.horizon)
     print(f"{path}: {settings.context} context frames and {2 * settings.horizon} forecast ones")
 
 
-def _write_rollout(path: Path, settings: Any, network: nn.Module, source: Source, horizon: int) -> None:
+def _write_comparison(path: Path, settings: Any, network: nn.Module, source: Source, horizon: int) -> None:
     """Write a network's forecast of the first sequences of a source beside them, as a GIF."""
     clips = source.batch(range(min(SHOWN, len(source))), next(network.parameters()).device)
     given, truth = clips[:, : settings.context], clips[:, settings.context :]

@@ -14,8 +14,7 @@ import torch
 
 from convlstm.core.checks import choice, finite, positive
 from convlstm.hub.checkpoint import read_config
-from convlstm.models.encoder_forecaster import EncoderForecasterConfig
-from convlstm.models.forecaster import config_from_dict, config_to_dict
+from convlstm.models.forecaster import config_from_dict, config_to_dict, network_of
 from convlstm.training.states import restore_settings
 
 T = TypeVar("T")
@@ -52,9 +51,10 @@ def check_settings(settings: Any, most_sequences: int) -> None:
     for name, hint in get_type_hints(type(settings)).items():
         if get_origin(hint) is Literal:
             choice(name, getattr(settings, name), get_args(hint))
-    if settings.teacher_forcing and isinstance(settings.model, EncoderForecasterConfig):
+    network = network_of(settings.model)
+    if settings.teacher_forcing and not network.feedback:
         raise ValueError(
-            f"teacher_forcing is {settings.teacher_forcing}, but an EncoderForecaster never reads its own "
+            f"teacher_forcing is {settings.teacher_forcing}, but {network.__name__} never reads its own "
             "predictions, nor true frames in their place; set it to 0"
         )
     if settings.loss == "cross-entropy" and settings.model.output != "sigmoid":

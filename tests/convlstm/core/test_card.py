@@ -58,7 +58,7 @@ def test_the_card_of_a_run_says_what_it_is(tmp_path: Path) -> None:
     assert sections(card) == ["# StackedForecaster", "## Use", "## Metrics", "## Training"]
     for line in (
         f"{count:,} parameters. `StackedForecaster` of the library convlstm, built from:",
-        "A stack of recurrent cells that predicts the next frame from each frame, and reads it in its turn.",
+        "A stack of recurrent cells that predicts the next frame from each frame, autoregressively.",
         "| validation | 200 | 89.12 | 213.20 | 0.6550 | 0.7342 | 17.00 |",
         notes["command"],
         '  "source": "a note"',

@@ -130,13 +130,15 @@ def test_the_network_in_the_docs_is_one_like_ours(own: Any, tmp_path: Path) -> N
     told = model(context, 3, targets=targets, use_target=use_target)
     assert_close(told[0, 1], model(torch.cat([context, targets[:, :1]], dim=1), 1)[0, 0])
     assert_close(told[1, 1], whole[1, 1])
+    probabilities = rollout(own(output="sigmoid"), context, 3)
+    assert 0 < probabilities.min() < probabilities.max() < 1
     model.save_pretrained(tmp_path)
     for loaded in (from_pretrained(tmp_path), own.from_pretrained(tmp_path)):
         assert_close(rollout(loaded, context, 3), whole, rtol=0, atol=0)
     sizes: Any = {"hidden_channels": 3, "channels": 2}
     assert create_model("OneCell", **sizes).config == own(**sizes).config
     assert list_models()[-1] == "OneCell"
-    with pytest.raises(ValueError, match="OneCell has no config field depth; it has cell, channels, outp"):
+    with pytest.raises(ValueError, match="OneCell has no config field depth; it has channels, output, h"):
         create_model("OneCell", depth=3)
     with pytest.raises(ValueError, match="name is 'OneCell', whose weights are not shipped"):
         create_model("OneCell", pretrained=True)
@@ -166,7 +168,7 @@ def test_a_network_takes_a_config_or_its_fields() -> None:
         StackedForecaster(config, kernel_size=3)
     with pytest.raises(TypeError, match=r"config is a \w+; StackedForecaster needs a StackedForecasterCon"):
         StackedForecaster(EncoderForecasterConfig())  # pyright: ignore[reportArgumentType]
-    with pytest.raises(ValueError, match="Forecaster has no config field depth, width; it has cell, c"):
+    with pytest.raises(ValueError, match="Forecaster has no config field depth, width; it has channels, o"):
         StackedForecaster(width=3, depth=2)
     with pytest.raises(ValueError, match="kernel_size is 0; it needs a whole number of 1 or more"):
         StackedForecaster(kernel_size=0)

@@ -90,7 +90,10 @@ def test_a_directory_comes_before_a_name(
         ({"name": "../x"}, r"name is '../x', none of the names moving_mnist_tiny, .*fully_connected$"),
         ({"name": "moving_mnist_paper", "pretrained": True}, f"not shipped; shipped: {TINY}$"),
         ({"name": TINY, "pretrained": True, "channels": 3}, "channels given with pretrained=True"),
-        ({"name": TINY, "depth": 3}, "StackedForecaster has no config field depth; it has cell, channels, "),
+        (
+            {"name": TINY, "depth": 3},
+            "StackedForecaster has no config field depth; it has channels, output, ",
+        ),
         ({"name": TINY, "channels": 0}, "channels is 0; it needs"),
         ({"name": TINY, "device": "abacus"}, "device is 'abacus'; it needs one of this machine"),
         ({"name": TINY, "device": "meta", "pretrained": True}, "device is 'meta'; it needs one of this mach"),

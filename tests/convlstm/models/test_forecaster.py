@@ -56,7 +56,9 @@ def test_config_to_dict_names_the_network() -> None:
 def test_config_from_dict_refuses() -> None:
     with pytest.raises(ValueError, match="network is 'ConvLSTM'; it needs a forecaster, such as StackedFor"):
         config_from_dict({"network": "ConvLSTM", "input_channels": 1})
-    with pytest.raises(ValueError, match=r"StackedForecaster has no config field depth, width; it has cell"):
+    with pytest.raises(
+        ValueError, match=r"StackedForecaster has no config field depth, width; it has channels"
+    ):
         config_from_dict({"network": "StackedForecaster", "width": 3, "depth": 2})
 
 

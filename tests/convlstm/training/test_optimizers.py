@@ -170,6 +170,8 @@ def test_cosine_rises_in_a_line_and_falls_along_half_a_cosine() -> None:
     assert factors[60] == pytest.approx((1 + math.cos(math.pi * 0.405 / 0.8)) / 2)
     assert 0 < factors[-1] < 1e-3
     assert optimizers.lr_factor(0, 1000, "cosine", 0.0) == pytest.approx(1, abs=1e-5)  # no warm-up
+    with pytest.raises(ValueError, match="schedule is 'linear'"):
+        optimizers.lr_factor(0, 1000, "linear", 0.2)
 
 
 def test_one_cycle_is_that_of_torch() -> None:

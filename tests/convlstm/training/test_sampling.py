@@ -3,12 +3,15 @@
 import torch
 from torch.testing import assert_close
 
-from convlstm.training.sampling import draw_use_target, linear_decay
+import train
+from convlstm.training.sampling import draw_use_target, true_frame_probability
 
 
 def test_the_schedule_falls_in_a_line_to_zero() -> None:
-    assert [linear_decay(step, 4) for step in (0, 1, 2, 4, 9)] == [1.0, 0.75, 0.5, 0.0, 0.0]
-    assert linear_decay(0, 0) == 0.0
+    half, none = (train.Config(steps=8, teacher_forcing=fraction) for fraction in (0.5, 0.0))
+    probabilities = [true_frame_probability(half, step) for step in (0, 1, 2, 4, 7)]
+    assert probabilities == [1.0, 0.75, 0.5, 0.0, 0.0]
+    assert true_frame_probability(none, 0) == 0.0
 
 
 def test_a_draw_is_the_same_in_any_batch() -> None:
