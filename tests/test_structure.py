@@ -24,7 +24,7 @@ ROOMS = {
     "training": "core ops nn clips models hub evaluation",
     "cli": "core clips models hub importers exporters evaluation report training",
 }
-OTHERS = {"datasets": "core clips", "train": "core models hub training datasets"}
+OTHERS = {"datasets": "core clips", "train": "convlstm models hub training datasets"}
 
 
 def imported_modules(path: Path) -> set[str]:
