@@ -77,7 +77,7 @@ def _arrays_of_hdf5(path: Path) -> dict[str, Any]:
     h5py = import_extra("h5py", "import", str(path))
     found: dict[str, Any] = {}
 
-    def keep(name: str, item: object) -> None:
+    def keep(name: str, item: Any) -> None:
         if isinstance(item, h5py.Dataset) and item.shape is not None:  # an empty one has None
             found[name] = item
 
