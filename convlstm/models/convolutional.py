@@ -19,18 +19,21 @@ from convlstm.ops.functional import probabilities
 
 @dataclass(frozen=True, kw_only=True)
 class ConvForecasterConfig(ForecasterConfig):
-    """The fields that the configs of networks of convolutional cells share."""
+    """What the configs of networks of convolutional cells share, with the fields of `ForecasterConfig`.
+
+    Attributes:
+        cell: Kind of recurrent cell.
+        hidden_channels: Hidden channels of each layer, the one nearest the frames first.
+        kernel_size: Kernel size of a cell's convolutions.
+        patch_size: Side p of the square patches that become channels, in pixels; it must divide the frames.
+        peephole: Peepholes of LSTM cells: none, or one weight per channel.
+    """
 
     cell: Literal["rnn", "lstm", "gru"] = "lstm"
-    """Kind of recurrent cell."""
     hidden_channels: tuple[int, ...] = (64, 64, 64)
-    """Hidden channels of each layer, the one nearest the frames first."""
     kernel_size: int = 5
-    """Kernel size of a cell's convolutions."""
     patch_size: int = 4
-    """Side p of the square patches that become channels, in pixels; it must divide the frames."""
     peephole: Literal["channel"] | None = None
-    """Peepholes of LSTM cells: none, or one weight per channel."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -29,16 +29,21 @@ SLOPE = 0.2  # of the leaky ReLUs, below zero, as in Shi et al. 2017
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderForecasterConfig(ConvForecasterConfig):
-    """Everything that an `EncoderForecaster` is built from; the defaults are the paper's best network."""
+    """What an `EncoderForecaster` is built from, with the fields of `ConvForecasterConfig`.
+
+    The defaults are the paper's best network.
+
+    Attributes:
+        hidden_channels: Hidden channels of each encoder layer; the forecaster has the same, reversed.
+        peephole: Peepholes of LSTM cells: one weight per channel, as in the paper, or none.
+        strides: Stride of each layer, the one nearest the frames first, as (1, 2, 2). Where it is above 1, a
+            convolution of this stride stands before the encoder's cell, and a transposed one after the
+            forecaster's. Empty: 1 everywhere.
+    """
 
     hidden_channels: tuple[int, ...] = (128, 64, 64)
-    """Hidden channels of each encoder layer; the forecaster has the same, reversed."""
     peephole: Literal["channel"] | None = "channel"
-    """Peepholes of LSTM cells: one weight per channel, as in the paper, or none."""
     strides: tuple[int, ...] = ()
-    """Stride of each layer, the one nearest the frames first, as (1, 2, 2). Where it is above 1, a
-    convolution of this stride stands before the encoder's cell, and a transposed one after the forecaster's.
-    Empty: 1 everywhere."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

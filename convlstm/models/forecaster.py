@@ -19,12 +19,15 @@ from convlstm.nn.base import ConvRecurrent
 
 @dataclass(frozen=True, kw_only=True)
 class ForecasterConfig:
-    """The fields that the configs of all forecasters share; a config of your own is a subclass."""
+    """The fields that the configs of all forecasters share; a config of your own is a subclass.
+
+    Attributes:
+        channels: Channels C of a frame: 1 for gray, 3 for color.
+        output: What the head ends with: nothing (unclipped values), or a sigmoid (values in (0, 1)).
+    """
 
     channels: int = 1
-    """Channels C of a frame: 1 for gray, 3 for color."""
     output: Literal["linear", "sigmoid"] = "linear"
-    """What the head ends with: nothing (unclipped values), or a sigmoid (values in (0, 1))."""
 
     def __post_init__(self) -> None:
         set_fields(self, channels=positive("channels", self.channels))

@@ -23,16 +23,19 @@ LAYERS = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
 
 @dataclass(frozen=True, kw_only=True)
 class FullyConnectedForecasterConfig(ForecasterConfig):
-    """Everything that a `FullyConnectedForecaster` is built from."""
+    """What a `FullyConnectedForecaster` is built from, with the fields of `ForecasterConfig`.
+
+    Attributes:
+        cell: Kind of recurrent cell.
+        frame_size: Height and width of the frames, in pixels; every pixel has weights of its own.
+        hidden_size: Hidden units N of each layer.
+        num_layers: Recurrent layers L, one above the other.
+    """
 
     cell: Literal["rnn", "lstm", "gru"] = "lstm"
-    """Kind of recurrent cell."""
     frame_size: tuple[int, int] = (64, 64)
-    """Height and width of the frames, in pixels; every pixel has weights of its own."""
     hidden_size: int = 512
-    """Hidden units N of each layer."""
     num_layers: int = 2
-    """Recurrent layers L, one above the other."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -25,14 +25,19 @@ GROUP = 8  # channels of a group norm's groups
 
 @dataclass(frozen=True, kw_only=True)
 class StackedForecasterConfig(ConvForecasterConfig):
-    """Everything that a `StackedForecaster` is built from."""
+    """What a `StackedForecaster` is built from, with the fields of `ConvForecasterConfig`.
+
+    Attributes:
+        residual: Whether a cell reads the sum of the outputs of all cells below it, not only that of the last
+            one.
+        norm: Norm of what a cell reads from the cells below it: none, or a group norm in groups of 8
+            channels.
+        head: Cells whose states the head reads: all of them, concatenated, or the last one alone.
+    """
 
     residual: bool = False
-    """Whether a cell reads the sum of the outputs of all cells below it, not only that of the last one."""
     norm: Literal["group"] | None = None
-    """Norm of what a cell reads from the cells below it: none, or a group norm in groups of 8 channels."""
     head: Literal["all", "last"] = "all"
-    """Cells whose states the head reads: all of them, concatenated, or the last one alone."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
