@@ -343,8 +343,7 @@ def test_where_no_page_can_be_written(
     for options, message in {
         "--report none/a.html": "none is no directory, but none/a.html should go there",
         "--report .": ". is a directory; give the name of a file",
-        "--report clips.npy": "--report is clips.npy, but that is the file of the clips",
-        "--json a --report ./a": "--report is a, but that is the file of --json",
+        "--report clips.npy": "clips.npy is the file of the clips; give another name",
     }.items():
         assert main(["evaluate", "run<script>", "clips.npy", *options.split()]) == 2
         assert message in capsys.readouterr().err
