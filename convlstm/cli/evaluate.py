@@ -51,6 +51,7 @@ def add_command(commands: Any) -> None:
         "--thresholds",
         type=float,
         nargs="+",
+        metavar="VALUE",
         default=(),
         help="thresholds for CSI, POD, FAR and bias, in the clips' unit, or in [0, 1] if they have none "
         "(default: none)",

@@ -21,7 +21,12 @@ def add_command(commands: Any) -> None:
     )
     command.add_argument("checkpoint", help=CHECKPOINT)
     command.add_argument(
-        "-o", "--output", type=Path, default=Path("model.onnx"), help="file to write (default: %(default)s)"
+        "-o",
+        "--output",
+        type=Path,
+        metavar="FILE",
+        default=Path("model.onnx"),
+        help="file to write (default: %(default)s)",
     )
     command.add_argument(
         "--format",

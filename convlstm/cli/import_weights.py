@@ -22,7 +22,11 @@ def add_command(commands: Any) -> None:
     )
     command.add_argument("path", type=Path, help="checkpoint file of another project")
     command.add_argument(
-        "-o", "--output", type=Path, help="directory to write the model to (default: it is not written)"
+        "-o",
+        "--output",
+        type=Path,
+        metavar="DIRECTORY",
+        help="directory to write the model to (default: it is not written)",
     )
     command.add_argument(
         "--source",

@@ -29,6 +29,7 @@ def add_command(commands: Any) -> None:
         "-o",
         "--output",
         type=Path,
+        metavar="FILE",
         default=Path("rollout.gif"),
         help="file to write, a .gif or an .mp4 (default: %(default)s)",
     )

@@ -5,17 +5,19 @@ Letters: I input channels, C hidden channels, K kernel taps per axis, S the spat
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from convlstm.core.saving import Savable
 from convlstm.importers.foreign import Foreign
 from convlstm.models.imported import ImportedConfig, ImportedNetwork
 from convlstm.models.imported.stages import Convolution, Recurrent, Stage
 from convlstm.nn.layers import ConvLSTM
 
 Weights = dict[str, Tensor]
+Model = TypeVar("Model", bound=nn.Module)
 
 
 class Part(NamedTuple):
@@ -105,7 +107,7 @@ def recurrent_stages(parts: Sequence[Part]) -> list[Recurrent]:
     return [part.stage for part in parts if isinstance(part.stage, Recurrent)]
 
 
-def stack(parts: Sequence[Part]) -> nn.Module:
+def stack(parts: Sequence[Part]) -> Savable:
     """Return a stack of cells: a ConvLSTM where all cells are alike, else an ImportedNetwork."""
     stages = recurrent_stages(parts)
     first = stages[0]
@@ -161,12 +163,10 @@ def network(
             for cell, weights in enumerate(part.weights):
                 path = f"{name}.{number}" + (f".cells.{cell}" if recurrent else "")
                 tensors |= {f"{path}.{key}": tensor for key, tensor in weights.items()}
-    model = load(model, tensors)
-    assert isinstance(model, ImportedNetwork)
-    return model
+    return load(model, tensors)
 
 
-def load(model: nn.Module, tensors: Weights) -> nn.Module:
+def load(model: Model, tensors: Weights) -> Model:
     """Load all weights of a model, in evaluation mode; raise ValueError where one does not fit."""
     own = model.state_dict()
     problems = [f"{name} is missing" for name in own.keys() - tensors.keys()]

@@ -4,9 +4,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from convlstm.core.checks import positive
+from convlstm.core.saving import Savable
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ class Foreign:
 class Imported:
     """A foreign model as one of this library, and what was recognized."""
 
-    model: nn.Module
+    model: Savable
     source: str
     """The project, and its version where the file has it."""
     layers: tuple[str, ...]

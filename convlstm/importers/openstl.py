@@ -10,8 +10,9 @@ import re
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from convlstm.core.saving import Savable
 from convlstm.importers.building import (
     Part,
     load,
@@ -109,7 +110,7 @@ def _patch_size(foreign: Foreign, settings: dict, channels: int) -> int:
     return foreign.option("patch_size", choices, why)
 
 
-def _forecaster(parts: list[Part], head: Tensor, patch: int) -> nn.Module:
+def _forecaster(parts: list[Part], head: Tensor, patch: int) -> Savable:
     """Ours: its head reads all layers, all but the last of them through zeros, and its biases are zero."""
     stages = recurrent_stages(parts)
     widths = tuple(stage.hidden_channels for stage in stages)
@@ -127,7 +128,7 @@ def _forecaster(parts: list[Part], head: Tensor, patch: int) -> nn.Module:
     return load(StackedForecaster(config), tensors)
 
 
-def _staged(parts: list[Part], head: Tensor, patch: int) -> nn.Module:
+def _staged(parts: list[Part], head: Tensor, patch: int) -> Savable:
     stage = Convolution(
         input_channels=head.shape[1], output_channels=len(head), kernel_size=(1, 1), bias=False
     )

@@ -95,7 +95,7 @@ class ConvLSTMCell(ConvCell):
             channel and pixel, which fits frames of that size only. Peepholes start at zero. Default: None.
         forget_bias: added to b_f at initialization, if there is a bias (Jozefowicz et al. 2015).
             Default: 1.0.
-        recompute: keep less for the backward pass and compute the gates again in it: less memory, more
+        recompute: activation checkpointing: compute the gates again in the backward pass. Less memory, more
             time, the same numbers. Default: False.
         device: device of the parameters.
         dtype: type of the parameters.
@@ -189,7 +189,7 @@ class ConvGRUCell(ConvCell):
         spatial_dims: number of spatial axes, 1 to 3. Default: 2.
         reset_after: apply the reset gate after the recurrent convolution, or before it. Only the former has
             a fused implementation. Default: True.
-        recompute: keep less for the backward pass and compute the gates again in it: less memory, more
+        recompute: activation checkpointing: compute the gates again in the backward pass. Less memory, more
             time, the same numbers. Default: False.
         device: device of the parameters.
         dtype: type of the parameters.

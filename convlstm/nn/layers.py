@@ -123,7 +123,7 @@ class ConvLSTM(ConvRecurrent):
         peephole: None for no w_c, "channel" for one weight per channel, or a frame size (H, W) for one per
             channel and pixel, which fits frames of that size only. Peepholes start at zero. Default: None.
         forget_bias: added to b_f at initialization, if there is a bias. Default: 1.0.
-        recompute: keep less for the backward pass and compute the gates again in it: less memory, more
+        recompute: activation checkpointing: compute the gates again in the backward pass. Less memory, more
             time, the same numbers. Default: False.
         device: device of the parameters.
         dtype: type of the parameters.
@@ -219,7 +219,7 @@ class ConvGRU(ConvRecurrent):
         spatial_dims: number of spatial axes, 1 to 3. Default: 2.
         reset_after: apply the reset gate after the recurrent convolution, as torch.nn.GRU, or before it, as
             most ConvGRU papers. Only the former has a fused implementation. Default: True.
-        recompute: keep less for the backward pass and compute the gates again in it: less memory, more
+        recompute: activation checkpointing: compute the gates again in the backward pass. Less memory, more
             time, the same numbers. Default: False.
         device: device of the parameters.
         dtype: type of the parameters.

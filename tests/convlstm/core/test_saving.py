@@ -127,9 +127,9 @@ def test_the_network_in_the_docs_is_one_like_ours(own: Any, tmp_path: Path) -> N
     for t in range(1, 4):
         assert_close(returned[:, t - 1], model(context[:, :t], 1)[:, 0])
     targets, use_target = torch.rand(2, 3, 1, 6, 5), torch.tensor([[True, False], [False, True]])
-    told = model(context, 3, targets=targets, use_target=use_target)
-    assert_close(told[0, 1], model(torch.cat([context, targets[:, :1]], dim=1), 1)[0, 0])
-    assert_close(told[1, 1], whole[1, 1])
+    forced = model(context, 3, targets=targets, use_target=use_target)
+    assert_close(forced[0, 1], model(torch.cat([context, targets[:, :1]], dim=1), 1)[0, 0])
+    assert_close(forced[1, 1], whole[1, 1])
     probabilities = rollout(own(output="sigmoid"), context, 3)
     assert 0 < probabilities.min() < probabilities.max() < 1
     model.save_pretrained(tmp_path)
