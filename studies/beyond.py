@@ -28,7 +28,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from einops import repeat
+from einops import reduce, repeat
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -40,7 +40,7 @@ from convlstm.clips.pictures import BACKGROUND, FORECAST, OBSERVED, Text, write_
 from convlstm.core.checks import positive
 from convlstm.core.files import jsonable, write_json
 from convlstm.evaluation import Predict, Source
-from convlstm.evaluation.metrics import brightness, gradient_energy, mse
+from convlstm.evaluation.metrics import mse
 from convlstm.hub.checkpoint import read_config
 from convlstm.models.rollouts import check_strength
 from convlstm.training.hardware import choose_device
@@ -193,6 +193,22 @@ def digits_of(checkpoint: str) -> str | None:
         return None
     data = read_config(folder).get("training", {}).get("data", {})
     return None if data.get("clips") else data.get("digits")
+
+
+def brightness(frames: Tensor) -> Tensor:
+    """Return the sum over each frame (B, T, C, H, W), in float64: (B, T)."""
+    return reduce(frames.cpu().double(), "b t c h w -> b t", "sum")
+
+
+def gradient_energy(frames: Tensor) -> Tensor:
+    """Return the sum of squared differences of neighboring pixels, down and across, which blur removes.
+
+        energy = sum over C, H, W of (frames[h + 1, w] - frames[h, w])^2 + (frames[h, w + 1] - frames[h, w])^2
+
+    Frames are (B, T, C, H, W), unclipped; the result is (B, T), in float64.
+    """
+    down, across = (frames.cpu().double().diff(dim=axis).square().sum(dim=(2, 3, 4)) for axis in (3, 4))
+    return down + across
 
 
 def measure(

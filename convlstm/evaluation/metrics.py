@@ -5,8 +5,6 @@ Letters: B batch, T time, C channels, H W pixels, K thresholds. Frames are (B, T
 
 - MSE and MAE are sums over the values of a frame, of unclipped predictions, unless asked for otherwise.
 - SSIM and PSNR are of predictions clipped to [0, 1].
-- Brightness and gradient energy are of frames alone, unclipped. Long forecasts fade, blur or brighten; the
-  ratio of the forecast's value to the truth's shows this even where the two no longer match pixel by pixel.
 
 All metrics compute in float64 (float32 on mps, which has no float64): the variances in SSIM are differences
 of nearly equal numbers, and float32 would make the fourth decimal wrong on bright, flat frames.
@@ -22,10 +20,8 @@ from torch import Tensor
 
 __all__ = [
     "Contingency",
-    "brightness",
     "contingency",
     "cross_entropy",
-    "gradient_energy",
     "mae",
     "mse",
     "psnr",
@@ -169,35 +165,6 @@ def similarities(prediction: Tensor, target: Tensor, data_ranges: Sequence[float
     return result
 
 
-def brightness(frames: Tensor) -> Tensor:
-    """Total brightness of each frame.
-
-        brightness = sum over C, H, W of frames
-
-    Args:
-        frames: (B, T, C, H, W), not clipped.
-
-    Returns:
-        (B, T), float64.
-
-    Raises:
-        ValueError: the shape is not (B, T, C, H, W).
-    """
-    return reduce(_wide("frames", frames), "b t c h w -> b t", "sum")
-
-
-def gradient_energy(frames: Tensor) -> Tensor:
-    """Squared differences of neighboring pixels of each frame, down and across: what blur removes.
-
-        energy = sum over C, H, W of (frames[h + 1, w] - frames[h, w])^2 + (frames[h, w + 1] - frames[h, w])^2
-
-    where both pixels lie within the frame. Argument, result and errors are those of `brightness`.
-    """
-    frames = _wide("frames", frames)
-    down, across = (reduce(frames.diff(dim=axis).square(), "b t c h w -> b t", "sum") for axis in (3, 4))
-    return down + across
-
-
 class Contingency(NamedTuple):
     """Counts of values at or above thresholds, forecast or observed, and the ratios made of them.
 
@@ -278,15 +245,12 @@ def _comparable(prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
             f"prediction has shape {tuple(prediction.shape)}, target has {tuple(target.shape)}; "
             "both need the same (B, T, C, H, W)"
         )
-    both = "prediction and target"
-    return _wide(both, prediction), _wide(both, target)
-
-
-def _wide(name: str, frames: Tensor) -> Tensor:
-    """Return frames in float64; raise ValueError if they are not (B, T, C, H, W)."""
-    if frames.ndim != 5 or 0 in frames.shape[2:]:
-        raise ValueError(f"{name} have shape {tuple(frames.shape)}; they need (B, T, C, H, W), with pixels")
-    return frames.to(torch.float32 if frames.device.type == "mps" else torch.float64)
+    if target.ndim != 5 or 0 in target.shape[2:]:
+        raise ValueError(
+            f"prediction and target have shape {tuple(target.shape)}; they need (B, T, C, H, W), with pixels"
+        )
+    wide = torch.float32 if target.device.type == "mps" else torch.float64
+    return prediction.to(wide), target.to(wide)
 
 
 def _window_sums(values: Tensor, width: int) -> Tensor:

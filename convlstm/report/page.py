@@ -1,6 +1,7 @@
 """The page as a whole: what its template, report.html, is given."""
 
 import base64
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from convlstm.evaluation.results import Evaluation
 from convlstm.report.frames import Shown, animation, strip
 from convlstm.report.plots import AREA, KINDS
 from convlstm.report.tables import curves, score_groups, verdict
-from convlstm.report.training import Run, origin, training_curves
+from convlstm.report.training import Run, chosen_step, training_curves
 
 KEY = (
     (OBSERVED, "observed; in the error: too dark"),
@@ -65,6 +66,7 @@ def render_report(
         undefined=StrictUndefined,
         trim_blocks=True,
     )
+    config = run.config if run else {}
     training = training_curves(run.metrics if run else ())
     present = {"Forecasts": sequences, "Long rollout": long, "Training": training["charts"]}
     names = [predictor.name for predictor in (evaluation.model, *evaluation.baselines)]
@@ -99,7 +101,9 @@ def render_report(
         training=training,
         command=evaluation.command,
         versions=versions,
-        origin=origin(run.config if run else {}),
+        config=config,
+        config_text=json.dumps(config, indent=2, ensure_ascii=False) if config else "",
+        step=chosen_step(config),
     )
 
 

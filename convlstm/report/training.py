@@ -1,6 +1,5 @@
-"""What a report shows of the run that a checkpoint came from: its settings, and what it logged, as curves."""
+"""What a report shows of the run that a checkpoint came from: config.json, and what it logged, as curves."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,7 +10,7 @@ from convlstm.core.files import METRICS, read_metrics
 from convlstm.hub.checkpoint import read_config
 from convlstm.report.plots import Chart, Curve, chart
 
-MOST_POINTS = 200  # of a curve; a longer one is drawn as means of the stretches that end at its points
+MAX_POINTS = 200  # of a curve; a longer one is drawn as means of the stretches that end at its points
 # What networks are chosen by, the first that was logged: it is in the unit of the loss.
 CHOSEN_BY = {"val/cross_entropy": "validation cross-entropy", "val/mse": "validation MSE"}
 OTHERS = {
@@ -71,36 +70,15 @@ def training_curves(metrics: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]
     return {"charts": charts, "legend": [(curve.name, curve.kind) for curve in losses]}
 
 
-def origin(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the parts of config.json that a page sets apart, as texts, and all of it."""
-    step = ""
-    if isinstance(config.get("step"), int):
-        step = f"The weights are those of optimizer step {config['step']:,}"
-        validation = config.get("validation")
-        if isinstance(validation, dict) and isinstance(validation.get("mse"), float):
-            step += f", chosen by validation (MSE {validation['mse']:,.2f}), not by the scores above"
-        step += "."
-    training = config.get("training")
-    data = training.get("data") if isinstance(training, dict) else None
-    settings = {"Network": config.get("network"), "Data trained on": data}
-    return {
-        "command": config.get("command"),
-        "step": step,
-        "settings": [
-            (title, [(name, _words(value)) for name, value in values.items()])
-            for title, values in settings.items()
-            if isinstance(values, dict)
-        ],
-        "config": json.dumps(config, indent=2, ensure_ascii=False) if config else "",
-    }
-
-
-def _words(value: Any) -> str:
-    if isinstance(value, list):
-        return ", ".join(map(_words, value))
-    if value is None:
-        return "none"
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+def chosen_step(config: Mapping[str, Any]) -> str:
+    """Return which optimizer step of a run the weights are from, in a sentence; "" if it is not known."""
+    step, validation = config.get("step"), config.get("validation")
+    if not isinstance(step, int):
+        return ""
+    chosen = ""
+    if isinstance(validation, dict) and isinstance(validation.get("mse"), float):
+        chosen = f", chosen by validation (MSE {validation['mse']:,.2f}), not by the scores above"
+    return f"The weights are those of optimizer step {step:,}{chosen}."
 
 
 def _values(metrics: Sequence[Mapping[str, Any]], key: str) -> tuple[list[float], list[float]] | None:
@@ -112,6 +90,6 @@ def _values(metrics: Sequence[Mapping[str, Any]], key: str) -> tuple[list[float]
     ]
     if len(points) < 2:
         return None
-    size = math.ceil(len(points) / MOST_POINTS)
+    size = math.ceil(len(points) / MAX_POINTS)
     groups = [points[n : n + size] for n in range(0, len(points), size)]
     return [group[-1][0] for group in groups], [math.fsum(y for _, y in g) / len(g) for g in groups]

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
+from torch.testing import assert_close
 
 from convlstm import create_model
 from convlstm.clips import read_clips
 from convlstm.core.saving import save_checkpoint
 from convlstm.evaluation import Predict
-from convlstm.evaluation.metrics import brightness, gradient_energy
 from datasets import moving_mnist
 from studies import beyond
 
@@ -30,6 +30,16 @@ def oracle(context: Tensor, horizon: int) -> Tensor:
 
 def measured(predict: Predict, batch_size: int = 2) -> beyond.Measures:
     return beyond.measure(predict, SOURCE, 5, batch_size, CPU)
+
+
+def test_brightness_and_gradient_energy_by_hand() -> None:
+    frame = torch.tensor([[0.0, 1.0, 3.0], [2.0, 1.0, -1.0]])
+    # Down: 2^2 + 0 + 4^2; across: 1 + 2^2 in the first row, 1 + 2^2 in the second.
+    frames = torch.stack([frame, 0.5 * frame])[None, :, None]  # (1, 2, 1, 2, 3)
+    for measure, values in ((beyond.brightness, [[6.0, 3.0]]), (beyond.gradient_energy, [[30.0, 7.5]])):
+        assert_close(measure(frames), torch.tensor(values, dtype=torch.float64))
+        assert_close(measure(frames.expand(1, 2, 3, 2, 3)), 3 * measure(frames))
+    assert_close(beyond.gradient_energy(frames + 3), beyond.gradient_energy(frames))
 
 
 @pytest.mark.parametrize(
@@ -55,7 +65,10 @@ def test_ratios_are_of_sums_over_the_sequences_whatever_the_batch() -> None:
         return oracle(context, horizon) * ~blank[:, None, None, None, None]
 
     found = [measured(without_the_first, batch_size) for batch_size in (1, 3, 5)]
-    for name, of in (("brightness_ratio", brightness), ("gradient_energy_ratio", gradient_energy)):
+    for name, of in (
+        ("brightness_ratio", beyond.brightness),
+        ("gradient_energy_ratio", beyond.gradient_energy),
+    ):
         sums = of(TRUTH)  # (5, 4)
         expected = (1 - sums[0] / sums.sum(dim=0)).tolist()
         for measures in found:

@@ -11,10 +11,8 @@ from torch.testing import assert_close
 
 from convlstm.evaluation.metrics import (
     Contingency,
-    brightness,
     contingency,
     cross_entropy,
-    gradient_energy,
     mae,
     mse,
     psnr,
@@ -160,17 +158,3 @@ def test_ssim_errors():
     for data_range in (0.0, math.nan):
         with pytest.raises(ValueError, match="data_range is"):
             ssim(torch.zeros(1, 2, 1, 8, 8), torch.zeros(1, 2, 1, 8, 8), data_range)
-
-
-def test_brightness_and_gradient_energy_by_hand():
-    frame = torch.tensor([[0.0, 1.0, 3.0], [2.0, 1.0, -1.0]])
-    # Down: 2^2 + 0 + 4^2; across: 1 + 2^2 in the first row, 1 + 2^2 in the second.
-    frames = torch.stack([frame, 0.5 * frame])[None, :, None]  # (1, 2, 1, 2, 3)
-    for measure, values in ((brightness, [[6.0, 3.0]]), (gradient_energy, [[30.0, 7.5]])):
-        assert_close(measure(frames), torch.tensor(values, dtype=torch.float64))
-        assert_close(measure(frames.expand(1, 2, 3, 2, 3)), 3 * measure(frames))
-        for shape in ((3, 1, 8, 8), (1, 1, 1, 0, 8)):
-            with pytest.raises(ValueError, match=r"frames have shape .*; they need \(B, T, C, H, W\), with"):
-                measure(torch.rand(shape))
-    assert_close(gradient_energy(frames + 3), gradient_energy(frames))
-    assert not gradient_energy(torch.ones(1, 1, 1, 1, 1)).any()  # no neighbors

@@ -19,7 +19,6 @@ from convlstm import (
     rollout,
     stream,
 )
-from convlstm.evaluation.metrics import gradient_energy
 from convlstm.models import rollouts
 
 
@@ -161,7 +160,8 @@ def test_a_sharpened_frame_is_as_bright_as_it_was(strength: float) -> None:
     assert_close(read.sum(dim=(2, 3)), brightness, rtol=1e-4, atol=1e-4)
     assert not read[0, 0].any()
     assert (read[2, 1] == 1).all()
-    assert (gradient_energy(read[None, 1:2]) > gradient_energy(frames[None, 1:2])).all()
+    before, after = (x[1].diff(dim=-1).square().sum() for x in (frames, read))  # two frames, not clipped
+    assert after > before
 
 
 def test_sharpened_in_a_wrapper_and_in_the_type_of_the_context(reader: Forecaster) -> None:
