@@ -219,7 +219,7 @@ def _rebuild_tensor(
     metadata: Any = None,
     dtype: Name | None = None,
 ) -> Tensor:
-    """Return a tensor whose elements all lie within its storage, none of them twice."""
+    """Return a tensor whose elements all lie within its storage, which has as many or more."""
     if not isinstance(storage, torch.storage.TypedStorage):
         raise ValueError("a tensor in it has something else than a storage")
     if metadata:  # the values are not those that are stored
@@ -228,16 +228,16 @@ def _rebuild_tensor(
     if kind not in _DTYPES:
         raise ValueError(f"a tensor in it has the type {kind!r:.60}, which is not read")
     available = data.nbytes() // _DTYPES[kind].itemsize
-    fits = len(size) == len(stride) <= 16
-    fits = fits and all(type(n) is int and 0 <= n < 2**48 for n in (offset, *size, *stride))
-    count = math.prod(size) if fits else 0
-    if count:
-        last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
-        fits = max(count, last + 1) <= available  # where a stride is 0, `count` is what is too large
-    if not fits:
+    few = len(size) == len(stride) <= 16
+    if not few or not all(type(n) is int and 0 <= n < 2**48 for n in (offset, *size, *stride)):
+        # They are not shown: a nested tuple of a few bytes may unfold to a text without end.
+        raise ValueError("a tensor in it has a size, stride or offset that is not a few whole numbers")
+    count = math.prod(size)
+    last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
+    if count and max(count, last + 1) > available:  # where a stride is 0, `count` is what is too large
         raise ValueError(
-            f"a tensor in it has size {size!r:.80}, stride {stride!r:.80} and offset {offset!r:.40}, "
-            f"which lies beyond its storage of {available} elements"
+            f"a tensor in it has size {size}, stride {stride} and offset {offset}, which lies beyond its "
+            f"storage of {available} elements"
         )
     return torch.empty(0, dtype=_DTYPES[kind]).set_(data, offset if count else 0, size, stride)
 

@@ -176,6 +176,17 @@ def test_nothing_that_a_pickle_names_is_called(tmp_path: Path) -> None:
             assert not marker.exists(), attack
 
 
+@pytest.mark.usefixtures("_extension")
+@pytest.mark.parametrize(("opcode", "form"), [(b"\x82", "<B"), (b"\x83", "<H"), (b"\x84", "<i")])
+def test_no_extension_is_looked_up(opcode: bytes, form: str) -> None:
+    """Neither by its name nor among the objects that Python's pickle found before."""
+    data = b"\x80\x02" + opcode + struct.pack(form, EXTENSION) + b"."
+    for _ in range(2):
+        with pytest.raises(ValueError, match="uses the extension 240"):
+            read(data)
+        assert pickle.loads(data) is os.system
+
+
 def test_nothing_that_a_pickle_names_is_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     marker = tmp_path / "marker"
     (tmp_path / "module_with_effects.py").write_text(f"open({str(marker)!r}, 'w').close()")
@@ -255,12 +266,14 @@ def test_memos_that_unfold_without_end_take_no_time() -> None:
 WITHIN = [(0, (3, 4), (4, 1)), (2, (2, 5), (5, 1)), (0, (4, 3), (1, 4)), (11, (), ()), (0, (0, 7), (7, 1))]
 BEYOND = [
     *((0, (13,), (1,)), (1, (12,), (1,)), (12, (), ()), (0, (3, 4), (5, 1))),
-    (0, (100, 4), (0, 1)),  # expanded
-    *((-1, (3,), (1,)), (0, (-1,), (1,)), (4, (3,), (-1,))),
-    *((0, (2**62, 4), (4, 1)), (0, (2**62, 0), (4, 1)), (2**62, (1,), (1,)), (0, (2,), (2**62,))),
-    *((0, (3, 4), (1,)), (0, (1,) * 65, (1,) * 65), (2, (0,), (2**63,))),
+    *((0, (100, 4), (0, 1)), (2**47, (1,), (1,)), (0, (2,), (2**47,)), (0, (2**47, 4), (4, 1))),
 ]
 """Offset, size and stride of tensors in a storage of 12 elements."""
+ABSURD = [
+    *((-1, (3,), (1,)), (0, (-1,), (1,)), (4, (3,), (-1,))),
+    *((0, (2**62, 0), (4, 1)), (2**62, (1,), (1,)), (0, (2,), (2**62,)), (2, (0,), (2**63,))),
+    *((0, (3, 4), (1,)), (0, (1,) * 65, (1,) * 65)),
+]
 
 
 @pytest.mark.parametrize(("offset", "size", "stride"), WITHIN)
@@ -272,13 +285,24 @@ def test_tensors_within_their_storage(
         assert (tensors["a"].shape, tensors["a"].stride()) == (size, stride)
 
 
-@pytest.mark.parametrize(("offset", "size", "stride"), BEYOND)
+@pytest.mark.parametrize(("offset", "size", "stride"), BEYOND + ABSURD)
 def test_tensors_beyond_their_storage_are_refused(
     tmp_path: Path, offset: int, size: tuple[int, ...], stride: tuple[int, ...]
 ) -> None:
+    absurd = (offset, size, stride) in ABSURD
+    match = "not a few whole numbers" if absurd else "which lies beyond its storage of 12 elements"
     for error in read_both(tmp_path / "file", tensor(storage(), offset, size, stride)):
         assert isinstance(error, str)
-        assert "which lies beyond its storage of 12 elements" in error
+        assert match in error
+
+
+def test_a_size_that_unfolds_without_end_is_refused_at_once(tmp_path: Path) -> None:
+    size = b"(N" + b"2\x86" * 60 + b"t"  # one tuple, of 2^60 values when it is written out
+    arguments = b"(" + storage() + number(0) + size + numbers(1) + b"\x89Nt"
+    data = b"\x80\x02}" + text("a") + b"ctorch._utils\n_rebuild_tensor_v2\n" + arguments + b"Rs."
+    for error in read_both(tmp_path / "file", data):
+        assert isinstance(error, str)
+        assert "not a few whole numbers" in error
 
 
 @pytest.mark.parametrize(
