@@ -6,6 +6,7 @@ are convolutions, "deconv" transposed, with a LeakyReLU of slope 0.2 after those
 """
 
 import re
+import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
@@ -173,7 +174,9 @@ def _check_module(layer: str, module: Mapping[str, Any]) -> None:
     for name, value in usual.items():
         found = module.get(name, ())
         if not set(found if isinstance(found, list | tuple) else [found]) <= value:
-            raise ValueError(f"{layer} has {name} {found!r:.40}, which the project's layers never have")
+            raise ValueError(
+                f"{layer} has {name} {reprlib.repr(found)}, which the project's layers never have"
+            )
 
 
 def _stated(foreign: Foreign, layer: str, name: str) -> tuple[int, int]:
@@ -181,7 +184,7 @@ def _stated(foreign: Foreign, layer: str, name: str) -> tuple[int, int]:
     match value := foreign.modules[layer].get(name):
         case [int(rows), int(columns)]:
             return rows, columns
-    raise ValueError(f"{layer} has {name} {value!r:.40}; it needs two whole numbers")
+    raise ValueError(f"{layer} has {name} {reprlib.repr(value)}; it needs two whole numbers")
 
 
 def _padding(layer: str, kernel: int, stride: int, transposed: bool) -> int:

@@ -2,6 +2,7 @@
 
 import io
 import math
+import os
 import pickle
 import struct
 import zipfile
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 MAGIC = torch.serialization.MAGIC_NUMBER.to_bytes(10, "little")
+FORCED = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 MAX_STEPS = 1_000_000
 """Most instructions of a pickle. A state dict of 1,000 tensors and its Adam state take 140,000."""
 _DTYPES = {str(dtype): dtype for dtype in vars(torch).values() if isinstance(dtype, torch.dtype)}
@@ -276,6 +278,10 @@ def _load_beside(file: Any, storages: Storages, **options: Any) -> Any:
         texts = [key for key in value if isinstance(key, str)]
         if len(texts) < len(value) or set(texts) != storages.named.keys():
             raise ValueError("its list of storages does not fit its pickle: the file is damaged")
+    elif not isinstance(
+        value, int
+    ):  # torch shows what it does not expect, and a tuple may unfold without end
+        return {}  # of the system that saved it, which torch leaves unread
     return value
 
 
@@ -321,13 +327,16 @@ def read_zip(archive: zipfile.ZipFile, folder: str) -> Any:
 
 
 def _load(file: io.BytesIO, storages: Storages) -> Any:
+    if os.environ.get(FORCED, "0").lower() in ("1", "y", "yes", "true"):
+        raise ValueError(f"{FORCED} is set, and so torch takes no unpickler but its own; unset it to import")
     module = SimpleNamespace(__name__=__name__, Unpickler=Unpickler, load=_load_beside)
-    return torch.load(
-        file,
-        map_location="cpu",
-        pickle_module=module,
-        weights_only=False,
-        mmap=False,
-        encoding="latin1",
-        storages=storages,
-    )
+    with torch.device("cpu"):
+        return torch.load(
+            file,
+            map_location="cpu",
+            pickle_module=module,
+            weights_only=False,
+            mmap=False,
+            encoding="latin1",
+            storages=storages,
+        )

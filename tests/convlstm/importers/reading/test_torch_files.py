@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from convlstm.importers.reading.files import read_foreign
 from convlstm.importers.reading.torch_files import Name, Steps, Storages, Stub, Unpickler
-from tests.convlstm.importers.reading.checkpoints import FORMATS, around, assert_equal, torch_bytes
+from tests.convlstm.importers.reading.checkpoints import FORMATS, OLD, around, assert_equal, torch_bytes
 
 EXTENSION = 240  # a number that no one has registered with copyreg
 DTYPES = [
@@ -303,6 +303,25 @@ def test_a_size_that_unfolds_without_end_is_refused_at_once(tmp_path: Path) -> N
     for error in read_both(tmp_path / "file", data):
         assert isinstance(error, str)
         assert "not a few whole numbers" in error
+
+
+def test_a_version_that_unfolds_without_end_is_refused_at_once(tmp_path: Path) -> None:
+    """In the old format, the pickle after the magic number is one that torch shows in its error."""
+    path = tmp_path / "file.pt"
+    version, bomb = pickle.dumps(1001, 2), b"\x80\x02N" + b"2\x86" * 60 + b"."
+    path.write_bytes(torch_bytes({"a": torch.ones(1)}, **OLD).replace(version, bomb, 1))
+    with pytest.raises(ValueError, match=r"Invalid protocol version: \{\}"):
+        read_foreign(path)
+
+
+def test_torch_under_other_settings_reads_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "file.pt"
+    path.write_bytes(torch_bytes({"a": torch.ones(3)}))
+    with torch.device("meta"):
+        assert_equal(read_foreign(path).tensors, {"a": torch.ones(3, device="cpu")})
+    monkeypatch.setenv("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "1")
+    with pytest.raises(ValueError, match=r"TORCH_FORCE_WEIGHTS_ONLY_LOAD is set, .*; unset it"):
+        read_foreign(path)
 
 
 @pytest.mark.parametrize(
