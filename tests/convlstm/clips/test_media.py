@@ -2,6 +2,7 @@
 
 import os
 import sys
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from convlstm.clips import check_clip, read_clips, write_clip
+from convlstm.clips import check_clip, media, read_clips, write_clip
 from convlstm.clips.media import _cut_short
 
 RANDOM = np.random.default_rng(0)
@@ -107,6 +108,22 @@ def test_a_gif_too_large_for_the_memory_is_refused(tmp_path: Path) -> None:
         read_clips(tmp_path / "a.gif")
 
 
+def test_a_gif_is_decoded_no_further_than_it_may_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_clip(tmp_path / "a.gif", noise(100, 100, 100), 10)
+    monkeypatch.setattr(media, "LARGEST", 300_000)  # of 3 MB
+    tracemalloc.start()
+    with pytest.raises(ValueError, match=r"a.gif is too large: .* more than 300,000 bytes"):
+        read_clips(tmp_path / "a.gif")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2_000_000
+
+
+def test_a_lack_of_memory_is_no_damage() -> None:
+    with pytest.raises(MemoryError), media._naming_damage(Path("a.gif"), "GIF"):
+        raise MemoryError
+
+
 @pytest.mark.parametrize(("color", "fps"), [((), 5), ((3,), 29.97)])
 def test_an_mp4_is_what_pyav_reads(tmp_path: Path, color: tuple, fps: float) -> None:
     frames = moving_square(height=31, width=47)
@@ -124,6 +141,13 @@ def test_an_mp4_is_what_pyav_reads(tmp_path: Path, color: tuple, fps: float) -> 
     wanted = frames.reshape(12, 31, 47, -1)
     assert np.abs(clip[:, :31, :47].astype(int) - wanted).mean() < 6
     assert os.listdir(tmp_path) == ["a.mp4"]
+
+
+def test_an_mp4_keeps_fine_detail(tmp_path: Path) -> None:
+    frames = noise(8, 64, 64)
+    write_clip(tmp_path / "a.mp4", frames, 10)
+    error = np.square(read_bytes(tmp_path / "a.mp4")[..., 0] - frames.astype(float)).mean()
+    assert 10 * np.log10(255**2 / error) > 35  # dB; 37.3, and 30.7 at x264's default
 
 
 @pytest.mark.parametrize("suffix", CODECS)
@@ -244,6 +268,7 @@ def test_a_pgm_keeps_its_values_whatever_its_highest_is(tmp_path: Path, header: 
         ({"0.png": b""}, r"0.png is a damaged image \("),
         ({"0.png": "cut"}, "0.png is a damaged image"),
         ({"0.pgm": b"P5 2 2 70000\n" + bytes(16)}, r"0.pgm is a damaged image \(maxval must be"),
+        ({"0.png": ("L", 6, 5), "0.jpg": ("L", 6, 5)}, r"has 0.jpg and 0.png; it needs one file"),
         ({"0.png": ("L", 6, 5), "1.png": ("L", 6, 6)}, r"frame 2 has 6 x 6 pixels, .* the first 5 x 6"),
         ({"0.png": ("L", 6, 5), "1.png": ("I;16", 6, 5)}, r"frame 2 has .* 1 channel\(s\) of uint16"),
         ({"0.png": ("RGBA", 6, 5)}, r"0.png has an alpha channel \(RGBA\) with transparent pixels"),
