@@ -4,9 +4,10 @@ import contextlib
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TextIO
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,7 @@ from convlstm.training.hardware import memory_peak
 
 # What the plain RuntimeErrors of allocators say: of the CPU, of MPS and of CUDA's own, of cuBLAS and cuDNN.
 ALLOCATION_ERRORS = "allocate memory", "out of memory", "ALLOC_FAILED"
+UNREAD = getattr(signal, "SIGPIPE", signal.SIGTERM)  # what a run stops by when its output is lost
 
 
 def handled_signals() -> list[signal.Signals]:
@@ -42,11 +44,49 @@ class Stopped(BaseException):
         super().__init__(text or f"stopped by {self.signal.name}")
 
 
+class Output:
+    """A text stream whose reader may go away, such as `tee` or a terminal; the text is then dropped.
+
+    Args:
+        stream: the stream, which gets each line as soon as it is written.
+        lost: called when the reader is gone.
+    """
+
+    def __init__(self, stream: TextIO, lost: Callable[[], object] = lambda: None):
+        self._stream, self._lost = stream, lost
+
+    def write(self, text: str) -> int:
+        """Write text; return its length."""
+        try:
+            self._stream.write(text)
+        except OSError:
+            self._drop()
+        if "\n" in text:
+            self.flush()
+        return len(text)
+
+    def flush(self) -> None:
+        """Write out what is buffered."""
+        try:
+            self._stream.flush()
+        except OSError:
+            self._drop()
+
+    def _drop(self) -> None:
+        with contextlib.suppress(OSError), open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), self._stream.fileno())  # or the buffer fails again as Python ends
+        self._lost()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
 class Stopping:
     """A context in which signals are noted, so that a run can end its step and save its state.
 
     A second Ctrl-C ends the process at once. A process whose torchrun has ended stops as if it got a
-    SIGTERM.
+    SIGTERM, and one whose output nobody reads any more as if it got a SIGPIPE. In a thread that is not the
+    main one, signals and output are left alone.
 
     Args:
         alone: whether this is the only process. Processes of torchrun get each Ctrl-C twice, from the
@@ -60,9 +100,15 @@ class Stopping:
         self._alone = alone
         self._torchrun = os.getppid() if "TORCHELASTIC_RUN_ID" in os.environ else None
         self._handlers: dict[int, Any] = {}
+        self._streams: Any = None
 
     def __enter__(self) -> Self:
-        self._handlers = {number: signal.signal(number, self._note) for number in handled_signals()}
+        if threading.current_thread() is threading.main_thread():  # Python lets no other handle signals
+            self._handlers = {number: signal.signal(number, self._note) for number in handled_signals()}
+            self._streams = sys.stdout, sys.stderr
+            sys.stdout, sys.stderr = (
+                stream and Output(stream, self._note_unread) for stream in self._streams
+            )
         return self
 
     def __exit__(
@@ -70,6 +116,8 @@ class Stopping:
     ) -> None:
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
+        if self._streams:
+            sys.stdout, sys.stderr = self._streams
 
     def is_requested(self) -> bool:
         """Return whether a signal arrived or torchrun has ended."""
@@ -95,6 +143,9 @@ class Stopping:
         if self._alone:
             signal.signal(signal.SIGINT, signal.SIG_DFL)
 
+    def _note_unread(self) -> None:
+        self.signal = self.signal or UNREAD
+
 
 def exit_status(script: str, run: Callable[[], object]) -> int:
     """Run a script; return its exit status.
@@ -113,10 +164,10 @@ def exit_status(script: str, run: Callable[[], object]) -> int:
     try:
         run()
     except (ArithmeticError, ValueError, OSError, MemoryError) as error:
-        print(f"{script}: error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"{script}: error: {' '.join(str(error).split())}", file=Output(sys.stderr))
         return 2
     except Stopped as stopped:
-        print(f"{script}: {stopped}", file=sys.stderr)
+        print(f"{script}: {stopped}", file=Output(sys.stderr))
         return 128 + stopped.signal
     finally:
         for number, handler in handlers.items():

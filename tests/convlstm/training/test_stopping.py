@@ -2,8 +2,13 @@
 
 import math
 import os
+import pty
 import signal
+import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
 
@@ -21,9 +26,16 @@ from convlstm.models.forecaster import ForecasterConfig, build
 from convlstm.training.stopping import Stopped, Stopping, exit_status, explain_out_of_memory, find_nonfinite
 
 CPU = torch.device("cpu")
-SIGNALS = [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1]
-if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as it is for tests under nohup
-    SIGNALS.append(signal.SIGHUP)
+SIGNALS = [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP]
+
+
+@pytest.fixture(autouse=True)
+def _no_signal_is_ignored() -> Iterator[None]:
+    """Handle signals as in a terminal: in the background SIGINT is ignored, under nohup SIGHUP."""
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in SIGNALS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.mark.parametrize("number", SIGNALS)
@@ -120,6 +132,61 @@ def test_a_signal_may_come_while_something_is_printed(monkeypatch: pytest.Monkey
     with Stopping() as stopping:
         os.kill(os.getpid(), signal.SIGTERM)
         assert stopping.signal == signal.SIGTERM
+
+
+LOSING = """
+import os, signal, sys
+from tqdm import tqdm
+from convlstm.training.distributed import Distributed
+from convlstm.training.stopping import Stopping, exit_status
+
+def run():
+    with Stopping() as stopping, tqdm(total=9) as bar:
+        print("begins")
+        sys.stdin.readline()  # until nobody reads
+        if {number}:
+            os.kill(os.getpid(), {number})
+        bar.update()
+        bar.refresh()
+        Distributed().print("step 1")
+        print("step 2")
+        open({saved!r}, "w").close()
+        stopping.check()
+
+sys.exit(exit_status("x.py", run))
+"""
+
+
+@pytest.mark.parametrize(("number", "terminal"), [(0, False), (signal.SIGINT, False), (signal.SIGHUP, True)])
+def test_output_that_nobody_reads_any_more_ends_the_run_as_a_signal_does(
+    tmp_path: Path, number: int, terminal: bool
+) -> None:
+    saved = tmp_path / "saved"
+    command = [sys.executable, "-c", LOSING.format(number=int(number), saved=str(saved))]
+    read, write = pty.openpty() if terminal else os.pipe()
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=write, stderr=write)
+    os.close(write)
+    output = b""
+    while b"begins" not in output:  # shown at once, although a pipe is buffered
+        output += os.read(read, 1000)
+    os.close(read)
+    process.communicate(b"\n")
+    assert process.returncode == 128 + (number or signal.SIGPIPE)
+    assert saved.exists()
+
+
+def test_a_thread_may_train() -> None:
+    found = []
+
+    def run() -> None:
+        with Stopping() as stopping:
+            stopping.check()
+            found.append(stopping.signal)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    assert found == [None]
 
 
 SIZES: dict[str, Any] = {"hidden_channels": (3, 2), "kernel_size": 3}
