@@ -71,7 +71,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     device = choose_device(options.device)
     model = pretrained.from_pretrained(options.checkpoint, device=device)
     folder = Path(options.checkpoint)  # or a name
-    made = report.read_run(folder) if options.report and folder.is_dir() else None
+    training_run = report.read_run(folder) if options.report and folder.is_dir() else None
     clips = _read(options, model, read_config(folder) if folder.is_dir() else {})
     evaluation = run(options, model, clips, device)
     print(format_evaluation(evaluation))
@@ -87,7 +87,7 @@ def _evaluate(options: argparse.Namespace) -> None:
             evaluation,
             report.example_rollouts(evaluation, model, clips, device),
             report.long_rollout(evaluation, model, further, device),
-            made,
+            training_run,
         )
         print(f"{options.report}: the report, a page for any browser")
 

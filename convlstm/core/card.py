@@ -4,30 +4,18 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import quote
 
 __all__ = ["is_as_written", "model_card"]
-
-T = TypeVar("T")
 
 LICENSE = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]*")
 # The last line of a card: what the lines before it were when it was written.
 SEAL = "<!-- written by convlstm, sha256 {} -->\n"
 LOAD = 'model = convlstm.from_pretrained("PATH")  # this folder, or hf://OWNER/NAME where it is on the Hub'
-# The columns of the table, and under which key and with how many digits.
-SCORES = {
-    "MSE": ("mse", 2),
-    "MAE": ("mae", 2),
-    "SSIM (range 1)": ("ssim", 4),
-    "SSIM (range 2)": ("ssim_range2", 4),
-    "PSNR": ("psnr", 2),
-    "cross-entropy (nats per frame)": ("cross_entropy", 2),
-}
-CONVENTIONS = (
-    "Means over all frames of all sequences. MSE and MAE are summed over the pixels of a frame, unclipped; "
-    "SSIM and PSNR (in decibels) are of values clipped to [0, 1]. The validation scores are those by which "
-    "the checkpoint was chosen."
+CHOSEN = (
+    "Means over all frames of all sequences of the validation, by which the checkpoint was chosen. mse and "
+    "mae are summed over the pixels of a frame, unclipped."
 )
 
 
@@ -72,11 +60,14 @@ def model_card(
         "## Use",
         _fence("python", f"import convlstm\n\n{LOAD}\n{example}"),
     ]
-    if scores := _take(kept, "validation", dict):
-        parts += _metrics(scores)
+    validation = kept.get("validation")
+    scores = validation if isinstance(validation, dict) else {}
+    if scores := {key: f"{x:.6g}" for key, x in scores.items() if isinstance(x, int | float)}:
+        del kept["validation"]
+        parts += ["## Validation", _table([*map(_words, scores)], [[*scores.values()]]), CHOSEN]
     parts += _evaluations(evaluations) if evaluations else []
-    if picture := _take(kept, "rollout", str):
-        parts += ["## Rollout", f"![a forecast beside what came to be]({quote(picture)})"]
+    if isinstance(kept.get("rollout"), str):
+        parts += ["## Rollout", f"![a forecast beside what came to be]({quote(kept.pop('rollout'))})"]
     command = [_fence("", str(kept.pop("command")))] if "command" in kept else []
     parts += ["## Training", *command] if command or kept else []
     parts += ["All that was noted:", _json(kept)] if kept else []
@@ -85,23 +76,10 @@ def model_card(
 
 
 def is_as_written(card: bytes) -> bool:
-    """Whether a card is one that `model_card` made and nobody edited."""
+    """Return whether a card is one that `model_card` made and nobody edited."""
     text, _, seal = card.rstrip(b"\n").rpartition(b"\n")
     text += b"\n"
     return seal + b"\n" == SEAL.format(hashlib.sha256(text).hexdigest()).encode()
-
-
-def _take(notes: dict[str, Any], key: str, kind: type[T]) -> T | None:
-    """Take a note of this kind out of the notes; leave there what is of another kind."""
-    return notes.pop(key) if isinstance(notes.get(key), kind) else None
-
-
-def _metrics(scores: Mapping[str, Any]) -> list[str]:
-    """Return the table of the scores that train.py notes of the validation."""
-    columns = {title: key for title, key in SCORES.items() if isinstance(scores.get(key[0]), int | float)}
-    numbers = [f"{scores[key]:.{digits}f}" for key, digits in columns.values()]
-    row = ["validation", _words(scores.get("sequences", "")), *numbers]
-    return ["## Metrics", _table(["", "sequences", *columns], [row]), CONVENTIONS]
 
 
 def _evaluations(evaluations: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -146,12 +124,12 @@ def _json(values: Any) -> str:
 
 
 def _fence(language: str, text: str) -> str:
-    """A block of code, whose fence is longer than any in it."""
+    """Return a block of code, whose fence is longer than any in it."""
     longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
     return f"{fence}{language}\n{text}\n{fence}"
 
 
 def _words(value: Any) -> str:
-    """A value within a line or a table, with nothing in it that Markdown would act on."""
+    """Return a value for a line or a table, with nothing in it that Markdown would act on."""
     return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", " ".join(str(value).split()))

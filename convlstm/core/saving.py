@@ -82,13 +82,16 @@ class Savable(nn.Module):
             )
         text = json.dumps(self.arguments(), default=lambda number: number.item())  # numpy's numbers
         with without_memory():
-            anew = kind.from_arguments(json.loads(text))
-        mine, built = _kinds(self), _kinds(anew)
-        odd = sorted(name for name in mine.keys() | built.keys() if mine.get(name) != built.get(name))
-        if odd:
+            rebuilt = kind.from_arguments(json.loads(text))
+        own, expected = (
+            {name: (t.shape, t.is_floating_point()) for name, t in model.state_dict().items()}
+            for model in (self, rebuilt)
+        )
+        different = [name for name in sorted(own | expected) if own.get(name) != expected.get(name)]
+        if different:
             raise ValueError(
-                f"model has {odd[0]} of another kind than a {kind.__name__} is built with: it is pruned, "
-                "parametrized, quantized or changed by hand; undo that first"
+                f"model has {different[0]} of another kind than a {kind.__name__} is built with: it is "
+                "pruned, parametrized, quantized or changed by hand; undo that first"
             )
         return {"network": kind.__name__, **json.loads(text)}
 
@@ -318,13 +321,6 @@ def without_memory() -> Iterator[None]:
     """Build networks on the meta device, without the warnings that came when they were first built."""
     with torch.device("meta"), warnings.catch_warnings(action="ignore"):
         yield
-
-
-def _kinds(model: nn.Module) -> dict[str, tuple[Any, ...]]:
-    """Return what must be the same in a network that is built anew: shapes, and that numbers are floats."""
-    return {
-        name: (tuple(tensor.shape), tensor.is_floating_point()) for name, tensor in model.state_dict().items()
-    }
 
 
 def _check_known(cls: type[Savable], given: Mapping[str, Any], known: Collection[str]) -> None:

@@ -23,14 +23,14 @@ class Score:
     """One metric of one predictor; nan where it is undefined."""
 
     mean: float
-    """Over all frames of all sequences; of a ratio, the ratio of the counts summed over all of them."""
+    """Mean over all frames of all sequences; of a ratio, the ratio of the counts summed over all of them."""
     stderr: float
     """Standard error of the mean over the sequences."""
     low: float
     """Lower end of the 95% bootstrap interval over sequences; `high` is the upper end."""
     high: float
     per_frame: tuple[float, ...]
-    """`mean` of each frame of the horizon, nearest first; so are the two below."""
+    """The mean of each frame of the horizon, nearest first; so are the two below."""
     per_frame_low: tuple[float, ...]
     per_frame_high: tuple[float, ...]
 
@@ -40,7 +40,7 @@ class ThresholdScores:
     """How well a predictor forecasts which values reach a threshold."""
 
     threshold: float
-    """In the unit of the evaluation."""
+    """The threshold, in the unit of the evaluation."""
     hits: int
     """Values observed and forecast at or above it, in all frames of all sequences."""
     misses: int
@@ -63,7 +63,7 @@ class PredictorScores:
 
     name: str
     metrics: Mapping[str, Score]
-    """By the names in `convlstm.evaluation.METRICS`, those of the protocol that the predictor has."""
+    """Scores by the names in `convlstm.evaluation.METRICS`: those of the protocol that the predictor has."""
     thresholds: tuple[ThresholdScores, ...] = ()
 
     def __getitem__(self, metric: str) -> Score:
@@ -99,20 +99,25 @@ class Evaluation:
     horizon: int
     """Number of frames predicted."""
     frame: tuple[int, int, int]
-    """C, H, W."""
+    """Channels C, height H and width W of a frame."""
     value_range: tuple[float, float]
     """The physical values that pixels 0 and 1 stand for."""
     unit: str
-    """Of the physical values, such as "mm/h"; "" where the source names none."""
+    """Unit of the physical values, such as "mm/h"; "" where the source names none."""
     model: PredictorScores
     baselines: tuple[PredictorScores, ...]
     examples: Examples
     checkpoint: str | None = None
-    """What python -m convlstm evaluate was given, as `clips` is; None if it did not make the evaluation."""
+    """The network that python -m convlstm evaluate was given; None without it, as are the next two."""
     clips: str | None = None
     command: str | None = None
     """The whole command line."""
     versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    @property
+    def predictors(self) -> tuple[PredictorScores, ...]:
+        """The model, then the baselines."""
+        return self.model, *self.baselines
 
     def to_dict(self) -> dict[str, Any]:
         """Return the evaluation as JSON has it, None for what is no finite number."""

@@ -37,11 +37,11 @@ class Rows(NamedTuple):
     names: tuple[str, ...]
     """Names of the metrics, in the order of their rows."""
     metrics: Tensor
-    """(M, N, T), float64 on the CPU."""
+    """The metrics, (M, N, T), float64 on the CPU."""
     counts: Contingency
-    """(K, N, T) each, float64 on the CPU."""
+    """The counts at each threshold, (K, N, T) each, float64 on the CPU."""
     frame: tuple[int, int, int]
-    """C, H, W."""
+    """Channels C, height H and width W of a frame."""
 
 
 @torch.no_grad()

@@ -16,7 +16,7 @@ def format_evaluation(evaluation: Evaluation) -> str:
 
     Below come the mean squared error and the CSI at each threshold, frame by frame.
     """
-    predictors = [evaluation.model, *evaluation.baselines]
+    predictors = evaluation.predictors
     blocks = ["\n".join(textwrap.wrap(_conventions(evaluation), WIDTH)), _metrics(evaluation)]
     if all("mse" in predictor.metrics for predictor in predictors):
         blocks.append(_curves("MSE in frame", [(p.name, p["mse"].per_frame) for p in predictors], 1))
@@ -43,12 +43,12 @@ def _metrics(evaluation: Evaluation) -> str:
     model, baselines = evaluation.model, evaluation.baselines
     rows: list[tuple[str, int, list[Score | None]]] = []  # label, decimals, scores
     for metric in evaluation.protocol.columns:
-        found = [p.metrics.get(metric.name) for p in (model, *baselines)]
+        found = [p.metrics.get(metric.name) for p in evaluation.predictors]
         if any(found):
             rows.append((metric.title(evaluation.unit), metric.decimals, found))
     for n, scores in enumerate(model.thresholds):
         for name, ratio in RATIOS.items():
-            found = [getattr(p.thresholds[n], name) for p in (model, *baselines)]
+            found = [getattr(p.thresholds[n], name) for p in evaluation.predictors]
             rows.append((f"{ratio.label} at {physical(scores.threshold, evaluation.unit)}", 3, found))
     lines = []
     for label, decimals, found in rows:

@@ -55,5 +55,5 @@ def download(address: str, revision: str | None = None) -> Path:
 
 
 def _line(error: Exception) -> str:
-    """What an error says, on one line."""
+    """Return the message of an error on one line."""
     return " ".join(str(error).split()) or type(error).__name__

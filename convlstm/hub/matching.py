@@ -153,7 +153,8 @@ def _adapted(value: Tensor, model: nn.Module, source: nn.Module, place: str) -> 
         hows.append(how)
     if isinstance(model, Network) and place == (UP if _is_coarse(model) else "head.weight"):
         first = _first_new_layer(model, source) or len(model.config.hidden_channels)
-        if new := sum(model.config.hidden_channels[first : model.config.layers_on_grid]):
+        read = getattr(model.config, "layers_on_grid", None)  # all layers of a stack
+        if new := sum(model.config.hidden_channels[first:read]):
             # The head reads a stack's cells from the frames upward, a forecaster's downward.
             before, after = (0, new) if isinstance(model, StackedForecaster) else (new, 0)
             axis = [0, 0] if place == UP else []  # a transposed convolution has its inputs in front
@@ -167,7 +168,7 @@ def _strides(module: EncoderForecaster | StackedForecaster) -> tuple[int, ...]:
 
 
 def _is_coarse(module: nn.Module) -> bool:
-    """Whether a convolution stands between the frames and all cells."""
+    """Return whether a convolution stands between the frames and all cells."""
     return isinstance(module, EncoderForecaster) and _strides(module)[0] > 1
 
 

@@ -49,11 +49,6 @@ class ConvForecasterConfig(ForecasterConfig):
                 "(train.py: --model.peephole None)"
             )
 
-    @property
-    def layers_on_grid(self) -> int:
-        """How many layers, from the first, work on the same grid: those whose states the head reads."""
-        return len(self.hidden_channels)
-
     def make_cell(self, input_channels: int, hidden_channels: int) -> ConvCell:
         """Make a cell of the configured kind."""
         if self.cell == "lstm":
@@ -66,19 +61,16 @@ class ConvForecasterConfig(ForecasterConfig):
         """Channels of a frame cut into patches, p * p * C."""
         return self.channels * self.patch_size**2
 
-    @property
-    def unit(self) -> int:
-        """What the sides of a frame must be whole multiples of, in pixels."""
-        return self.patch_size
-
     def frame_size_error(self, height: int, width: int) -> str:
         """Return why the network cannot take frames of this size, as the end of a sentence; "" if it can."""
-        if height % self.unit == 0 and width % self.unit == 0:
+        unit, divisors = self._unit()
+        if height % unit == 0 and width % unit == 0:
             return ""
-        return f"which {self._divisors()} do not divide; it needs multiples of {self.unit}"
+        return f"which {divisors} do not divide; it needs multiples of {unit}"
 
-    def _divisors(self) -> str:
-        return f"patches of {self.patch_size} x {self.patch_size}"
+    def _unit(self) -> tuple[int, str]:
+        """Return the number of pixels whose multiples the sides of a frame need to be, and what it is for."""
+        return self.patch_size, f"patches of {self.patch_size} x {self.patch_size}"
 
 
 def whole_numbers(name: str, value: Any, example: str) -> tuple[int, ...]:

@@ -55,18 +55,16 @@ class EncoderForecasterConfig(ConvForecasterConfig):
         set_fields(self, strides=strides if math.prod(strides) > 1 else ())
 
     @property
-    def unit(self) -> int:
-        """What the sides of a frame must be whole multiples of, in pixels."""
-        return self.patch_size * math.prod(self.strides)
-
-    @property
     def layers_on_grid(self) -> int:
-        """How many layers, from the first, work on the same grid: those whose states the head reads."""
+        """Number of layers, from the first, on the same grid: those whose states the head reads."""
         coarser = (n for n, stride in enumerate(self.strides) if n and stride > 1)
-        return next(coarser, super().layers_on_grid)
+        return next(coarser, len(self.hidden_channels))
 
-    def _divisors(self) -> str:
-        return super()._divisors() + (f" and strides of {self.strides}" if self.strides else "")
+    def _unit(self) -> tuple[int, str]:
+        unit, divisors = super()._unit()
+        return unit * math.prod(self.strides), divisors + (
+            f" and strides of {self.strides}" if self.strides else ""
+        )
 
 
 @register_model

@@ -223,7 +223,7 @@ class Forecaster(Configured, Generic[Config]):
 
     @property
     def _weight(self) -> Tensor:
-        """A parameter, for its type and device."""
+        """The first parameter, for its type and device."""
         return next(self.parameters())
 
 

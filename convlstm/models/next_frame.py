@@ -49,7 +49,7 @@ class NextFrameForecaster(Forecaster[Config]):
 
     @property
     def _layers(self) -> int:
-        """How many cells there are one above the other."""
+        """Number of cells, one above the other."""
         raise NotImplementedError
 
     def _next_frames(

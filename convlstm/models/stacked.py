@@ -57,7 +57,7 @@ class StackedForecasterConfig(ConvForecasterConfig):
 
     @property
     def unread_channels(self) -> int:
-        """How many hidden channels, those of the first layers, the head does not read."""
+        """Number of hidden channels, those of the first layers, that the head does not read."""
         return sum(self.hidden_channels[:-1]) if self.head == "last" else 0
 
 
@@ -134,7 +134,7 @@ class StackedForecaster(
         return self._to_frames(predictions).to(context.dtype)
 
     def _runs_as_one_op(self, context: Tensor) -> bool:
-        """Whether a fused op runs the whole forecast, with one gradient per weight for all of it."""
+        """Return whether a fused op runs the whole forecast, with one gradient per weight for all of it."""
         if self.config.cell == "rnn" or self.config.residual or self.config.norm:
             return False
         return ops.is_fused(context.device, ops.compute_dtype(self.head.weight))

@@ -239,8 +239,8 @@ def backward(
                     again[n].start(None if h is None else frames_of(h, like), frames_of(c, like))
                     again[n].x.copy_((outs[n - 1] if n else frames_read)[t])
                     again[n].step(0)
-                kept_here = rows(again[n].gates[0] if recompute else gates[n][t]), h, c, c_rows[n][t]
-                d_read, d_h[n] = layers[n].step(t - begin, *kept_here, parts[n], n > 0 or frame_wanted)
+                saved = rows(again[n].gates[0] if recompute else gates[n][t]), h, c, c_rows[n][t]
+                d_read, d_h[n] = layers[n].step(t - begin, *saved, parts[n], n > 0 or frame_wanted)
             if d_read is not None and t < len(d_input_rows):
                 d_input_rows[t].copy_(_where(stack, t, read_given, d_read, torch.zeros_like(d_read)))
         for n, layer in enumerate(layers):

@@ -69,7 +69,7 @@ def render_report(
     config = run.config if run else {}
     training = training_curves(run.metrics if run else ())
     present = {"Forecasts": sequences, "Long rollout": long, "Training": training["charts"]}
-    names = [predictor.name for predictor in (evaluation.model, *evaluation.baselines)]
+    names = [predictor.name for predictor in evaluation.predictors]
     versions = ", ".join(f"{package} {version}" for package, version in evaluation.versions.items())
     channels, height, width = evaluation.frame
     low, high = evaluation.value_range

@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-KINDS = 7  # of lines that the style tells apart
+KINDS = 7  # number of kinds of line that the style tells apart
 
 # In units that are pixels of the screen at the width that a chart has on a phone, so that type stays legible.
 AREA = {"width": 350, "height": 210, "left": 48, "right": 340, "top": 10, "bottom": 174}
-MOST_MARKS = 60  # of a curve
-DIGIT = 7.5  # width of one, at most
-TICKS = 5  # on an axis, about
+MAX_MARKS = 60  # per curve
+DIGIT = 7.5  # width of a digit, at most
+TICKS = 5  # number of ticks on an axis, about
 
 
 class Curve(NamedTuple):
@@ -32,7 +32,7 @@ class Line(NamedTuple):
 
     kind: int
     path: str
-    """Of the line; "" for a single point."""
+    """SVG path of the line; "" for a single point."""
     band: str
     """Outline of the band, or ""."""
     marks: list[tuple[float, float, str]]
@@ -107,7 +107,7 @@ def chart(
 
     layout.lines = []
     for curve in reversed(found):  # the first lies on top
-        step = math.ceil(len(curve.x) / MOST_MARKS) or 1
+        step = math.ceil(len(curve.x) / MAX_MARKS) or 1
         points = list(zip(curve.x, curve.y, strict=True))[::step]
         marks = [(across(x), down(y), f"{curve.name}, {number(x)}: {number(y, 4)}") for x, y in points]
         band = path([*curve.x, *curve.x[::-1]], [*curve.low, *curve.high[::-1]]) if curve.low else ""

@@ -11,7 +11,7 @@ from convlstm.report.plots import Chart, Curve, chart, number
 
 # The metrics drawn frame by frame: of each group the first that the protocol has.
 DRAWN = ("mse mse_clipped", "mae mae_clipped", "ssim ssim_range2", "psnr", "cross_entropy")
-MOST_THRESHOLDS = 6  # whose curves are drawn
+MAX_THRESHOLDS = 6  # number of thresholds whose curves are drawn
 MISSING = "\N{EN DASH}"  # in place of what is undefined
 
 
@@ -40,7 +40,7 @@ class Row(NamedTuple):
     label: str
     words: str
     cells: list[tuple[str, Cell]]
-    """By the names of the predictors."""
+    """The cells, with the names of their predictors."""
 
 
 def verdict(evaluation: Evaluation) -> Verdict:
@@ -78,13 +78,13 @@ def verdict(evaluation: Evaluation) -> Verdict:
 
 def score_groups(evaluation: Evaluation) -> list[tuple[str, list[Row]]]:
     """Return the rows of the table of scores in groups: the metrics, then the ratios at each threshold."""
-    predictors = [evaluation.model, *evaluation.baselines]
+    predictors = evaluation.predictors
     names = [predictor.name for predictor in predictors]
     rows = []
     for metric in _present(evaluation):
         scores = [predictor.metrics.get(metric.name) for predictor in predictors]
         cells = _cells(names, scores, metric.decimals, _badness(metric))
-        rows.append(Row(metric.title(evaluation.unit), _conventions(metric), cells))
+        rows.append(Row(metric.title(evaluation.unit), f"{metric.better} is better", cells))
     groups = [("", rows)]
     for n, at in enumerate(evaluation.model.thresholds):
         counts = f"{at.hits:,} hits, {at.misses:,} misses, {at.false_alarms:,} false alarms"
@@ -99,13 +99,13 @@ def score_groups(evaluation: Evaluation) -> list[tuple[str, list[Row]]]:
 
 def curves(evaluation: Evaluation) -> list[tuple[Chart, list[tuple[str, list[str]]]]]:
     """Return the charts of the main metrics and the CSI frame by frame, each with its table of numbers."""
-    predictors = [evaluation.model, *evaluation.baselines]
+    predictors = evaluation.predictors
     columns = {metric.name: metric for metric in _present(evaluation)}
     drawn = [next((columns[n] for n in names.split() if n in columns), None) for names in DRAWN]
     shown: list[tuple[str, str, Sequence[Score | None]]] = [
         (m.label, f"{m.better} is better", [p.metrics.get(m.name) for p in predictors]) for m in drawn if m
     ]
-    for n, at in enumerate(evaluation.model.thresholds[:MOST_THRESHOLDS]):
+    for n, at in enumerate(evaluation.model.thresholds[:MAX_THRESHOLDS]):
         title = f"CSI at {physical(at.threshold, evaluation.unit)}"
         shown.append((title, "higher is better", [p.thresholds[n].csi for p in predictors]))
     frames, result = range(1, evaluation.horizon + 1), []
@@ -135,15 +135,6 @@ def _is_beaten(evaluation: Evaluation, metric: Metric) -> bool:
     badness = _badness(metric)
     means = [b[metric.name].mean for b in evaluation.baselines if metric.name in b.metrics]
     return any(badness(mean) < badness(evaluation.model[metric.name].mean) for mean in means)
-
-
-def _conventions(metric: Metric) -> str:
-    parts = "values of a frame" if not metric.name.startswith("ssim") else "windows of a frame"
-    words = [f"{'summed' if metric.per == 'sum' else 'mean'} over the {parts}"]
-    words.append("predictions clipped to [0, 1]" if metric.clipped else "unclipped")
-    if metric.data_range is not None:
-        words.append(f"data range {number(metric.data_range)}")
-    return ", ".join([*words, f"{metric.better} is better"])
 
 
 def _cells(

@@ -222,7 +222,7 @@ class ImportedNetwork(Configured):
 
     @property
     def _causal(self) -> bool:
-        """Whether a step needs only its frame and the states of the step before."""
+        """True if a step needs only its frame and the states of the step before."""
         return not any(
             (isinstance(stage, Recurrent) and (stage.merge is not None or stage.reverse))
             or (isinstance(stage, Convolution) and stage.over_time)

@@ -102,7 +102,7 @@ class Recurrent:
 
     @property
     def plain(self) -> bool:
-        """Whether this is the equation of `ConvLSTMCell`."""
+        """True if this is the equation of `ConvLSTMCell`."""
         equation = self.activation, self.recurrent_activation, self.output, self.norm, self.padding
         steps = {*self.stride, *self.dilation}
         return equation == ("tanh", "sigmoid", "cell", None, "same") and steps == {1}

@@ -56,7 +56,7 @@ def make(form: str, **options: Any) -> Any:
 
 def frames(model: Any, count: int, batch: int = B) -> Tensor:
     config = model.config
-    size = getattr(config, "frame_size", None) or [n * getattr(config, "unit", 2) for n in (2, 3)]
+    size = getattr(config, "frame_size", None) or [n * config._unit()[0] for n in (2, 3)]
     return torch.rand(batch, count, config.channels, *size, dtype=torch.float64)
 
 

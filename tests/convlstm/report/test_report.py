@@ -173,10 +173,9 @@ def test_the_table_says_its_conventions() -> None:
     text = words(page)
     for metric in STRICT.columns:
         assert (metric.label in text) == (metric.name != "cross_entropy"), metric.name
-    assert (
-        "SSIM (range 2)mean over the windows of a frame, predictions clipped to [0, 1], data range 2" in text
-    )
-    assert "MSEsummed over the values of a frame, unclipped, lower is better" in text
+    assert STRICT.note in text
+    assert "SSIM (range 2)higher is better" in text
+    assert "MSElower is better" in text
     assert "At 0.5 mm/h or more; 1,234 hits, 5 misses, 6 false alarms of the model" in text
     assert "pixels in [0, 1], which stand for 0 to 60 mm/h" in text
     assert re.search(r'<td class="best" data-of="StackedForecaster"><span>50.00<small>49.00 to 51.00<', page)
