@@ -12,9 +12,8 @@ Ctrl-C stops a run; --resume continues it. A run writes to runs/NAME/:
     test-*.json, rollout.gif        scores and a rollout on the test set
     samples/, states/               rollouts on the way, what --resume reads
 
-To change the batch or the loss, edit `get_batch` or `forecast_loss`;
-    --loss still selects the best network. To train a network of your own,
-    import its module, and edit PRESETS and the types of `preset` and `model`.
+To change the batch or the loss, edit `get_batch` or `forecast_loss`; --loss still selects the best network.
+To train a network of your own, import its module, and edit PRESETS and the types of `preset` and `model`.
 """
 
 import math
@@ -205,7 +204,6 @@ def train(config: Config, distributed: Distributed) -> Path:
         settings.check_unseen(config, config.init_from)
         notes |= start_from(model, config.init_from, distributed.print)
     freeze(model, config.freeze)
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay))
     optimizer = optimizers.make_optimizer(config.optimizer, model, config.weight_decay, bfloat16 == "on")
     network = distributed.wrap(model, device, compile=config.compile)
@@ -225,9 +223,10 @@ def train(config: Config, distributed: Distributed) -> Path:
     ):
         if config.minutes and not resume:
             validation = partial(scoring.validate, config, ema.module, val_set, distributed, stopping.check)
-            steps = hardware.steps_in_time(config, saved, partial(losses, network, 0), validation, device)
+            measure = partial(hardware.steps_in_time, config, saved, partial(losses, network), validation)
+            steps = measure(lambda: stopping.stop_if(distributed.sum(stopping.is_requested())[0] > 0), device)
             config = replace(config, steps=distributed.from_first(lambda: steps))
-        progress = run.begin_or_restore(config, ema.module, notes)
+        progress = run.begin_or_restore(config, ema.module, notes, new=not resume)
         validate = partial(scoring.validate_if_due, config, run, ema.module, val_set, stopping.check)
         validate()  # due if the run was stopped during a validation
         with tqdm(total=config.steps, initial=progress.step, disable=not distributed.is_first) as bar:
@@ -246,11 +245,12 @@ def train(config: Config, distributed: Distributed) -> Path:
                     own_loss += loss.detach()
                 logs = (step + 1) % LOG_EVERY == 0 or step + 1 == config.steps
                 layer_norms = optimizers.gradient_norms(model) if logs else {}
-                norm = nn.utils.get_total_norm([p.grad for p in trained if p.grad is not None])
-                step_loss, stops = distributed.sum(own_loss.item(), stopping.is_requested())
+                total = nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
+                share, norm = torch.stack((own_loss, total)).tolist()  # waits for the device, once
+                step_loss, stops = distributed.sum(share, stopping.is_requested())
                 progress.step += 1  # a step that is skipped counts, too
-                if math.isfinite(step_loss) and norm.isfinite():
-                    nn.utils.clip_grads_with_norm_(trained, config.clip_norm, norm)
+                if math.isfinite(step_loss) and math.isfinite(norm):
+                    nn.utils.clip_grads_with_norm_(model.parameters(), config.clip_norm, total)
                     optimizer.step()
                     ema.update_parameters(model)
                     progress.skipped_in_a_row = 0
@@ -258,7 +258,7 @@ def train(config: Config, distributed: Distributed) -> Path:
                     run.skip_step(step_loss, partial(find_nonfinite, model, losses(model, step)))
                 bar.update()
                 if logs:
-                    values = {"loss": step_loss, "gradient_norm": norm.item(), "lr": lr}
+                    values = {"loss": step_loss, "gradient_norm": norm, "lr": lr}
                     values["true_frame_probability"] = true_frame_probability(config, step)
                     run.log_training(values, layer_norms)
                     bar.set_postfix_str(f"loss {step_loss:.1f}, gradient {norm:.0f}")

@@ -6,8 +6,10 @@ import io
 import json
 import os
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import imageio.v3 as iio
 import pytest
@@ -26,6 +28,7 @@ from convlstm.hub.checkpoint import load_checkpoint, read_config
 from convlstm.models.forecaster import build
 from convlstm.training import hardware, optimizers, scoring
 from convlstm.training.states import load_state, states_of
+from convlstm.training.stopping import Stopped
 from datasets import DataConfig, MovingMNIST, load_digits, moving_mnist
 
 FEW = dataclasses.replace(
@@ -239,8 +242,31 @@ def test_a_resumed_run_is_the_run(
     assert read_config(parts)["resumed"][0]["step"] == 2
 
 
+def test_a_run_stopped_in_its_validation_resumes_with_it(
+    monkeypatch: pytest.MonkeyPatch, state_of, mine: Path
+) -> None:
+    with monkeypatch.context() as patch, pytest.raises(Stopped, match="after step 2; go on"):  # noqa: PT012
+        patch.setattr(scoring, "score_predictors", Mock(side_effect=Stopped(signal.SIGTERM)))
+        train.main(dataclasses.replace(FEW, name="stopped"))
+    path = train.main(train.parse(["--resume", "runs/stopped"]))
+    assert_same(state_of(path), state_of(mine))
+
+
+def test_states_are_saved_between_validations(train_until) -> None:
+    train_until(1, dataclasses.replace(FEW, save_minutes=0.0, name="often"))
+    assert [int(state.name[:8]) for state in states_of(Path("runs/often"))] == [1, 0]
+
+
+def test_a_run_without_states_is_not_resumed(mine: Path) -> None:
+    shutil.rmtree(mine / "states")
+    before = (mine / "model.safetensors").read_bytes()
+    with pytest.raises(ValueError, match="resume is 'runs/mine', which has no states: nothing to continue"):
+        train.main(train.parse(["--resume", "runs/mine"]))
+    assert (mine / "model.safetensors").read_bytes() == before
+
+
 def test_a_run_of_minutes_is_the_run_of_the_steps_that_fit(
-    monkeypatch: pytest.MonkeyPatch, state_of, train_until, mine: Path
+    monkeypatch: pytest.MonkeyPatch, state_of, mine: Path
 ) -> None:
     genuine, measured = hardware.steps_in_time, []
 
@@ -251,7 +277,11 @@ def test_a_run_of_minutes_is_the_run_of_the_steps_that_fit(
     monkeypatch.setattr(hardware, "WARMUP_STEPS", 1)
     monkeypatch.setattr(hardware, "TRIAL_STEPS", 3)
     monkeypatch.setattr(hardware, "steps_in_time", two)
-    train_until(1, dataclasses.replace(FEW, steps=9, minutes=1.0, name="minutes"))
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):  # noqa: PT012
+        patch.setattr(
+            optimizers, "lr_factor", Mock(side_effect=KeyboardInterrupt)
+        )  # as the first step begins
+        train.main(dataclasses.replace(FEW, steps=9, minutes=1.0, name="minutes"))
     path = train.main(train.parse(["--resume", "runs/minutes"]))  # from its first second; measures nothing
     assert len(measured) == 1
     assert measured[0] > 1
@@ -275,6 +305,7 @@ def assert_same(ours: Any, theirs: Any) -> None:
         ("--score runs/mine --lr 3 --seed 9", "score: a run keeps its own settings, but lr, seed was given"),
         ("--score runs/mine --data.image-size 64", "but data.image_size was given; what may be given with"),
         ("--resume runs/mine --model.hidden-channels 3", "but model.hidden_channels was given"),
+        ("--resume runs/mine --bfloat16 auto", "but bfloat16 was given"),
     ],
 )
 def test_a_run_is_not_overwritten_nor_continued_under_other_settings(
@@ -319,6 +350,7 @@ def test_a_step_whose_numbers_are_bad_is_skipped_and_the_run_goes_on(
     config = dataclasses.replace(FEW, steps=3, validations=3, accumulate=2)
     path = train.main(config)  # sequence 5 is one of the second step
     assert "step 2: the loss is nan, first in the data; skipped" in capsys.readouterr().out
+    assert load_state(path)["progress"]["skipped_in_a_row"] == 0  # the third was not
     models = [torch.load(state, weights_only=True)["model"] for state in states_of(path)]
     assert_close(models[1], models[2], rtol=0, atol=0)  # after steps 2 and 1
     assert not torch.equal(models[0]["head.bias"], models[1]["head.bias"])

@@ -149,8 +149,9 @@ class Stopwatch:
 def steps_in_time(
     settings: Any,
     parts: Mapping[str, Any],
-    losses: Callable[[], Iterable[Tensor]],
+    losses: Callable[[int], Iterable[Tensor]],
     validate: Callable[[], object],
+    check: Callable[[], object],
     device: torch.device,
 ) -> int:
     """Measure some steps and a validation, and return how many steps fit into a run's minutes.
@@ -162,19 +163,21 @@ def steps_in_time(
     Args:
         settings: `Config` of train.py, with its minutes and number of validations.
         parts: model, ema and optimizer, by name.
-        losses: returns the losses of the parts of a step.
+        losses: returns the losses of the parts of a step, by its number.
         validate: runs a validation.
+        check: called after each step; may raise `Stopped`.
         device: device of the run.
     """
     start = time.perf_counter()
     states = {name: copy.deepcopy(part.state_dict()) for name, part in parts.items()}
     watch, laps = Stopwatch(device), []
-    for _ in range(WARMUP_STEPS + TRIAL_STEPS):
+    for step in range(WARMUP_STEPS + TRIAL_STEPS):
         parts["optimizer"].zero_grad()
-        for loss in losses():
+        for loss in losses(step):
             loss.backward()
         parts["optimizer"].step()
         parts["ema"].update_parameters(parts["model"])
+        check()
         laps.append(watch.lap())
     validate()
     validation = watch.lap()

@@ -90,21 +90,27 @@ class RunDirectory:
         self._best: dict[str, torch.Tensor] = {}  # the bytes of the files of the best network
         self._saved, self._board, self._purged = time.monotonic(), None, None
 
-    def begin_or_restore(self, settings: Any, network: nn.Module, notes: Mapping[str, Any]) -> Progress:
-        """Save the state of step 0 or, if the run has states, restore the newest; return the progress.
+    def begin_or_restore(
+        self, settings: Any, network: nn.Module, notes: Mapping[str, Any], *, new: bool
+    ) -> Progress:
+        """Save the state of step 0 of a new run, or restore the newest state; return the progress.
 
         Args:
             settings: `Config` of train.py.
             network: network to save at step 0.
             notes: further entries of config.json for a new run.
+            new: whether the run is new.
+
+        Raises:
+            ValueError: see `restore`.
         """
-        if self.distributed.from_first(lambda: bool(states_of(self.path))):
-            self.restore()
-            self._note_resumed()
-        else:  # so that a run can be resumed from its first second
+        if new:  # it can be resumed from its first second
             self._notes = provenance(settings) | dict(notes)
             self.save_best(network, {})
             self.save()
+        else:
+            self.restore()
+            self._note_resumed()
         self.watch = Stopwatch(next(network.parameters()).device)
         self._batch_size, self._logged = settings.batch_size, self.progress.step
         return self.progress
@@ -204,6 +210,11 @@ class RunDirectory:
             ValueError: there is no whole state, it does not fit, or a line of metrics.jsonl is damaged.
         """
         state = self.distributed.from_first(lambda: load_state(self.path))
+        if "in_a_row" in state.get(PROGRESS, ()):
+            raise ValueError(
+                f"the state in {self.path} was written by an earlier version: such a run can be loaded, "
+                "scored and fine-tuned, but not resumed"
+            )
         try:
             for name, part in self._parts.items():
                 part.load_state_dict(state[name])

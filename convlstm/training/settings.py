@@ -24,6 +24,7 @@ MAY_CHANGE = {
     "score": ("device", "bfloat16", "test_sequences", "data.digits", "data.root"),
 }
 """Settings that may differ from a run's own, by the option that names the run."""
+REMOVED = ("short_sequences", "small_frames")  # which earlier versions stored; at 0 they did nothing
 
 
 def check_settings(settings: Any, most_sequences: int) -> None:
@@ -94,6 +95,8 @@ def settings_from_dict(kind: type[T], values: dict[str, Any]) -> T:
     """
     hints, settings = get_type_hints(kind), {}
     for name, value in values.items():
+        if name in REMOVED and not value:
+            continue
         if name not in hints:
             raise ValueError(f"settings have {name!r}, which {kind.__name__} does not know")
         if isinstance(value, dict) and "network" in value:

@@ -1,8 +1,8 @@
 """Devices, precision, memory and clocks."""
 
-import itertools
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -92,14 +92,14 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 def trial(clock: Clock, seconds: Callable[[int], float], validation: float, **settings: float) -> int:
     """Return how many steps fit if a step, by its number, and a validation take so many seconds."""
-    weight, count = torch.nn.Parameter(torch.ones(2, 3)), itertools.count()
+    weight, checked = torch.nn.Parameter(torch.ones(2, 3)), Mock()
     model = torch.nn.ParameterList([weight])
     optimizer = optimizers.MuonAdamW(torch.nn.Linear(3, 2, bias=False))
     parts = {"model": model, "ema": AveragedModel(model), "optimizer": optimizer}
     optimizer.parts["muon"].param_groups[0]["params"] = [weight]
 
-    def losses() -> Iterator[Tensor]:
-        clock.now += seconds(next(count))
+    def losses(step: int) -> Iterator[Tensor]:
+        clock.now += seconds(step)
         yield weight.square().sum()
 
     def validate() -> None:
@@ -107,7 +107,8 @@ def trial(clock: Clock, seconds: Callable[[int], float], validation: float, **se
         clock.now += validation
 
     options = SimpleNamespace(**settings)
-    steps = hardware.steps_in_time(options, parts, losses, validate, torch.device("cpu"))
+    steps = hardware.steps_in_time(options, parts, losses, validate, checked, torch.device("cpu"))
+    assert checked.call_count == hardware.WARMUP_STEPS + hardware.TRIAL_STEPS
     assert torch.equal(weight, torch.ones(2, 3))  # what the trial did is undone
     assert int(parts["ema"].n_averaged) == 0
     assert not optimizer.state_dict()["muon"]["state"]

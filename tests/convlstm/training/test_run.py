@@ -20,7 +20,7 @@ from convlstm.hub.checkpoint import read_config
 from convlstm.training.distributed import Distributed
 from convlstm.training.hardware import Stopwatch
 from convlstm.training.run import Progress, RunDirectory, open_run
-from convlstm.training.states import load_state, restore_settings, states_of
+from convlstm.training.states import load_state, restore_settings, save_state, states_of
 from convlstm.training.stopping import Stopped
 
 ALONE = Distributed()
@@ -207,13 +207,20 @@ def test_the_best_network_comes_back_with_the_state(
     assert said.count(f"{name} is not as it was when the state was saved; it is written anew") == 1
 
 
+def test_a_state_of_an_earlier_version_is_refused(tmp_path: Path) -> None:
+    earlier = {"step": 5, "steps": 0, "best": 1.0, "validated": 5, "skipped": 0, "in_a_row": 0, "trouble": ""}
+    save_state(tmp_path, 5, {"progress": earlier})
+    with pytest.raises(ValueError, match="can be loaded, scored and fine-tuned, but not resumed"):
+        RunDirectory(tmp_path, ALONE, {}).restore()
+
+
 def test_how_a_run_goes_on_is_noted_though_no_network_is_better(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["train.py"])
     for step in (0, 4, 7):
         with open_run(tmp_path, ALONE, {}) as run:
-            run.begin_or_restore(train.Config(), network(), {"init_from": "x"})
+            run.begin_or_restore(train.Config(), network(), {"init_from": "x"}, new=step == 0)
             run.progress.step = step
             run.save()
         monkeypatch.setattr(sys, "argv", ["train.py", "--resume", "here"])
@@ -255,7 +262,7 @@ def test_the_speed_is_that_of_the_steps_since_the_last_log(
 ) -> None:
     monkeypatch.setattr(Stopwatch, "lap", lambda self: 0.5)
     with open_run(tmp_path, ALONE, {}) as run:
-        run.begin_or_restore(train.Config(batch_size=6), network(), {})
+        run.begin_or_restore(train.Config(batch_size=6), network(), {}, new=True)
         for run.progress.step in (2, 3):
             run.log_training({"loss": 1.0}, {})
     assert [line["train/sequences_per_second"] for line in read(tmp_path)] == [2 * 6 / 0.5, 6 / 0.5]

@@ -40,6 +40,18 @@ def test_settings_that_do_not_fit_are_refused(value: dict, message: str) -> None
         settings.settings_from_dict(train.Config, values)
 
 
+@pytest.mark.parametrize("share", [0.0, 0.65])
+def test_a_removed_setting_is_dropped_only_if_it_did_nothing(tmp_path: Path, share: float) -> None:
+    model = {"network": "StackedForecaster", "hidden_channels": [3], "kernel_size": 3}
+    stored = {"steps": 7, "short_sequences": share, "small_frames": 0.0, "model": model}
+    (tmp_path / "config.json").write_text(json.dumps({"network": model, "training": stored}))
+    if share:
+        with pytest.raises(ValueError, match="settings have 'short_sequences', which Config does not know"):
+            settings.settings_of(train.Config, tmp_path)
+    else:
+        assert settings.settings_of(train.Config, tmp_path).steps == 7
+
+
 def test_settings_are_read_from_the_run(tmp_path: Path) -> None:
     config = train.Config(seed=5, model=StackedForecasterConfig(hidden_channels=(3,)))
     model = StackedForecaster(StackedForecasterConfig(hidden_channels=(3,)))

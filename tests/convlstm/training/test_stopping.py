@@ -137,6 +137,7 @@ def test_a_signal_may_come_while_something_is_printed(monkeypatch: pytest.Monkey
 LOSING = """
 import os, signal, sys
 from tqdm import tqdm
+tqdm.monitor_interval = 0  # no thread that writes too soon
 from convlstm.training.distributed import Distributed
 from convlstm.training.stopping import Stopping, exit_status
 
