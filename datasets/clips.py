@@ -12,12 +12,10 @@ import torch
 from numpy.typing import NDArray
 
 from convlstm.clips import ArrangedArray, find_clips, fit, open_clips, two_values, unit_range
-from convlstm.core.checks import choice, positive
+from convlstm.core.checks import choice, positive, shortened
 from datasets.cache import CachedClips, decode, default_folder
 from datasets.digits import SPLITS
 from datasets.source import check_indices
-
-NAMED = 5  # files that a message names; the others are counted
 
 
 class Clips:
@@ -160,7 +158,7 @@ class Clips:
             clips.shape[3:]: f"{clips.shape[3]} x {clips.shape[4]} ({name})" for name, clips in found.items()
         }
         if len(sizes) > 1:
-            shown = ", ".join(list(sizes.values())[:3])
+            shown = shortened(list(sizes.values()))
             raise ValueError(
                 f"{root} has frames of different sizes: {shown}; give a size that all are brought to"
             )
@@ -170,12 +168,14 @@ class Clips:
         parts = []
         if self.unreadable:
             reasons = [f"{name} ({why})" for name, why in self.unreadable.items()]
-            parts.append(f"{len(reasons)} of {files} files cannot be read and are left out: {_some(reasons)}")
+            parts.append(
+                f"{len(reasons)} of {files} files cannot be read and are left out: {shortened(reasons)}"
+            )
         if self.too_short:
             short = [f"{name} ({frames})" for name, frames in self.too_short.items()]
             parts.append(
                 f"{len(short)} of {files} files have fewer than the {self._span} frames that a window takes "
-                f"and are left out: {_some(short)}"
+                f"and are left out: {shortened(short)}"
             )
         return "; ".join(parts)
 
@@ -216,11 +216,6 @@ class Clips:
         frames = recording.frames(clip, slice(start, start + self._span, self._stride))
         frames = fit(frames, self._size, self._channels)
         return unit_range(name, frames, self._stored, self.value_range)
-
-
-def _some(items: list[str]) -> str:
-    more = f" and {len(items) - NAMED} more" if len(items) > NAMED else ""
-    return ", ".join(items[:NAMED]) + more
 
 
 def _split(names: Sequence[str], split: str | None, what: str) -> list[str]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from convlstm.core.checks import shortened
 from datasets.clips import Clips
 from datasets.digits import require_unseen
 from datasets.moving_mnist import moving_mnist
@@ -146,8 +147,8 @@ class DataConfig:
         if names != before:
             raise ValueError(
                 f"{self.clips} has changed since the run began, so that its test would be of other clips "
-                f"({_some(names)}, then {_some(before)}), some of which may have been trained on; it needs "
-                "the files that were there"
+                f"({shortened(names)}, then {shortened(before)}), some of which may have been trained on; it "
+                "needs the files that were there"
             )
         return {"test_clips": {"of": str(self.clips.resolve()), "names": names}}
 
@@ -161,7 +162,3 @@ class DataConfig:
         with warnings.catch_warnings():  # said once in a run, not for each of its sets
             warnings.simplefilter("ignore", UserWarning)
             return Clips(clips, split, **options)
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -6,13 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from convlstm.core.checks import shortened
 from convlstm.core.files import open_npy
 from convlstm.core.saving import save_checkpoint
 from convlstm.importers.checking import check
 from convlstm.importers.foreign import Imported
 from convlstm.importers.sources import SOURCES, import_foreign
-
-MAX_NAMES = 3  # shown of the tensors that were dropped
 
 
 def add_command(commands: Any) -> None:
@@ -84,8 +83,7 @@ def _lines(path: Path, imported: Imported) -> list[str]:
     for name, reason in imported.dropped.items():
         reasons.setdefault(reason, []).append(name)
     for reason, names in reasons.items():
-        more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
-        lines.append(f"  dropped    {', '.join(names[:MAX_NAMES])}{more}: {reason}")
+        lines.append(f"  dropped    {shortened(names)}: {reason}")
     return lines
 
 

@@ -16,9 +16,7 @@ from torch import Tensor
 from convlstm.clips.arrays import ArrangedArray, is_array, open_clips
 from convlstm.clips.pixels import fit, two_values, unit_range
 from convlstm.clips.reading import find_clips, stream_clips
-from convlstm.core.checks import positive
-
-NAMED = 5  # files that a report names; the others are counted
+from convlstm.core.checks import positive, shortened
 
 
 class ClipSource:
@@ -106,8 +104,7 @@ class ClipSource:
             self._clips = [clip for clip in self._clips if _may_be_scored(clip[0], clip[2], *held_out)]
         parts = []
         if unfit:
-            more = f"; and {len(unfit) - NAMED} more" if len(unfit) > NAMED else ""
-            named = "; ".join(unfit[:NAMED]) + more
+            named = shortened(unfit, "; ")
             parts.append(f"{len(unfit)} of {tried} files cannot be used and are left out: {named}")
         if seen := found - len(self._clips):
             parts.append(f"{seen} of {found} clips were trained or validated on and are left out")

@@ -4,7 +4,7 @@ import importlib
 import math
 import operator
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from numbers import Real
 from typing import Any
@@ -67,6 +67,34 @@ def set_fields(config: Any, **values: Any) -> None:
     """Set fields of a frozen dataclass in its `__post_init__`, such as lists of JSON as tuples."""
     for name, value in values.items():
         object.__setattr__(config, name, value)
+
+
+def shortened(texts: Sequence[str], separator: str = ", ") -> str:
+    """Join texts for a message: the first five, and the number of the others."""
+    rest = len(texts) - 5
+    return separator.join([*texts[:5], *([f"and {rest} more"] if rest > 0 else [])])
+
+
+def check_weights(message: str, tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
+    """Raise ValueError unless tensors have the names and shapes of the wanted ones, and finite values.
+
+    Args:
+        message: how the error begins.
+        tensors: of a file.
+        wanted: the network's state_dict.
+    """
+    problems = [f"{name} is missing" for name in wanted.keys() - tensors.keys()]
+    problems += [f"{name} is not in the network" for name in tensors.keys() - wanted.keys()]
+    for name in wanted.keys() & tensors.keys():
+        shape, needed = tuple(tensors[name].shape), tuple(wanted[name].shape)
+        if shape != needed:
+            problems.append(f"{name} has shape {shape}, the network needs {needed}")
+        elif not tensors[name].is_floating_point():
+            problems.append(f"{name} has type {tensors[name].dtype}, the network needs a floating type")
+        elif not tensors[name].float().isfinite().all():
+            problems.append(f"{name} has values that are not finite")
+    if problems:
+        raise ValueError(f"{message}: {shortened(sorted(problems), '; ')}")
 
 
 def import_extra(module: str, extra: str, what: str) -> Any:

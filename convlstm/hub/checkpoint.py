@@ -11,9 +11,8 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
 
-from convlstm.core.checks import usable_device
+from convlstm.core.checks import check_weights, usable_device
 from convlstm.core.saving import CONFIG, EVALUATION, WEIGHTS, Savable, construct, without_memory
 
 __all__ = ["load_checkpoint", "read_config", "read_evaluations"]
@@ -73,7 +72,7 @@ def load_checkpoint(directory: str | Path, device: torch.device | str = "cpu") -
     except SafetensorError as error:
         raise ValueError(f"{path} is damaged or not safetensors, such as a pickle: {error}") from error
     model = _build(config, max_layers=len(tensors), where=Path(directory) / CONFIG)
-    _check_fit(path, tensors, model.state_dict())
+    check_weights(f"{path} does not fit {CONFIG}", tensors, model.state_dict())
     model.to_empty(device=device).load_state_dict(tensors)
     return model.eval()
 
@@ -95,20 +94,3 @@ def _build(config: Mapping[str, Any], max_layers: int, where: Path) -> Savable:
             return construct(config)
     except (ValueError, TypeError, RuntimeError, OverflowError) as error:  # torch's own, for absurd sizes
         raise ValueError(f"{where} does not fit: {str(error).splitlines()[0]}") from error
-
-
-def _check_fit(path: Path, tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
-    """Raise ValueError unless tensors have the names and shapes of the wanted ones, and finite values."""
-    problems = [f"{name} is missing" for name in wanted.keys() - tensors.keys()]
-    problems += [f"{name} is not in the network" for name in tensors.keys() - wanted.keys()]
-    for name in wanted.keys() & tensors.keys():
-        shape, needed = tuple(tensors[name].shape), tuple(wanted[name].shape)
-        if shape != needed:
-            problems.append(f"{name} has shape {shape}, the network needs {needed}")
-        elif not tensors[name].is_floating_point():
-            problems.append(f"{name} has type {tensors[name].dtype}, the network needs a floating type")
-        elif not tensors[name].float().isfinite().all():
-            problems.append(f"{name} has values that are not finite")
-    if problems:
-        more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
-        raise ValueError(f"{path} does not fit {CONFIG}: {'; '.join(sorted(problems)[:3])}{more}")

@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from convlstm.core.checks import shortened
 from convlstm.hub.checkpoint import WEIGHTS, load_checkpoint
 from convlstm.hub.matching import match
 
 ORIGIN = "init_from"  # in config.json of a run: where its first weights came from
-PROBLEMS_SHOWN = 3
 
 
 @dataclass(frozen=True)
@@ -109,11 +109,15 @@ def load_weights(
     missing = tuple(name for name in own if name not in values)
     problems = [f"{name} ({text})" for name, text in skipped.items()]
     if not values:
-        raise ValueError(f"{what} has nothing that fits the model: {_first(problems) or 'it is empty'}")
+        raise ValueError(
+            f"{what} has nothing that fits the model: {shortened(problems, '; ') or 'it is empty'}"
+        )
     problems += [f"{name} (only adapted: {text})" for name, text in adapted.items()]
     problems += [f"{name} (not in the source)" for name in missing if name not in skipped]
     if strict and problems:
-        raise ValueError(f"{what} does not fit the model: {_first(problems)}; strict=False loads what fits")
+        raise ValueError(
+            f"{what} does not fit the model: {shortened(problems, '; ')}; strict=False loads what fits"
+        )
     for name, value in values.items():
         if not value.isfinite().all():
             raise ValueError(f"{what} has values for {name} that are not finite; it needs finite weights")
@@ -171,12 +175,6 @@ def _opened(source: object) -> nn.Module | Mapping[str, Any]:
     raise TypeError(
         f"source is a {type(source).__name__}; it needs a checkpoint's directory, a module or a state dict"
     )
-
-
-def _first(problems: list[str]) -> str:
-    """Return the first problems, and how many more there are."""
-    more = len(problems) - PROBLEMS_SHOWN
-    return "; ".join(problems[:PROBLEMS_SHOWN]) + (f"; and {more} more" if more > 0 else "")
 
 
 def _grouped(texts: Mapping[str, str]) -> list[tuple[str, str]]:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor, nn
 
+from convlstm.core.checks import check_weights
 from convlstm.core.saving import Savable
 from convlstm.importers.foreign import Foreign
 from convlstm.models.imported import ImportedConfig, ImportedNetwork
@@ -168,20 +169,7 @@ def network(
 
 def load(model: Model, tensors: Weights) -> Model:
     """Load all weights of a model, in evaluation mode; raise ValueError where one does not fit."""
-    own = model.state_dict()
-    problems = [f"{name} is missing" for name in own.keys() - tensors.keys()]
-    problems += [f"{name} is not in the model" for name in tensors.keys() - own.keys()]
-    for name in own.keys() & tensors.keys():
-        if own[name].shape != tensors[name].shape:
-            problems.append(
-                f"{name} has shape {tuple(tensors[name].shape)}, it needs {tuple(own[name].shape)}"
-            )
-        elif not tensors[name].is_floating_point():
-            problems.append(f"{name} has type {tensors[name].dtype}, it needs a floating one")
-        elif not tensors[name].isfinite().all():
-            problems.append(f"{name} has values that are not finite")
-    if problems:
-        raise ValueError(f"the file's tensors do not make a whole model: {'; '.join(sorted(problems)[:3])}")
+    check_weights("the file's tensors do not make a whole model", tensors, model.state_dict())
     model.load_state_dict(tensors)
     return model.eval()
 

@@ -2,12 +2,13 @@
 
 import dataclasses
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from convlstm.core.checks import shortened
 from convlstm.importers import (
     automan000,
     holmdk,
@@ -64,7 +65,7 @@ def import_checkpoint(path: str | Path, source: str = "auto", **options: Any) ->
     imported = import_foreign(path, source, options)
     if lost := [name for name, why in imported.dropped.items() if why == NO_SUCH_PART]:
         warnings.warn(
-            f"{path}: {_some(lost)} left out, as {NO_SUCH_PART}: the result is not the whole of the file",
+            f"{path}: {shortened(lost)} left out, as {NO_SUCH_PART}: the result is not the whole of the file",
             stacklevel=2,
         )
     return imported.model
@@ -97,7 +98,7 @@ def _without_prefix(foreign: Foreign, path: str | Path, options: Mapping[str, An
     if prefix:
         prefix = prefix.removesuffix(".") + "."
         if not any(name.startswith(prefix) for name in names):
-            raise ValueError(f"prefix is {prefix!r}, but {path} has {_some(names)}")
+            raise ValueError(f"prefix is {prefix!r}, but {path} has {shortened(names)}")
     elif foreign.config is None:
         own = [name for name in names if name != COUNTER]
         while found := [w for w in WRAPPERS if own and all(n.startswith(prefix + w) for n in own)]:
@@ -124,13 +125,8 @@ def _source(foreign: Foreign, name: str, path: str | Path) -> Source:
     names = list(foreign.tensors)
     if found:
         either = " or ".join(f"source={source.name!r}" for source in found)
-        raise ValueError(f"{path} may be of several projects by its names ({_some(names)}); say {either}")
+        raise ValueError(f"{path} may be of several projects by its names ({shortened(names)}); say {either}")
     raise ValueError(
-        f"{path} is of no known project by its names ({_some(names)}); where it is one of "
+        f"{path} is of no known project by its names ({shortened(names)}); where it is one of "
         f"{', '.join(SOURCES)}, say source=..., or prefix=... for a part of a larger model"
     )
-
-
-def _some(names: Sequence[str]) -> str:
-    """Return the first names, for an error."""
-    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "") or "no tensors"

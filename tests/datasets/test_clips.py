@@ -173,7 +173,7 @@ def test_files_that_cannot_be_read_are_named_and_counted(
         "frames": "frame 3 has 8 x 7 pixels, 1 channel(s) of uint8, the first 8 x 6",
     }
     write_clip(root / "short.gif", np.arange(3, dtype=np.uint8)[:, None, None].repeat(8, 1).repeat(6, 2), 5)
-    message = r"6 of 17 files cannot be read and are left out: .* and 1 more; 1 of 17 files have fewer than "
+    message = r"6 of 17 files cannot be read and are left out: .*, and 1 more; 1 of 17 files have fewer than "
     message += r"the 4 frames that a window takes and are left out: short.gif \(3\)"
     with pytest.warns(UserWarning, match=message):
         source = Clips(root, length=4, **options)

@@ -239,7 +239,7 @@ def test_absurd_configs(plain: Foreign) -> None:
     [
         (torch.zeros(2, 2, 4, 12), "by its config it needs .2, 2, 3, 12"),
         (torch.zeros(()), "by its config it needs"),
-        (torch.zeros(2, 2, 3, 12, dtype=torch.int64), "needs a floating one"),
+        (torch.zeros(2, 2, 3, 12, dtype=torch.int64), "needs a floating type"),
         (None, "conv_lstm2d.*its kernel is missing"),
     ],
 )
