@@ -81,12 +81,13 @@ def _evaluate(options: argparse.Namespace) -> None:
         write_json(options.json, evaluation.to_dict())
         print(f"{options.json}: all numbers")
     if options.report:
-        further = clips.longer(options.context + report.FURTHER * options.horizon)
+        horizon = report.FURTHER * options.horizon
+        further = clips.longer(options.context + horizon)
         report.write_report(
             options.report,
             evaluation,
             report.example_rollouts(evaluation, model, clips, device),
-            report.long_rollout(evaluation, model, further, device),
+            report.example_rollouts(evaluation, model, further, device, names=["median"], horizon=horizon),
             training_run,
         )
         print(f"{options.report}: the report, a page for any browser")

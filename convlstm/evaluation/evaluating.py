@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from convlstm.core.checks import choice, finite, usable_device
 from convlstm.evaluation.baselines import BASELINES
-from convlstm.evaluation.metrics import ROUNDING
 from convlstm.evaluation.protocols import PROTOCOLS, Protocol
 from convlstm.evaluation.results import Evaluation
 from convlstm.evaluation.rows import measure
@@ -66,7 +65,7 @@ def evaluate(
         protocol = PROTOCOLS[choice("protocol", protocol, tuple(PROTOCOLS))]
     source = as_source(clips)
     low, high = map(float, getattr(source, "value_range", (0.0, 1.0)))
-    thresholds = tuple(_checked(threshold, low, high) for threshold in thresholds)
+    thresholds = tuple(finite("thresholds", value, above=low, most=high) for value in thresholds)
     name, predict = as_predictor(model)
     if device is None and isinstance(model, nn.Module):
         device = next((p.device for p in model.parameters()), None)
@@ -84,14 +83,3 @@ def evaluate(
     )
     unit = str(getattr(source, "unit", ""))
     return summarize(rows, context, protocol, thresholds=thresholds, value_range=(low, high), unit=unit)
-
-
-def _checked(threshold: Any, low: float, high: float) -> float:
-    """Return a threshold; raise ValueError if every value or none reaches it."""
-    threshold = finite("thresholds", threshold)
-    if not ROUNDING < (threshold - low) / (high - low) <= 1:
-        raise ValueError(
-            f"thresholds has {threshold:g}, but values go from {low:g} to {high:g}; it needs numbers above "
-            f"{low:g} (by more than {ROUNDING:g} of the range), at most {high:g}"
-        )
-    return threshold

@@ -3,7 +3,6 @@
 Letters: T time, B batch, C image channels, H W pixels. Frames are (B, T, C, H, W) with pixels in [0, 1].
 """
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar
@@ -242,17 +241,8 @@ def build(config: ForecasterConfig) -> Forecaster:
     return network_of(config)(config)
 
 
-def config_to_dict(config: ForecasterConfig) -> dict[str, Any]:
-    """Return a forecaster's config as a dict for JSON, with the network's name under "network".
-
-    Raises:
-        ValueError: the config is of no forecaster.
-    """
-    return {"network": network_of(config).__name__, **dataclasses.asdict(config)}
-
-
 def config_from_dict(fields: Mapping[str, Any]) -> ForecasterConfig:
-    """Return the config that `config_to_dict` made a dict of.
+    """Return the config with these fields, of the forecaster named under "network".
 
     Raises:
         ValueError: an unknown forecaster or field, or a value that does not fit.

@@ -1,6 +1,7 @@
 """The rollouts that a report shows, made anew: an evaluation keeps no forecast."""
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -20,6 +21,9 @@ def example_rollouts(
     model: nn.Module | Predict,
     clips: Source | Tensor | NDArray[Any],
     device: torch.device | str = "cpu",
+    *,
+    names: Sequence[Literal["best", "median", "worst"]] = ("best", "median", "worst"),
+    horizon: int | None = None,
 ) -> list[Shown]:
     """Return rollouts of the best, the median and the worst sequence of an evaluation.
 
@@ -28,37 +32,21 @@ def example_rollouts(
         model: as for `convlstm.evaluate`, on `device`.
         clips: as for `convlstm.evaluate`.
         device: where the sequences go. Default: the CPU.
+        names: which of the three sequences to show. Default: all.
+        horizon: number of frames to forecast. Default: as many as in the evaluation.
 
     Returns:
         One for each sequence; a sequence that is both the best and the median, say, comes once. None at all
         if frames have neither 1 nor 3 channels: there is no picture of them.
     """
     found: dict[int, list[str]] = {}
-    for name in ("best", "median", "worst"):
+    for name in names if evaluation.frame[0] in (1, 3) else ():
         found.setdefault(getattr(evaluation.examples, name), []).append(name)
-    shown = []
-    for number, names in found.items() if evaluation.frame[0] in (1, 3) else ():
-        title = ", ".join(names).capitalize()
-        rollout = _rollout(title, evaluation, model, clips, number, evaluation.horizon, device)
-        shown.append(rollout)
-    return shown
-
-
-def long_rollout(
-    evaluation: Evaluation,
-    model: nn.Module | Predict,
-    clips: Source | Tensor | NDArray[Any],
-    device: torch.device | str = "cpu",
-) -> Shown | None:
-    """Return a rollout of the median sequence, `FURTHER` times as long as the horizon of the evaluation.
-
-    Arguments are those of `example_rollouts`. None if there is no picture of the frames.
-    """
-    if evaluation.frame[0] not in (1, 3):
-        return None
-    number, horizon = evaluation.examples.median, FURTHER * evaluation.horizon
-    title = f"Median, {FURTHER} times as far"
-    return _rollout(title, evaluation, model, clips, number, horizon, device)
+    horizon = horizon or evaluation.horizon
+    return [
+        _rollout(", ".join(titles).capitalize(), evaluation, model, clips, number, horizon, device)
+        for number, titles in found.items()
+    ]
 
 
 def _rollout(

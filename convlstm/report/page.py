@@ -24,7 +24,7 @@ def write_report(
     path: str | Path,
     evaluation: Evaluation,
     sequences: Sequence[Shown] = (),
-    long: Shown | None = None,
+    long: Sequence[Shown] = (),
     run: Run | None = None,
 ) -> None:
     """Write an evaluation as one self-contained page, replacing a file that exists.
@@ -36,7 +36,7 @@ def write_report(
         evaluation: what `convlstm.evaluate` found.
         sequences: rollouts to show, such as `example_rollouts` of the best, the median and the worst
             sequence. Default: none.
-        long: a rollout beyond the horizon of the evaluation. Default: none.
+        long: rollouts beyond the horizon of the evaluation. Default: none.
         run: how the checkpoint was made, from `read_run`. Default: unknown.
 
     Raises:
@@ -54,7 +54,7 @@ def write_report(
 def render_report(
     evaluation: Evaluation,
     sequences: Sequence[Shown] = (),
-    long: Shown | None = None,
+    long: Sequence[Shown] = (),
     run: Run | None = None,
 ) -> str:
     """Return the page that `write_report` writes."""
@@ -97,7 +97,7 @@ def render_report(
         area=AREA,
         key=KEY,
         rollouts=[_rollout(shown) for shown in sequences],
-        long=_rollout(long) if long else None,
+        long=[_rollout(shown) for shown in long],
         training=training,
         command=evaluation.command,
         versions=versions,

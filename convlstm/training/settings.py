@@ -14,7 +14,7 @@ import torch
 
 from convlstm.core.checks import choice, finite, positive
 from convlstm.hub.checkpoint import read_config
-from convlstm.models.forecaster import config_from_dict, config_to_dict, network_of
+from convlstm.models.forecaster import config_from_dict, network_of
 from convlstm.training.states import restore_settings
 
 T = TypeVar("T")
@@ -83,7 +83,8 @@ def test_clips(settings: Any, run: Path | None) -> dict[str, Any]:
 
 def settings_to_dict(settings: Any) -> dict[str, Any]:
     """Return the settings of a run as JSON values, those of its data and its network included."""
-    values = dataclasses.asdict(settings) | {"model": config_to_dict(settings.model)}
+    values = dataclasses.asdict(settings)
+    values["model"] = {"network": network_of(settings.model).__name__, **values["model"]}
     return json.loads(json.dumps(values, default=str))  # paths as texts, tuples as lists
 
 

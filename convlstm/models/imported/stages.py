@@ -5,9 +5,9 @@ without a time axis of their own treat each frame of a sequence alike.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import torch
 import torch.nn.functional as F
@@ -39,8 +39,23 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
+class Described:
+    """The base of the stages, which shows the fields that differ from their defaults."""
+
+    def __str__(self) -> str:
+        """Return the stage as in convolution(input_channels=1, output_channels=8, kernel_size=(3, 3))."""
+        kind, *others = fields(cast(Any, self))
+        shown = []
+        for field in others:
+            value = getattr(self, field.name)
+            # An empty default of sizes stands for ones or zeros.
+            is_default = value == field.default or (field.default == () and set(value) in ({0}, {1}))
+            shown += [] if is_default else [f"{field.name}={value!r}"]
+        return f"{kind.default}({', '.join(shown)})"
+
+
 @dataclass(frozen=True, kw_only=True)
-class Recurrent:
+class Recurrent(Described):
     """A ConvLSTM cell over time. The defaults are `ConvLSTMCell`; other values are what other projects do."""
 
     stage: Literal["recurrent"] = "recurrent"
@@ -107,20 +122,6 @@ class Recurrent:
         steps = {*self.stride, *self.dilation}
         return equation == ("tanh", "sigmoid", "cell", None, "same") and steps == {1}
 
-    def __str__(self) -> str:
-        peephole = "no" if self.peephole is None else "per-channel"
-        if isinstance(self.peephole, tuple):
-            peephole = f"per-pixel {_times(self.peephole)}"
-        extras = [] if self.plain else [f"{self.activation}, {self.recurrent_activation}"]
-        extras += ["h = o * g"] if self.output == "candidate" else []
-        extras += [f"{self.norm} norm"] if self.norm else []
-        extras += ["valid padding"] if self.padding == "valid" else []
-        extras += ["time reversed"] if self.reverse else []
-        extras += [f"both directions, {self.merge}"] if self.merge else []
-        extras += [] if self.sequences else ["last step"]
-        sizes = f"{self.input_channels} -> {self.hidden_channels}, {_times(self.kernel_size)}"
-        return ", ".join([f"ConvLSTM {sizes}, {peephole} peepholes", *extras])
-
     @property
     def channels_out(self) -> int:
         """Channels of a frame that leaves the stage."""
@@ -128,7 +129,7 @@ class Recurrent:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Convolution:
+class Convolution(Described):
     """A convolution of each frame, or over time too; it may be transposed."""
 
     stage: Literal["convolution"] = "convolution"
@@ -163,16 +164,9 @@ class Convolution:
         for name in ("input_channels", "output_channels"):
             positive(name, getattr(self, name))
 
-    def __str__(self) -> str:
-        kind = "transposed convolution" if self.transposed else "convolution"
-        extras = ["over time"] if self.over_time else []
-        extras += [] if set(self.stride) == {1} else [f"stride {_times(self.stride)}"]
-        sizes = f"{self.input_channels} -> {self.output_channels}, {_times(self.kernel_size)}"
-        return ", ".join([f"{kind} {sizes}", *extras])
-
 
 @dataclass(frozen=True, kw_only=True)
-class BatchNorm:
+class BatchNorm(Described):
     """A batch norm of each channel."""
 
     stage: Literal["batch_norm"] = "batch_norm"
@@ -183,12 +177,9 @@ class BatchNorm:
         positive("channels", self.channels)
         finite("eps", self.eps, least=0)
 
-    def __str__(self) -> str:
-        return f"batch norm {self.channels}"
-
 
 @dataclass(frozen=True, kw_only=True)
-class Activation:
+class Activation(Described):
     """An elementwise activation."""
 
     stage: Literal["activation"] = "activation"
@@ -201,12 +192,9 @@ class Activation:
         if self.slope is not None:
             finite("slope", self.slope)
 
-    def __str__(self) -> str:
-        return self.name if self.slope is None else f"{self.name} {self.slope:g}"
-
 
 @dataclass(frozen=True, kw_only=True)
-class Patches:
+class Patches(Described):
     """Cuts frames into patches of size x size pixels, which become channels (dy, dx, c); or the inverse."""
 
     stage: Literal["patches"] = "patches"
@@ -216,12 +204,9 @@ class Patches:
     def __post_init__(self) -> None:
         positive("size", self.size)
 
-    def __str__(self) -> str:
-        return f"patches of {self.size}x{self.size} {'back to frames' if self.inverse else 'to channels'}"
-
 
 @dataclass(frozen=True, kw_only=True)
-class Repeat:
+class Repeat(Described):
     """Repeats one frame, (B, C, *S) or (B, 1, C, *S), into a sequence of `times` frames."""
 
     stage: Literal["repeat"] = "repeat"
@@ -230,12 +215,9 @@ class Repeat:
     def __post_init__(self) -> None:
         positive("times", self.times)
 
-    def __str__(self) -> str:
-        return f"one frame {self.times} times"
-
 
 @dataclass(frozen=True, kw_only=True)
-class Pick:
+class Pick(Described):
     """Selects steps of a sequence by their indices. Without any, the last step alone, as a frame."""
 
     stage: Literal["pick"] = "pick"
@@ -243,9 +225,6 @@ class Pick:
 
     def __post_init__(self) -> None:
         set_fields(self, steps=tuple(positive("steps", n, least=0) for n in self.steps))
-
-    def __str__(self) -> str:
-        return f"steps {', '.join(map(str, self.steps))}" if self.steps else "last step"
 
 
 Stage = Recurrent | Convolution | BatchNorm | Activation | Patches | Repeat | Pick
@@ -275,7 +254,3 @@ def _set_sizes(stage: Any, name: str, axes: int, default: tuple[int, ...] | None
     if sizes is not None and len(sizes) != axes:
         raise ValueError(f"{name} is {sizes}; it needs {axes} numbers, one per axis")
     set_fields(stage, **{name: sizes})
-
-
-def _times(sizes: tuple[int, ...]) -> str:
-    return "x".join(map(str, sizes))

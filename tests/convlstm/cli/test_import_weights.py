@@ -35,8 +35,8 @@ def test_what_is_recognised_checked_and_written(capsys: pytest.CaptureFixture[st
         "stack.pth",
         "  source     ndrplz/ConvLSTM_pytorch, or conv-lstm of PyPI",
         "  becomes    ConvLSTM, 2,048 parameters",
-        "  layers     ConvLSTM 2 -> 4, 3x3, no peepholes",
-        "             ConvLSTM 4 -> 4, 3x3, no peepholes",
+        "  layers     recurrent(input_channels=2, hidden_channels=4, kernel_size=(3, 3))",
+        "             recurrent(input_channels=4, hidden_channels=4, kernel_size=(3, 3))",
         "  gates      i, f, o, g in the file",
     ]
     assert lines[6].startswith("  check      largest difference from output.npy: ")
@@ -57,7 +57,7 @@ def test_what_was_guessed_and_dropped_is_told(capsys: pytest.CaptureFixture[str]
     assert main(["import", "openstl.pth", "--option", "generation=old", "--option", "patch_size=2"]) == 0
     out = capsys.readouterr().out
     assert "  becomes    ImportedNetwork, " in out
-    assert "h = o * g" in out
+    assert "output='candidate'" in out
     assert ": the project's cells never run it\n" in out
 
 

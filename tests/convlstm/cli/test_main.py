@@ -62,7 +62,10 @@ def test_ctrl_c_is_one_line(capsys: pytest.CaptureFixture[str], monkeypatch: pyt
         ("evaluate run clips.npy", "clips.npy has 14 frames a clip, read as TNHW; it needs 20 or more, or "),
         ("evaluate run clips.npy --horizon 2 --batch-size -1", "batch_size is -1; it needs a"),
         ("evaluate run clips.npy --horizon 2 --sequences 5", "sequences is 5; the source has 4"),
-        ("evaluate run clips.npy --horizon 2 --thresholds 5", "thresholds has 5, but values go from 0"),
+        (
+            "evaluate run clips.npy --horizon 2 --thresholds 5",
+            "thresholds is 5.0; it needs a finite number",
+        ),
         (
             "evaluate run clips.npy --value-range 60 0",
             "value_range is 60 to 0; it needs the lower number first",

@@ -206,7 +206,7 @@ def test_json_and_back():
         ({"model": 3}, TypeError, "model is a int; it needs a network or a function"),
         ({"model": ConvLSTM(1, 2, 3)}, ValueError, "model is a ConvLSTM layer"),
         ({"protocol": "lax"}, ValueError, r"protocol is 'lax'; it needs one of \('strict', 'openstl'\)"),
-        ({"thresholds": (0.5, 1.5)}, ValueError, "thresholds has 1.5, but values go from 0 to 1"),
+        ({"thresholds": (0.5, 1.5)}, ValueError, "thresholds is 1.5; it needs a .* above 0, at most 1"),
         ({"thresholds": ("wet",)}, ValueError, "thresholds is 'wet'; it needs a finite number"),
         ({"device": "abacus"}, ValueError, "device is 'abacus'"),
     ],

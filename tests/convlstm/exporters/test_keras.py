@@ -97,7 +97,10 @@ def test_activations_have_the_names_of_keras() -> None:
         (staged(recurrent(C_IN, C, output="candidate")), r"model has cells with h = o \* g"),
         (staged(recurrent(C_IN, C, activation="hard_sigmoid_keras2")), "model has Keras 2's hard_sigmoid"),
         (staged(recurrent(C_IN, C, stride=(2, 1), dilation=(1, 2))), "model has a stride and a dilation in"),
-        (staged(recurrent(C_IN, C), Activation(name="relu")), "model has relu; Keras files are for stacks"),
+        (
+            staged(recurrent(C_IN, C), Activation(name="relu")),
+            r"model has activation\(name='relu'\); Keras files",
+        ),
         (staged(recurrent(C_IN, C), forecaster=(recurrent(C, C),)), "model has a forecaster; Keras files"),
     ],
 )

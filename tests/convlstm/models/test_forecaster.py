@@ -1,6 +1,5 @@
 """Configs to JSON and back, and what the forecasters refuse."""
 
-import dataclasses
 import json
 from typing import Any
 
@@ -21,7 +20,6 @@ from convlstm.models.forecaster import (
     ForecasterState,
     build,
     config_from_dict,
-    config_to_dict,
     network_of,
 )
 
@@ -37,14 +35,14 @@ NETWORKS: dict[str, Any] = {
 each_network = pytest.mark.parametrize("network", NETWORKS)
 
 
-def test_config_to_dict_names_the_network() -> None:
+def test_a_description_becomes_the_config_again() -> None:
     for config in (
         StackedForecasterConfig(cell="gru", hidden_channels=(8, 8), residual=True, norm="group", head="last"),
         EncoderForecasterConfig(channels=3, output="sigmoid", hidden_channels=(2, 3), strides=(1, 2)),
         FullyConnectedForecasterConfig(cell="gru", frame_size=(4, 6)),
     ):
-        fields = config_to_dict(config)
-        assert fields == {"network": network_of(config).__name__, **dataclasses.asdict(config)}
+        fields = build(config).description()
+        assert fields["network"] == network_of(config).__name__
         again = config_from_dict(json.loads(json.dumps(fields)))
         assert again == config
         assert hash(again) == hash(config)
@@ -63,7 +61,7 @@ def test_config_from_dict_refuses() -> None:
 
 
 def test_the_config_of_no_forecaster_is_refused() -> None:
-    for use in (build, config_to_dict):
+    for use in (build, network_of):
         with pytest.raises(ValueError, match=r"config is a ForecasterConfig; it needs one of .*Stacked"):
             use(ForecasterConfig())
 
@@ -72,7 +70,7 @@ def test_numbers_of_numpy_become_those_of_json() -> None:
     sizes: Any = {"channels": np.int64(1), "patch_size": np.int64(2), "hidden_channels": np.array([3, 2])}
     for kind in CONVOLUTIONAL:
         config = kind(**sizes | {"hidden_channels": tuple(sizes["hidden_channels"])})
-        assert json.loads(json.dumps(config_to_dict(config)))["hidden_channels"] == [3, 2]
+        assert build(config).description()["hidden_channels"] == [3, 2]
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ from convlstm.evaluation import (
     ThresholdScores,
     copy_last,
 )
-from convlstm.report import Run, Shown, example_rollouts, long_rollout, read_run, render_report, write_report
+from convlstm.report import Run, Shown, example_rollouts, read_run, render_report, write_report
 from convlstm.report.frames import COLUMNS, LARGEST, animation, strip
 from convlstm.report.plots import AREA, Curve, chart, number
 from convlstm.report.training import training_curves
@@ -122,8 +122,8 @@ def test_everything_given_is_escaped(tmp_path: Path) -> None:
     config = {"network": {EVIL: EVIL}, "command": EVIL, "training": {"data": {EVIL: [EVIL]}}, EVIL: EVIL}
     run = Run(config, [{"step": 1, "val/mse": 3.0}, {"step": 2, "val/mse": 2.0, EVIL: EVIL}])
     rollout = dataclasses.replace(shown(EVIL), note=EVIL)
-    write_report(tmp_path / "evil.html", hurt, [rollout], rollout, run)
-    harmless = _Parsed(render_report(evaluation(), [shown()], shown(), run))
+    write_report(tmp_path / "evil.html", hurt, [rollout], [rollout], run)
+    harmless = _Parsed(render_report(evaluation(), [shown()], [shown()], run))
     page = _Parsed((tmp_path / "evil.html").read_text(encoding="utf-8"))
     assert {name for name, _ in page.elements} == {name for name, _ in harmless.elements}
     assert not {"script", "iframe", "link", "object"} & {name for name, _ in page.elements}
@@ -136,7 +136,7 @@ def test_everything_given_is_escaped(tmp_path: Path) -> None:
 
 
 def test_every_picture_and_plot_has_words_beside_it() -> None:
-    page = _Parsed(render_report(evaluation(), [shown()], shown(horizon=16)))
+    page = _Parsed(render_report(evaluation(), [shown()], [shown(horizon=16)]))
     for name, given in page.elements:
         if name == "img":
             assert given["alt"]
@@ -271,7 +271,6 @@ def test_what_cannot_be_shown() -> None:
     clips = torch.rand(2, 9, 2, SIZE, SIZE)
     two = evaluation(frame=(2, SIZE, SIZE), examples=Examples(best=0, median=0, worst=1))
     assert example_rollouts(two, copy_last, clips) == []
-    assert long_rollout(two, copy_last, clips) is None
 
 
 def test_a_run_and_its_curves(tmp_path: Path) -> None:
@@ -326,7 +325,7 @@ def test_the_command_writes_the_page(capsys: pytest.CaptureFixture[str]) -> None
     assert "report.html: the report" in capsys.readouterr().out
     page = Path("report.html").read_text(encoding="utf-8")
     titles = re.findall("<h3>(.*?)</h3><small>(.*?)</small>", page)
-    assert [title for title, _ in titles] == ["Best", "Median", "Worst", "Median, 4 times as far"]
+    assert [title for title, _ in titles] == ["Best", "Median", "Worst", "Median"]
     scores = [float(note.rpartition(" ")[2]) for _, note in titles[:3]]
     assert scores == sorted(scores)
     assert titles[-1][1].endswith(", known for 6 frames")
@@ -406,7 +405,7 @@ def test_in_a_browser(tmp_path: Path, dark: bool, color: str) -> None:
     run = Run({"network": {"network": "x" * 300}}, [{"step": n, "train/loss": 1.0 + n} for n in range(30)])
     rollouts = [shown("Best"), shown("Median", known=2), shown("Worst", known=None)]
     wide = evaluation(command="python " + "y" * 300)
-    write_report(tmp_path / "report.html", wide, rollouts, shown(horizon=16), run)
+    write_report(tmp_path / "report.html", wide, rollouts, [shown(horizon=16)], run)
     found, messages = views(tmp_path, dark)
     assert len(found) == 2
     assert not messages
