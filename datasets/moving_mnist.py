@@ -18,7 +18,7 @@ from convlstm.core.checks import choice, finite, positive
 from convlstm.core.hashing import integers, uniform
 from datasets.changing import DRAWS, changed
 from datasets.digits import load_digits
-from datasets.source import ENDLESS, check_indices, unit_range
+from datasets.source import ENDLESS, GrayBytes, check_indices
 
 FIXED_SEQUENCES = 10_000
 """The number of sequences of a validation or a test set."""
@@ -30,7 +30,7 @@ _FIXED_SEEDS = {"val": 2**40 + 1, "test": 2**40 + 2}
 _IMAGES, _PATHS, _CHANGES = 0, 1, 2
 
 
-class MovingMNIST:
+class MovingMNIST(GrayBytes):
     r"""A generator of Moving MNIST sequences; sequence n is a pure function of (seed, n).
 
     Each digit starts at a point :math:`p_0`, uniform in the unit square of its free travel, in a direction
@@ -85,9 +85,6 @@ class MovingMNIST:
         torch.Size([3, 20, 1, 64, 64])
     """
 
-    value_range = (0.0, 255.0)
-    unit = ""
-
     def __init__(
         self,
         digits: torch.Tensor,
@@ -134,24 +131,6 @@ class MovingMNIST:
     def __len__(self) -> int:
         """Return the number of sequences."""
         return self.sequences
-
-    def batch(
-        self, indices: torch.Tensor | Sequence[int], device: torch.device | str = "cpu"
-    ) -> torch.Tensor:
-        """Return the sequences with these numbers.
-
-        Args:
-            indices: the numbers of the sequences, integers of shape (B,), each from 0 to len - 1.
-            device: where the frames are drawn and stay. Default: the CPU.
-
-        Returns:
-            float32 of shape (B, T, 1, H, W) in [0, 1].
-
-        Raises:
-            ValueError: `indices` is empty, or not integers of shape (B,).
-            IndexError: a number out of range.
-        """
-        return unit_range(self.frames(indices, device))  # (B, T, 1, H, W)
 
     def frames(
         self, indices: torch.Tensor | Sequence[int], device: torch.device | str = "cpu"

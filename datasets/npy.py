@@ -15,7 +15,7 @@ from einops import rearrange
 
 from convlstm.core.files import check_output, open_npy, write_atomically
 from datasets.moving_mnist import MovingMNIST
-from datasets.source import check_indices, unit_range
+from datasets.source import GrayBytes, check_indices
 
 CANONICAL_MD5 = "be083ec986bfe91a449d63653c411eb2"
 CANONICAL_URL = "http://www.cs.toronto.edu/~nitish/unsupervised_video/mnist_test_seq.npy"
@@ -28,7 +28,7 @@ def md5_of(path: str | Path) -> str:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
-class CanonicalMovingMNIST:
+class CanonicalMovingMNIST(GrayBytes):
     """The 10,000 Moving MNIST test sequences that published results are about, in file order.
 
     Of the 20 frames of a sequence, the first 10 are the context and the last 10 the target. The digits are
@@ -49,9 +49,6 @@ class CanonicalMovingMNIST:
         FileNotFoundError: there is no such file.
         ValueError: the file is empty, truncated or not the right one.
     """
-
-    value_range = (0.0, 255.0)
-    unit = ""
 
     def __init__(self, path: str | Path, md5: str = CANONICAL_MD5) -> None:
         path = Path(path)
@@ -75,21 +72,6 @@ class CanonicalMovingMNIST:
     def __len__(self) -> int:
         """Return the number of sequences."""
         return self._frames.shape[1]
-
-    def batch(
-        self, indices: torch.Tensor | Sequence[int], device: torch.device | str = "cpu"
-    ) -> torch.Tensor:
-        """Return the sequences with these numbers: float32 of shape (B, T, 1, H, W) in [0, 1].
-
-        Args:
-            indices: the numbers of the sequences, integers of shape (B,), each from 0 to len - 1.
-            device: where the result is to be. Default: the CPU.
-
-        Raises:
-            ValueError: `indices` is empty, or not integers of shape (B,).
-            IndexError: a number out of range.
-        """
-        return unit_range(self.frames(indices, device))  # (B, T, 1, H, W)
 
     def frames(
         self, indices: torch.Tensor | Sequence[int], device: torch.device | str = "cpu"

@@ -99,7 +99,31 @@ def check_indices(indices: torch.Tensor | Sequence[int], sequences: int) -> torc
     return numbers
 
 
-def unit_range(frames: torch.Tensor) -> torch.Tensor:
-    """Return uint8 frames (B, T, H, W) as float32 (B, T, 1, H, W) in [0, 1]; 255 becomes exactly 1."""
-    # A product, not a quotient: CUDA divides by a number through its reciprocal and the CPU does not.
-    return rearrange(frames.to(torch.float32).mul_(1 / 255), "b t h w -> b t 1 h w")
+class GrayBytes:
+    """A source whose sequences are gray 8-bit frames; a subclass makes or reads them in `frames`."""
+
+    value_range = (0.0, 255.0)
+    unit = ""
+
+    def frames(
+        self, indices: torch.Tensor | Sequence[int], device: torch.device | str = "cpu"
+    ) -> torch.Tensor:
+        """Return what `batch` returns as bytes: uint8 of shape (B, T, H, W)."""
+        raise NotImplementedError
+
+    def batch(
+        self, indices: torch.Tensor | Sequence[int], device: torch.device | str = "cpu"
+    ) -> torch.Tensor:
+        """Return the sequences with these numbers: float32 of shape (B, T, 1, H, W) in [0, 1].
+
+        Args:
+            indices: the numbers of the sequences, integers of shape (B,), each from 0 to len - 1.
+            device: where the frames are drawn or read to, and stay. Default: the CPU.
+
+        Raises:
+            ValueError: `indices` is empty, or not integers of shape (B,).
+            IndexError: a number out of range.
+        """
+        # A product, not a quotient: CUDA divides by a number through its reciprocal and the CPU does not.
+        pixels = self.frames(indices, device).to(torch.float32).mul_(1 / 255)
+        return rearrange(pixels, "b t h w -> b t 1 h w")

@@ -63,13 +63,8 @@ def _read(path: Path) -> Foreign:
     if start[8:9] == b"{" and (length <= rest or not start.startswith(b"\x80")):
         return _read_safetensors(path, length, rest)
     if start[:1] == b"\x80" and start[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
-        return _in(read_old(path.read_bytes()))
+        return find_state_dict(read_old(path.read_bytes()))
     raise ValueError(_describe(start))
-
-
-def _in(value: object) -> Foreign:
-    found = find_state_dict(value)
-    return Foreign(found.tensors, notes=found.notes, modules=found.modules)
 
 
 def _read_archive(path: Path) -> Foreign:
@@ -89,7 +84,7 @@ def _read_archive(path: Path) -> Foreign:
                 )
         pickles = [name for name in names if name.endswith("/data.pkl")]
         if len(pickles) == 1:
-            return _in(read_zip(archive, pickles[0].removesuffix("data.pkl")))
+            return find_state_dict(read_zip(archive, pickles[0].removesuffix("data.pkl")))
         if CONFIG in names and WEIGHTS in names:
             return read_keras(archive)
     first = ", ".join(map(repr, names[:3])) or "nothing"

@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
+from convlstm.importers.foreign import Foreign
 from convlstm.importers.reading.torch_files import Stub
 
 WRAPPERS = (
@@ -19,13 +20,12 @@ MAX_VALUES = 500_000
 
 
 @dataclass
-class StateDict:
-    """The weights of a checkpoint by name, and what the file says beside them."""
+class _Found:
+    """What was found so far, see `Foreign`."""
 
     tensors: dict[str, Tensor] = field(default_factory=dict)
     notes: dict[Any, Any] = field(default_factory=dict)
     modules: dict[str, dict[Any, Any]] = field(default_factory=dict)
-    """Of whole pickled modules: their attributes by path, and their class under "class"."""
     visited: int = 0
 
     def visit(self, values: int, level: int) -> None:
@@ -41,7 +41,7 @@ class StateDict:
         self.tensors[name] = tensor.detach()
 
 
-def find_state_dict(value: Any) -> StateDict:
+def find_state_dict(value: Any) -> Foreign:
     """Find the weights in what a checkpoint holds.
 
     That is a dict of tensors, a whole module, or a dict with one of them under a usual key. Otherwise keys
@@ -50,7 +50,7 @@ def find_state_dict(value: Any) -> StateDict:
     Raises:
         ValueError: there are none.
     """
-    found = StateDict()
+    found = _Found()
     for level in range(MAX_LEVELS):
         if is_module(value):
             _add_module(found, value, "", level)
@@ -68,7 +68,7 @@ def find_state_dict(value: Any) -> StateDict:
         found.notes = items | found.notes
     if not found.tensors:
         raise ValueError("it holds no tensors by name; it needs a state_dict, or what has one")
-    return found
+    return Foreign(found.tensors, notes=found.notes, modules=found.modules)
 
 
 def is_module(value: Any) -> bool:
@@ -93,7 +93,7 @@ def _is_optimizer(value: Any) -> bool:
     return items is not None and "param_groups" in items and "state" in items
 
 
-def _holds_tensors(found: StateDict, value: Any) -> bool:
+def _holds_tensors(found: _Found, value: Any) -> bool:
     """Return whether a dict, or one in it, has tensors or is a module."""
     waiting, seen = [value], set()
     while waiting:
@@ -117,7 +117,7 @@ def _join(prefix: str, key: Any) -> str:
     return f"{prefix}{key}"
 
 
-def _add_dict(found: StateDict, items: dict[Any, Any], prefix: str, level: int) -> None:
+def _add_dict(found: _Found, items: dict[Any, Any], prefix: str, level: int) -> None:
     """Add the tensors of a dict and of dicts in it, their keys joined by dots."""
     found.visit(len(items), level)
     for key, item in items.items():
@@ -133,7 +133,7 @@ def _add_dict(found: StateDict, items: dict[Any, Any], prefix: str, level: int) 
             )
 
 
-def _add_module(found: StateDict, module: Stub, prefix: str, level: int) -> None:
+def _add_module(found: _Found, module: Stub, prefix: str, level: int) -> None:
     """Add a module's parameters, persistent buffers and attributes that are tensors, and its settings.
 
     The author meant to register the attributes, such as peepholes that were moved to a GPU.
