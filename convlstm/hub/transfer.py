@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -39,13 +38,10 @@ class Transfer:
             "skipped": self.skipped,
             "kept": dict.fromkeys(self.missing, ""),
         }
-        rows = [(word, *line) for word, texts in sections.items() for line in _grouped(texts)]
-        width = max((len(names) for _, names, text in rows if text), default=0)
-        lines, before = [", ".join(counts)], ""
-        for word, names, text in rows:
-            lines.append(f"  {'' if word == before else word:7}  {names:{width}}  {text}".rstrip())
-            before = word
-        return "\n".join(lines)
+        rows = [(word, name, text) for word, texts in sections.items() for name, text in texts.items()]
+        width = max((len(name) for _, name, _ in rows), default=0)
+        lines = [f"  {word:7}  {name:{width}}  {text}".rstrip() for word, name, text in rows]
+        return "\n".join([", ".join(counts), *lines])
 
 
 def load_weights(
@@ -175,12 +171,3 @@ def _opened(source: object) -> nn.Module | Mapping[str, Any]:
     raise TypeError(
         f"source is a {type(source).__name__}; it needs a checkpoint's directory, a module or a state dict"
     )
-
-
-def _grouped(texts: Mapping[str, str]) -> list[tuple[str, str]]:
-    """Return names and texts, the names of a module with the same text in one: "cells.0: weight_hh, bias"."""
-    rows = [(*name.rpartition(".")[::2], text) for name, text in texts.items()]
-    return [
-        (": ".join(filter(None, (owner, ", ".join(name for _, name, _ in group)))), text)
-        for (owner, text), group in groupby(rows, key=lambda row: (row[0], row[2]))
-    ]
