@@ -6,6 +6,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from tqdm import tqdm
+
 from datasets.digits import SOURCES, SPLITS
 from datasets.moving_mnist import FIXED_SEQUENCES, moving_mnist
 from datasets.npy import md5_of, write_npy
@@ -54,8 +56,6 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _write(args: argparse.Namespace) -> None:
-    from tqdm import tqdm
-
     if args.seed is not None and args.split != "train":
         raise ValueError(
             f"--seed is {args.seed}, but the {args.split} set has its own; leave it out, or use --split train"

@@ -8,8 +8,8 @@ import errno
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from convlstm.clips import fit, is_array, stream_clips
 from convlstm.core.files import open_npy, write_atomically, write_json
@@ -59,15 +60,13 @@ class CachedClips:
         return np.asarray(_mapped(self.file)[clip, times])
 
 
-@lru_cache(OPEN)
-def _mapped(file: Path) -> np.memmap:
-    return open_npy(file)
+_mapped = lru_cache(OPEN)(open_npy)
 
 
 def decode(
     paths: Mapping[str, Path], folder: Path, settings: Mapping[str, Any], strict: bool = False
 ) -> tuple[list[CachedClips], dict[str, str]]:
-    """Decode what is not in the cache yet, several files at a time, with a progress bar if tqdm is there.
+    """Decode what is not in the cache yet, several files at a time, with a progress bar.
 
     Args:
         paths: the files and folders of frames, by their names.
@@ -94,8 +93,10 @@ def decode(
     unreadable: dict[str, str] = {}
     with ThreadPoolExecutor(WORKERS) as pool:
         tasks = {pool.submit(_decode, name, path, folder, settings): name for name, path in paths.items()}
+        # Where all is in the cache, the bar would come and go within the delay.
+        bar = {"leave": False, "unit": "file", "delay": 1, "disable": None}
         try:
-            for task in _with_bar(tasks):
+            for task in tqdm(as_completed(tasks), "decoding", len(tasks), **bar):
                 try:
                     found[tasks[task]] = task.result()
                 except (ValueError, OSError) as error:
@@ -111,15 +112,6 @@ def decode(
             pool.shutdown(cancel_futures=True)
     names = [name for name in paths if name in found]
     return [found[name] for name in names], {name: unreadable[name] for name in paths if name in unreadable}
-
-
-def _with_bar(tasks: Mapping[Future[CachedClips], str]) -> Iterable[Future[CachedClips]]:
-    try:
-        from tqdm import tqdm
-    except ImportError:
-        return as_completed(tasks)
-    # Where all is in the cache, the bar would come and go within the delay.
-    return tqdm(as_completed(tasks), "decoding", len(tasks), leave=False, unit="file", delay=1, disable=None)
 
 
 def _decode(name: str, path: Path, folder: Path, settings: Mapping[str, Any]) -> CachedClips:

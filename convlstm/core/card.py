@@ -65,7 +65,9 @@ def model_card(
     if scores := {key: f"{x:.6g}" for key, x in scores.items() if isinstance(x, int | float)}:
         del kept["validation"]
         parts += ["## Validation", _table([*map(_words, scores)], [[*scores.values()]]), CHOSEN]
-    parts += _evaluations(evaluations) if evaluations else []
+    parts += [part for evaluation in evaluations for part in _evaluation(evaluation)]
+    commands = dict.fromkeys(str(evaluation["command"]) for evaluation in evaluations)
+    parts += ["Measured by", *(_fence("", text) for text in commands)] if commands else []
     if isinstance(kept.get("rollout"), str):
         parts += ["## Rollout", f"![a forecast beside what came to be]({quote(kept.pop('rollout'))})"]
     command = [_fence("", str(kept.pop("command")))] if "command" in kept else []
@@ -80,13 +82,6 @@ def is_as_written(card: bytes) -> bool:
     text, _, seal = card.rstrip(b"\n").rpartition(b"\n")
     text += b"\n"
     return seal + b"\n" == SEAL.format(hashlib.sha256(text).hexdigest()).encode()
-
-
-def _evaluations(evaluations: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return a table of each evaluation, and the commands."""
-    parts = [part for evaluation in evaluations for part in _evaluation(evaluation)]
-    commands = dict.fromkeys(str(evaluation["command"]) for evaluation in evaluations)
-    return [*parts, "Measured by", *(_fence("", command) for command in commands)]
 
 
 def _evaluation(evaluation: Mapping[str, Any]) -> list[str]:

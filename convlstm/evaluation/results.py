@@ -161,16 +161,15 @@ def _score(values: Mapping[str, Any]) -> Score:
     return Score(**{name: number(value) for name, value in values.items()})
 
 
-def _threshold(values: Mapping[str, Any]) -> ThresholdScores:
-    scores: dict[str, Any] = {n: _score(v) if isinstance(v, Mapping) else v for n, v in values.items()}
-    return ThresholdScores(**scores)
-
-
 def _predictor(values: Mapping[str, Any]) -> PredictorScores:
+    thresholds: list[dict[str, Any]] = [
+        {name: _score(value) if isinstance(value, Mapping) else value for name, value in each.items()}
+        for each in values["thresholds"]
+    ]
     return PredictorScores(
         name=values["name"],
         metrics={_metric(name): _score(score) for name, score in values["metrics"].items()},
-        thresholds=tuple(map(_threshold, values["thresholds"])),
+        thresholds=tuple(ThresholdScores(**each) for each in thresholds),
     )
 
 

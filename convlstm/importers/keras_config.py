@@ -128,7 +128,7 @@ def layers_of(config: Mapping[str, Any]) -> list[Layer]:
     layers = []
     for number, entry in enumerate(entries):
         layer = _layer(entry, f"layer number {number}")
-        group = _snake_case(layer.kind)
+        group = re.sub("([a-z])([A-Z])", r"\1_\2", layer.kind).lower()  # conv_lstm2d of ConvLSTM2D
         again = counts[group]
         counts[group] += 1
         layers.append(Layer(layer.kind, layer.name, layer.settings, f"{group}_{again}" if again else group))
@@ -155,11 +155,6 @@ def _layer(entry: Any, what: str) -> Layer:
     if not own or entry.get("registered_name") not in (None, kind):
         raise layer.error("is a class of its author's, whose code is not in the file")
     return layer
-
-
-def _snake_case(name: str) -> str:
-    """Turn BatchNormalization into batch_normalization and ConvLSTM2D into conv_lstm2d, as Keras does."""
-    return re.sub("([a-z])([A-Z])", r"\1_\2", name).lower()
 
 
 def _chain(settings: Any, entries: list[Any], layers: list[Layer]) -> list[Layer]:

@@ -43,31 +43,20 @@ def example_rollouts(
     for name in names if evaluation.frame[0] in (1, 3) else ():
         found.setdefault(getattr(evaluation.examples, name), []).append(name)
     horizon = horizon or evaluation.horizon
-    return [
-        _rollout(", ".join(titles).capitalize(), evaluation, model, clips, number, horizon, device)
-        for number, titles in found.items()
-    ]
-
-
-def _rollout(
-    title: str,
-    evaluation: Evaluation,
-    model: nn.Module | Predict,
-    clips: Source | Tensor | NDArray[Any],
-    number: int,
-    horizon: int,
-    device: torch.device | str,
-) -> Shown:
-    """Return a sequence's context, its forecast, and at most `horizon` of the frames that follow."""
-    clip = as_source(clips).batch([number], device)  # (1, T, C, H, W)
-    seen, following = clip[:, : evaluation.context], clip[:, evaluation.context :][:, :horizon]
-    forecast = as_predictor(model)[1](seen, horizon)
-    note = f"sequence {number:,}"
-    if horizon == evaluation.horizon:
-        note += f", MSE {float(mse(forecast, following).mean()):,.2f}"
-    elif following.shape[1] < horizon:
-        note += f", known for {following.shape[1]} frames"
-    context, prediction, truth = (frames[0].float().cpu().numpy() for frames in (seen, forecast, following))
-    if np.isnan(prediction).any():
-        note, prediction = f"{note}; nan is shown as 0", np.nan_to_num(prediction, posinf=1, neginf=0)
-    return Shown(title=title, note=note, context=context, prediction=prediction, truth=truth)
+    source, predict = as_source(clips), as_predictor(model)[1]
+    rollouts = []
+    for number, titles in found.items():
+        clip = source.batch([number], device)  # (1, T, C, H, W)
+        seen, following = clip[:, : evaluation.context], clip[:, evaluation.context :][:, :horizon]
+        forecast = predict(seen, horizon)
+        note = f"sequence {number:,}"
+        if horizon == evaluation.horizon:
+            note += f", MSE {float(mse(forecast, following).mean()):,.2f}"
+        elif following.shape[1] < horizon:
+            note += f", known for {following.shape[1]} frames"
+        context, prediction, truth = (x[0].float().cpu().numpy() for x in (seen, forecast, following))
+        if np.isnan(prediction).any():
+            note, prediction = f"{note}; nan is shown as 0", np.nan_to_num(prediction, posinf=1, neginf=0)
+        title = ", ".join(titles).capitalize()
+        rollouts.append(Shown(title=title, note=note, context=context, prediction=prediction, truth=truth))
+    return rollouts

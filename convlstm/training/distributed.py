@@ -16,6 +16,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
+from tqdm import tqdm
 
 from convlstm.training.hardware import choose_device
 from convlstm.training.stopping import Stopped
@@ -48,8 +49,6 @@ class Distributed:
     def print(self, text: str) -> None:
         """Print from process 0 alone, above a progress bar if there is one."""
         if self.is_first:
-            from tqdm import tqdm  # only training needs it
-
             tqdm.write(text)
             sys.stdout.flush()  # a log file shows it at once, too
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, TextIO, cast
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -345,7 +345,9 @@ def _locked(path: Path) -> Iterator[None]:
     """
     with (path / LOCK).open("a+") as file:
         try:
-            _lock(file)
+            import fcntl  # which Windows does not have
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             file.seek(0)
             other = file.read() or "another process"
@@ -358,13 +360,6 @@ def _locked(path: Path) -> Iterator[None]:
         for left in list(path.rglob(PARTIAL)):
             left.unlink()
         yield
-
-
-def _lock(file: TextIO) -> None:
-    """Take the lock of an open file for as long as it is open, or raise OSError at once."""
-    import fcntl  # which Windows does not have
-
-    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _bytes(path: Path) -> torch.Tensor:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from einops import reduce
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from convlstm.clips import write_clip
 from convlstm.clips.pictures import comparison
@@ -199,8 +200,6 @@ def test(settings: Any, run: Path, source: Source, distributed: Distributed, pro
     Raises:
         Stopped: `progress` raised it.
     """
-    from tqdm import tqdm  # only training needs it
-
     device, count = distributed.device(settings.device), min(settings.test_sequences, len(source))
     model = as_forecaster(distributed.from_first(lambda: load_checkpoint(run)), str(run)).to(device)
     predictors = {type(model).__name__: predictor(model, settings.bfloat16), "copy last frame": copy_last}

@@ -59,7 +59,8 @@ def find_state_dict(value: Any) -> Foreign:
         if items is None:
             kind = value.name if isinstance(value, Stub) else type(value).__name__
             raise ValueError(f"it holds a {kind:.80}; it needs a state_dict, or what has one")
-        items = {key: item for key, item in items.items() if not _is_optimizer(item)}
+        optimizer = {"param_groups", "state"}  # what an optimizer's state_dict has
+        items = {key: item for key, item in items.items() if not optimizer <= (entries(item) or {}).keys()}
         wrappers = [key for key in items if key in WRAPPERS and _holds_tensors(found, items[key])]
         if len(wrappers) != 1:
             _add_dict(found, items, "", level)
@@ -85,12 +86,6 @@ def entries(value: Any) -> dict[Any, Any] | None:
         namespace = value.name in ("argparse.Namespace", "types.SimpleNamespace")
         value = value.state if namespace else value.entries
     return value if isinstance(value, dict) else None
-
-
-def _is_optimizer(value: Any) -> bool:
-    """Return whether a value is what an optimizer's state_dict gives."""
-    items = entries(value)
-    return items is not None and "param_groups" in items and "state" in items
 
 
 def _holds_tensors(found: _Found, value: Any) -> bool:

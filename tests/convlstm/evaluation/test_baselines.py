@@ -4,8 +4,8 @@ import torch
 from skimage.registration import phase_cross_correlation
 from torch.testing import assert_close
 
-from convlstm.evaluation import BASELINES, copy_last, mean_frame, translate
-from convlstm.evaluation.baselines import motion
+from convlstm.evaluation import BASELINES, copy_last
+from convlstm.evaluation.baselines import mean_frame, motion, translate
 
 
 def test_copies_and_means_of_the_context():

@@ -6,8 +6,10 @@ import torch
 from scipy.stats import bootstrap
 from torch.testing import assert_close
 
-from convlstm.evaluation import RESAMPLES, STRICT, Metric, PredictorScores, Protocol, Rows, summarize
+from convlstm.evaluation import RESAMPLES, STRICT, Rows, summarize
 from convlstm.evaluation.metrics import Contingency
+from convlstm.evaluation.protocols import Metric, Protocol
+from convlstm.evaluation.results import PredictorScores
 from convlstm.evaluation.summary import resampled_sums
 
 MEASURED = ("mse", "mae", "mse_clipped", "mae_clipped", "ssim", "ssim_range2", "psnr", "cross_entropy")

@@ -21,17 +21,9 @@ from PIL import Image
 from convlstm import StackedForecaster, StackedForecasterConfig
 from convlstm.__main__ import main
 from convlstm.core.saving import save_checkpoint
-from convlstm.evaluation import (
-    METRICS,
-    OPENSTL,
-    STRICT,
-    Evaluation,
-    Examples,
-    PredictorScores,
-    Score,
-    ThresholdScores,
-    copy_last,
-)
+from convlstm.evaluation import OPENSTL, STRICT, Evaluation, Score, copy_last
+from convlstm.evaluation.protocols import METRICS
+from convlstm.evaluation.results import Examples, PredictorScores, ThresholdScores
 from convlstm.report import Run, Shown, example_rollouts, read_run, render_report, write_report
 from convlstm.report.frames import COLUMNS, LARGEST, animation, strip
 from convlstm.report.plots import AREA, Curve, chart, number
