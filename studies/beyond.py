@@ -267,7 +267,7 @@ def film(
         write_text(picture, label, left - GAP - label.width, y + (tall - GAP) // 2)
         for n, tile in enumerate(tiles[row]):
             x = left + n * wide
-            picture[:, y : y + tall - GAP, x : x + wide - GAP] = tile  # (T, h, w, 1), to three colours
+            picture[:, y : y + tall - GAP, x : x + wide - GAP] = tile  # (T, h, w, 1), to three colors
     for i, t in enumerate(range(1, CONTEXT + horizon, STRIDE)):
         given = t < CONTEXT
         words = f"context {t + 1}/{CONTEXT}" if given else f"forecast +{t + 1 - CONTEXT}/{horizon}"

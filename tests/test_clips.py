@@ -38,7 +38,7 @@ def run(command: str, *more: str) -> Path:
 
 
 def make_gifs() -> Path:
-    """Six GIFs of a square that flies to the right, in colour, of 20 to 25 frames, 20 x 24 pixels."""
+    """Six GIFs of a square that flies to the right, in color, of 20 to 25 frames, 20 x 24 pixels."""
     Path("gifs").mkdir()
     for n in range(6):
         frames = np.full((20 + n, 20, 24, 3), (30, 40, 90), np.uint8)
@@ -220,7 +220,7 @@ def test_a_run_whose_clips_have_changed_is_not_resumed_nor_scored() -> None:
 
 
 @pytest.mark.usefixtures("in_a_folder_of_its_own")
-def test_colour_and_an_array_of_clips(capsys: pytest.CaptureFixture[str]) -> None:
+def test_color_and_an_array_of_clips(capsys: pytest.CaptureFixture[str]) -> None:
     np.save("clips.npy", RANDOM.integers(0, 256, (5, 9, 3, 12, 16), dtype=np.uint8))  # (N, T, C, H, W)
     path = run("--data.clips clips.npy --data.size 12 16 --context 3 --horizon 3 --model.channels 3")
     assert read_config(path)["training"]["data"]["clips"] == "clips.npy"
@@ -277,7 +277,7 @@ def test_clips_that_cannot_be_trained_on(gifs: Path, arguments: str, message: st
         ({"size": (16, 18)}, {}, r"data.size is \(16, 18\), which patches of 4 x 4 do not divide; it needs"),
         ({"size": (0, 16)}, {}, r"data.size is \(0, 16\); it needs 1 pixel or more"),
         ({"size": (16, 16), "clips": None}, {}, r"data.size is \(16, 16\), but is of clips alone"),
-        ({}, {"channels": 2}, "model.channels is 2; clips are read as gray or colour: it needs 1 or 3"),
+        ({}, {"channels": 2}, "model.channels is 2; clips are read as gray or color: it needs 1 or 3"),
     ],
 )
 def test_settings_that_do_not_go_together(data: dict, model: dict, message: str) -> None:

@@ -225,8 +225,9 @@ def test_how_a_run_goes_on_is_noted_though_no_network_is_better(
             run.save()
         monkeypatch.setattr(sys, "argv", ["train.py", "--resume", "here"])
     config = read_config(tmp_path)
-    assert (config["command"], config["init_from"]) == ("python train.py", "x")
-    notes = {"command": "python train.py --resume here", "versions": config["versions"]}
+    python = Path(sys.executable).name
+    assert (config["command"], config["init_from"]) == (f"{python} train.py", "x")
+    notes = {"command": f"{python} train.py --resume here", "versions": config["versions"]}
     assert config["resumed"] == [{"step": 0, **notes}, {"step": 4, **notes}]
     assert len((tmp_path / "config.json").read_text().splitlines()) < 100
     assert not capsys.readouterr().err  # what is on the disk is what the state has

@@ -141,12 +141,15 @@ tqdm.monitor_interval = 0  # no thread that writes too soon
 from convlstm.training.distributed import Distributed
 from convlstm.training.stopping import Stopping, exit_status
 
+for number in (signal.SIGINT, signal.SIGHUP):  # which may be ignored around the tests
+    signal.signal(number, signal.SIG_DFL)
+
 def run():
     with Stopping() as stopping, tqdm(total=9) as bar:
         print("begins")
         sys.stdin.readline()  # until nobody reads
         if {number}:
-            os.kill(os.getpid(), {number})
+            signal.raise_signal({number})  # in this thread, at once
         bar.update()
         bar.refresh()
         Distributed().print("step 1")
