@@ -171,8 +171,10 @@ def test_output_that_nobody_reads_any_more_ends_the_run_as_a_signal_does(
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=write, stderr=write)
     os.close(write)
     output = b""
-    while b"begins" not in output:  # shown at once, although a pipe is buffered
-        output += os.read(read, 1000)
+    while b"\n" not in output.partition(b"begins")[2]:  # shown at once, although a pipe is buffered
+        part = os.read(read, 1000)
+        assert part, output
+        output += part
     os.close(read)
     process.communicate(b"\n")
     assert process.returncode == 128 + (number or signal.SIGPIPE)
