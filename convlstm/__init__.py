@@ -5,7 +5,7 @@ networks that forecast video with them, their rollouts, their files, and the sco
 """
 
 from convlstm.core import __version__
-from convlstm.core.saving import register_model
+from convlstm.core.registry import register_model
 from convlstm.evaluation import evaluate, metrics
 from convlstm.exporters import export
 from convlstm.hub.pretrained import create_model, from_pretrained, list_models

@@ -1,4 +1,4 @@
-"""What can be saved: networks that say what they are built from, their names, and the files they go to.
+"""What can be saved: networks that say what they are built from, and the files they go to.
 
 A saved network is a directory with model.safetensors (the tensors) and config.json (what to build them into,
 under "network", and notes on how it was trained). `save_pretrained` adds README.md (the model card) and, of
@@ -12,16 +12,17 @@ import json
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Self, TypeVar
+from typing import Any, ClassVar, Self
 
 import torch
 from safetensors.torch import save
 from torch import nn
 
 from convlstm.core.card import is_as_written, model_card
+from convlstm.core.checks import check_weights
 from convlstm.core.files import to_json, write_atomically
 
-__all__ = ["Configured", "Savable", "construct", "network_named", "register_model", "save_checkpoint"]
+__all__ = ["Configured", "Savable", "save_checkpoint"]
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
@@ -29,8 +30,7 @@ CARD = "README.md"
 EVALUATION = "evaluation.json"
 
 NETWORKS: dict[str, type["Savable"]] = {}
-"""Every class that a checkpoint may name; `register_model` adds to it."""
-_FORMER_NAMES = {"StagedNetwork": "ImportedNetwork"}  # in checkpoints that were written before
+"""Every class that a checkpoint may name; `convlstm.core.registry` adds to it."""
 
 
 class Savable(nn.Module):
@@ -145,7 +145,8 @@ class Savable(nn.Module):
         Raises:
             TypeError: the class is not registered.
             ValueError: notes has a value that JSON cannot hold, another "network" or a license that is no
-                identifier; or the network has other tensors than its class builds.
+                identifier; or the network has other tensors than its class builds, or weights that are not
+                finite. Nothing is written then.
         """
         save_checkpoint(directory, self, notes, evaluations=evaluations, card=True)
 
@@ -202,64 +203,6 @@ class Configured(Savable):
         return cls.config_type(**fields)
 
 
-Network = TypeVar("Network", bound=type[Savable])
-
-
-def register_model(network: Network) -> Network:
-    """Register a class of networks, so that they can be saved, and loaded and built by the class's name.
-
-    Use it as a decorator. The class is a `convlstm.Forecaster` (its docstring has an example) or a
-    subclass of one of the library's layers and networks. A process that loads such a network must import the
-    module that registers it; nothing is imported or executed from the saved files. The same holds for
-    train.py, which your copy can import it in. The command line knows the library's networks only: roll yours
-    out and evaluate it in Python.
-
-    Args:
-        network: the class. A class that was defined again, as in a notebook, replaces the one before.
-
-    Returns:
-        The same class.
-
-    Raises:
-        TypeError: network is not a class that can be saved.
-        ValueError: another class of this name is registered.
-    """
-    if not (isinstance(network, type) and issubclass(network, Savable)):
-        raise TypeError(
-            f"network is {network!r}; it needs a class, such as a subclass of convlstm.Forecaster"
-        )
-    before = NETWORKS.get(network.__name__, network)
-    if (before.__module__, before.__qualname__) != (network.__module__, network.__qualname__):
-        raise ValueError(
-            f"network is {network.__module__}.{network.__name__}, but {before.__module__} has registered a "
-            f"{network.__name__}; give it another name"
-        )
-    NETWORKS[network.__name__] = network
-    return network
-
-
-def network_named(name: object) -> type[Savable]:
-    """Return the registered class of this name; else raise ValueError."""
-    name = _FORMER_NAMES.get(str(name), name)
-    if not isinstance(name, str) or name not in NETWORKS:
-        raise ValueError(
-            f"network is {name!r}; it needs one of {', '.join(NETWORKS)}, or a class of yours that was "
-            "registered with convlstm.register_model before"
-        )
-    return NETWORKS[name]
-
-
-def construct(description: Mapping[str, Any]) -> Savable:
-    """Build, with fresh weights, the layer or network whose `description()` this is.
-
-    Raises:
-        ValueError: an unknown network or argument, or a value that does not fit.
-        TypeError: a missing argument.
-    """
-    arguments = {name: value for name, value in description.items() if name != "network"}
-    return network_named(description.get("network")).from_arguments(arguments)
-
-
 def save_checkpoint(
     directory: str | Path,
     model: Savable,
@@ -279,6 +222,7 @@ def save_checkpoint(
         raise ValueError(f"notes has a value that JSON cannot hold: {error}") from error
     # A copy each: tensors that share memory, as tied weights do, have no place in safetensors.
     tensors = {name: t.detach().to("cpu", copy=True).contiguous() for name, t in model.state_dict().items()}
+    check_weights("model could not be loaded again", tensors, tensors)
     # The weights come first, so that notes never speak of weights that are not there yet.
     files = {WEIGHTS: save(tensors, metadata={"format": "pt"}), CONFIG: config.encode()}
     edited = card and (folder / CARD).exists() and not is_as_written((folder / CARD).read_bytes())

@@ -9,7 +9,7 @@ from torch import nn
 from convlstm.core.checks import choice
 from convlstm.core.files import check_output, write_atomically
 from convlstm.core.saving import unwrap
-from convlstm.exporters.graphs import Form, make_graph
+from convlstm.exporters.graphs import UNUSED, Form, make_graph
 from convlstm.exporters.keras import keras_file, weights_file
 from convlstm.exporters.onnx_file import onnx_file
 from convlstm.exporters.torch_rnn import torch_file
@@ -140,6 +140,8 @@ def export(
     for name in options:
         if not (is_graph or (name == "size" and suffix == ".keras")):
             raise ValueError(f"{name} is {options[name]!r}, but {suffix} files have no {name}; leave it out")
+        if name in UNUSED.get(form or "rollout", ()):
+            raise ValueError(f"{name} is {options[name]!r}, but form {form!r} has no {name}; leave it out")
     check_output(path)
     inputs, outputs, free, difference = {}, {}, (), None
     if is_graph:

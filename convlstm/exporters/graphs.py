@@ -19,6 +19,8 @@ from convlstm.models.imported import ImportedNetwork
 
 Form = Literal["rollout", "step", "encode"]
 FORMS: tuple[Form, ...] = ("rollout", "step", "encode")
+UNUSED: dict[str, tuple[str, ...]] = {"step": ("context", "horizon"), "encode": ("horizon",)}
+"""The arguments of `make_graph` that a form has no use for."""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from convlstm.core.checks import check_weights, usable_device
-from convlstm.core.saving import CONFIG, EVALUATION, WEIGHTS, Savable, construct, without_memory
+from convlstm.core.registry import construct
+from convlstm.core.saving import CONFIG, EVALUATION, WEIGHTS, Savable, without_memory
 
 __all__ = ["load_checkpoint", "read_config", "read_evaluations"]
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from convlstm.core.checks import set_fields
-from convlstm.core.saving import register_model
+from convlstm.core.registry import register_model
 from convlstm.models.convolutional import (
     ConvForecaster,
     ConvForecasterConfig,

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from convlstm import ops
 from convlstm.core.checks import check_choices, check_tensor, positive, set_fields
-from convlstm.core.saving import NETWORKS, Configured, network_named
+from convlstm.core.registry import network_named
+from convlstm.core.saving import NETWORKS, Configured
 from convlstm.nn.base import ConvRecurrent
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from convlstm.core.checks import check_choices, positive, set_fields
-from convlstm.core.saving import register_model
+from convlstm.core.registry import register_model
 from convlstm.models.forecaster import ForecasterConfig
 from convlstm.models.next_frame import CellStates, NextFrameForecaster
 from convlstm.ops.functional import probabilities

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from convlstm import ops
 from convlstm.core.checks import check_choices
-from convlstm.core.saving import register_model
+from convlstm.core.registry import register_model
 from convlstm.models.convolutional import ConvForecaster, ConvForecasterConfig, on_each_frame, run_cells
 from convlstm.models.next_frame import CellStates, NextFrameForecaster
 from convlstm.nn.base import ConvCell

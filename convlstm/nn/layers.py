@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from convlstm.core.checks import check_pair, check_single
-from convlstm.core.saving import register_model
+from convlstm.core.registry import register_model
 from convlstm.nn.base import ConvRecurrent
 from convlstm.nn.cells import ConvGRUCell, ConvLSTMCell, ConvRNNCell
 

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from convlstm import ops
 from convlstm.core.checks import check_choices, check_tensor, positive, set_fields
-from convlstm.core.saving import Configured, register_model
+from convlstm.core.registry import register_model
+from convlstm.core.saving import Configured
 from convlstm.models.imported.modules import RecurrentModule, States, make_module
 from convlstm.models.imported.stages import (
     Convolution,

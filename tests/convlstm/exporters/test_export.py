@@ -249,6 +249,14 @@ LAYER = ConvLSTM(3, 2, 1)
         (make(RNN), "a.pt2", {"size": (9, 8)}, "which patches of 2 x 2 do not divide"),
         (make(RNN), "a.pt2", {"size": 8}, "size is 8; it needs two numbers of pixels"),
         (make(RNN), "a.pt2", {"form": "encode", "context": 1}, "encode needs 2 or more"),
+        (make(RNN), "a.pt2", {"form": "step", "horizon": 3}, "horizon is 3, but form 'step' has no horizon"),
+        (make(RNN), "a.pt2", {"form": "step", "context": 3}, "context is 3, but form 'step' has no context"),
+        (
+            make(RNN),
+            "a.pt2",
+            {"form": "encode", "horizon": 3},
+            "horizon is 3, but form 'encode' has no horizon",
+        ),
         (_LooksAtValues(RNN), "a.pt2", {"form": "step"}, r"torch\.export cannot trace this _LooksAtValues: "),
     ],
 )
