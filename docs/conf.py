@@ -1,18 +1,58 @@
 """The documentation's settings for Sphinx."""
 
+import json
+import math
 from importlib.metadata import version as installed_version
+from pathlib import Path
+
+from safetensors import safe_open
 
 project = "convlstm"
 author = "The convlstm authors"
-copyright = "the convlstm authors"
+copyright = author
 release = version = installed_version("convlstm")
 
-extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.intersphinx"]
-intersphinx_mapping: dict[str, tuple[str, None]] = {}
-exclude_patterns = ["measured/*"]  # fragments, included by pages
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+exclude_patterns = ["_build", "jupyter_execute", "measured/*"]  # measured: fragments that pages include
 myst_enable_extensions = ["colon_fence", "dollarmath", "substitution"]
 myst_heading_anchors = 3
 nb_execution_mode = "off"
+
+autodoc_typehints = "description"  # types stand beside the arguments that a docstring describes
+autodoc_typehints_description_target = "documented"
+autodoc_member_order = "bysource"
+
 html_theme = "furo"
 html_title = "convlstm"
-html_static_path = ["_static"]
+
+
+def shipped_numbers(name: str, prefix: str) -> dict[str, str]:
+    """Return what was measured of a network in convlstm/weights as texts, by `{prefix}_{what}`."""
+    folder = Path(__file__).resolve().parents[1] / "convlstm" / "weights" / name
+    strict, *_ = json.loads((folder / "evaluation.json").read_text())
+    trained = json.loads((folder / "config.json").read_text())["trained"]
+    with safe_open(folder / "model.safetensors", "pt") as file:
+        parameters = sum(math.prod(file.get_slice(key).get_shape()) for key in file.keys())  # noqa: SIM118
+    numbers = {
+        "parameters": f"{parameters:,}",
+        "sequences": f"{trained['sequences']:,}",
+        "minutes": f"{trained['minutes']:.0f}",
+        "test_sequences": f"{strict['sequences']:,}",
+    }
+    for whose, scored in (("", strict["model"]), ("copy_", strict["baselines"][0])):
+        for metric, decimals in (("mse", 1), ("mae", 1), ("ssim", 3), ("ssim_range2", 3), ("psnr", 1)):
+            numbers[whose + metric] = f"{scored['metrics'][metric]['mean']:.{decimals}f}"
+    return {f"{prefix}_{key}": text for key, text in numbers.items()}
+
+
+# Pages write {{ small_mse }} for a number; these exist, and the same of moving_mnist_mini (mini_mse, ...):
+#   small_parameters       of moving_mnist_small
+#   small_sequences        sequences that it was trained on
+#   small_minutes          that the training took
+#   small_test_sequences   sequences that it was scored on
+#   small_mse, small_mae, small_ssim, small_ssim_range2, small_psnr
+#   small_copy_mse, ...    the same five of the baseline that copies the last frame
+NETWORKS = {"small": "moving_mnist_small", "mini": "moving_mnist_mini"}
+myst_substitutions = {
+    key: text for prefix, name in NETWORKS.items() for key, text in shipped_numbers(name, prefix).items()
+}
