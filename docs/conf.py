@@ -12,7 +12,7 @@ author = "The convlstm authors"
 copyright = author
 release = version = installed_version("convlstm")
 
-extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.napoleon"]
 exclude_patterns = ["_build", "jupyter_execute", "measured/*"]  # measured: fragments that pages include
 myst_enable_extensions = ["colon_fence", "dollarmath", "substitution"]
 myst_heading_anchors = 3
@@ -20,7 +20,16 @@ nb_execution_mode = "off"
 
 autodoc_typehints = "description"  # types stand beside the arguments that a docstring describes
 autodoc_typehints_description_target = "documented"
-autodoc_member_order = "bysource"
+autodoc_preserve_defaults = True
+autosummary_generate = False
+default_role = "py:obj"  # `name` in a docstring links to what has that name, and is code where nothing has
+napoleon_custom_sections = [
+    ("Inputs", "params_style"),
+    ("Outputs", "params_style"),
+    ("Attributes", "Args"),  # a dataclass's fields, which are its arguments
+]
+python_display_short_literal_types = True
+python_use_unqualified_type_names = True
 
 html_theme = "furo"
 html_title = "convlstm"

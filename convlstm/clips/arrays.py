@@ -39,6 +39,12 @@ def open_clips(path: str | Path, layout: str | None = None, variable: str | None
         ValueError: a file of another kind, a damaged one, or Python objects; no such variable or more than
             one to choose from; what `ArrangedArray` refuses.
         ImportError: an HDF5 file, and h5py is not installed.
+
+    Example:
+        >>> np.save("clips.npy", np.zeros((20, 3, 64, 64), np.uint8))
+        >>> array = convlstm.clips.open_clips("clips.npy")
+        >>> array.layout, array.shape
+        ('TNHW', (3, 20, 1, 64, 64))
     """
     path = Path(path)
     if not path.is_file():
@@ -97,12 +103,16 @@ class ArrangedArray:
         array: a numpy array or an HDF5 dataset.
         layout: the axes, a letter each, such as "TNHW". Default: None, guessed from the shape.
 
-    Attributes:
-        layout: the axes in capitals.
-        shape: (N, T, C, H, W).
+    Its `layout` is the axes in capitals, its `shape` is `(N, T, C, H, W)`.
 
     Raises:
         ValueError: an empty array, a layout that does not fit, or channels other than 1 or 3.
+
+    Example:
+        >>> films = np.zeros((2, 20, 48, 64, 3))
+        >>> array = convlstm.clips.ArrangedArray("films", films, layout="NTHWC")
+        >>> array.frames(0, slice(10)).shape
+        (10, 3, 48, 64)
     """
 
     def __init__(self, name: object, array: Any, layout: str | None = None):
@@ -135,7 +145,7 @@ class ArrangedArray:
         self._array = array
 
     def frames(self, clip: int, times: slice = slice(None)) -> NDArray:
-        """Return frames of one clip, (T, C, H, W), as stored."""
+        """Return frames of one clip, `(T, C, H, W)`, as stored."""
         place = {"N": clip, "T": times}
         part = np.asarray(self._array[tuple(place.get(axis, slice(None)) for axis in self.layout)])
         axes = self.layout.replace("N", "")

@@ -232,11 +232,11 @@ def write_clip(path: str | Path, frames: NDArray[np.uint8], fps: float) -> float
 
     Args:
         path: ends in .gif or .mp4. A file that is there is replaced once the new one is whole.
-        frames: uint8 (T, H, W), or (T, H, W, 3) for color.
+        frames: uint8 `(T, H, W)`, or `(T, H, W, 3)` for color.
         fps: frames per second, above 0.
 
     Returns:
-        The frame rate written. A frame of a GIF lasts a whole number of hundredths of a second: 0.02 s at
+        The frame rate written. A frame of a GIF lasts a whole number of hundredths of a second, 0.02 s at
         least, since viewers slow down shorter ones, and 655.35 s at most. The rate of an MP4 is 0.001 to
         1,000 frames per second.
 
@@ -244,6 +244,11 @@ def write_clip(path: str | Path, frames: NDArray[np.uint8], fps: float) -> float
         ValueError: frames of another type or shape, or none; frames that a GIF cannot hold: too large, or
             equal for too long; or the errors of `check_clip`.
         ImportError: an MP4, and PyAV is not installed.
+
+    Example:
+        >>> frames = torch.rand(12, 1, 64, 64)  # (T, C, H, W), as a network predicts them
+        >>> convlstm.clips.write_clip("clip.gif", frames[:, 0].mul(255).byte().numpy(), fps=10)
+        10.0
     """
     path = Path(path)
     check_clip(path, fps)

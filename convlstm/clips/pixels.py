@@ -19,13 +19,18 @@ def fit(frames: NDArray, size: tuple[int, int] | None = None, channels: int | No
     Scaling keeps the proportions and is bilinear, antialiased. Whole numbers stay whole, rounded.
 
     Args:
-        frames: (T, C, H, W).
-        size: (H, W). Default: None, as it is.
+        frames: `(T, C, H, W)`.
+        size: `(H, W)`. Default: None, as it is.
         channels: 1 for gray (BT.601 luma of colors), 3 for color (equal channels of gray). Default: None, as
             they are.
 
     Raises:
         ImportError: a size that the frames do not have, and torchvision is not installed.
+
+    Example:
+        >>> frames = np.zeros((10, 3, 48, 64), np.uint8)
+        >>> convlstm.clips.fit(frames, size=(32, 32), channels=1).shape
+        (10, 1, 32, 32)
     """
     dtype = frames.dtype
     if channels == 1 and frames.shape[1] == 3:
@@ -85,6 +90,10 @@ def unit_range(
 
     Raises:
         ValueError: values that are no numbers, of a type without a range, or floats out of [0, 1].
+
+    Example:
+        >>> convlstm.clips.unit_range("bytes", np.array([0, 51, 255], np.uint8)).round(1)
+        array([0. , 0.2, 1. ], dtype=float32)
     """
     values = np.ascontiguousarray(values)
     kind = values.dtype.kind

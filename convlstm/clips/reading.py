@@ -30,6 +30,11 @@ def find_clips(root: str | Path) -> list[Path]:
 
     Raises:
         FileNotFoundError: there is none in the folder.
+
+    Example:
+        >>> np.save("clips.npy", np.random.rand(3, 20, 1, 32, 32))
+        >>> convlstm.clips.find_clips(".")
+        [PosixPath('clips.npy')]
     """
     root = Path(root)
     if not root.is_dir():
@@ -57,13 +62,19 @@ def stream_clips(
         variable: of an array, see `read_clips`.
 
     Returns:
-        N, and an iterator over stretches (t, C, H, W) of all N * T frames, clip after clip, in the type that
-        is stored. All stretches have the same type, C, H and W.
+        N, and an iterator over stretches `(t, C, H, W)` of all N * T frames, clip after clip, in the type
+        that is stored. All stretches have the same type, C, H and W.
 
     Raises:
         FileNotFoundError: no such file.
         ValueError: at once or as it is met: see `read_clips`.
         ImportError: see `read_clips`.
+
+    Example:
+        >>> np.save("clips.npy", np.zeros((20, 3, 64, 64), np.uint8))  # T, N, H, W
+        >>> count, stretches = convlstm.clips.stream_clips("clips.npy")
+        >>> count, next(stretches).shape
+        (3, (20, 1, 64, 64))
     """
     path = Path(path)
     if is_array(path):

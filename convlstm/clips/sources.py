@@ -28,7 +28,7 @@ class ClipSource:
         layout: of arrays, as for `read_clips`.
         variable: as for `read_clips`, as the next three.
         channels: 1, 3 or None.
-        size: (H, W) or None.
+        size: `(H, W)` or None.
         stored: two stored values or None.
         value_range: the physical values that 0 and 1 stand for; floats are taken for such. Default: (0, 1).
         unit: of the physical values, such as "mm/h". Default: "".
@@ -39,16 +39,19 @@ class ClipSource:
             path in the folder, clips of an array by their number): others in it are left out. Default: None,
             all may.
 
-    Attributes:
-        layout: the axes that an array was read as; None for other files and for folders.
-        value_range: as given.
-        unit: as given.
-        report: says what was left out; "" if nothing was.
+    Its `layout` is the axes that an array was read as (None for other files and for folders), its `report`
+    says what was left out ("" if nothing was).
 
     Raises:
         FileNotFoundError: no such file.
         ValueError: see `read_clips`, some as clips are asked for; clips that are too short; none is left.
         ImportError: see `read_clips`.
+
+    Example:
+        >>> np.save("clips.npy", np.random.rand(3, 20, 1, 32, 32))
+        >>> source = convlstm.clips.ClipSource("clips.npy", length=15)
+        >>> len(source), source.batch([0, 2]).shape
+        (3, torch.Size([2, 15, 1, 32, 32]))
     """
 
     def __init__(
@@ -124,7 +127,7 @@ class ClipSource:
         return len(self._clips)
 
     def batch(self, indices: Sequence[int], device: torch.device | str = "cpu", /) -> Tensor:
-        """Return the clips with these numbers: float32 (B, T, C, H, W) in [0, 1], on `device`.
+        """Return the clips with these numbers: float32 `(B, T, C, H, W)` in [0, 1], on `device`.
 
         All are cut to the length of the shortest.
         """
@@ -200,12 +203,12 @@ def read_clips(
         frames: at most so many frames of each clip, from the first on. Default: None, all.
         variable: the array's name in a .npz or HDF5 file. Default: None, the only one of 3 to 5 axes.
         channels: 1 for gray, 3 for color. Default: None, as they are.
-        size: (H, W), to which frames are scaled and center-cropped, see `fit`. Default: None, as they are.
+        size: `(H, W)`, to which frames are scaled and center-cropped, see `fit`. Default: None, as they are.
         stored: the stored values that become 0 and 1; what is beyond them is clipped. Default: None, those
             of the type: 0 and 255 of uint8, 65535 of uint16, 0 and 1 of booleans and floats.
 
     Returns:
-        float32 (N, T, C, H, W) in [0, 1]. A GIF or film whose pixels are all gray has one channel, else
+        float32 `(N, T, C, H, W)` in [0, 1]. A GIF or film whose pixels are all gray has one channel, else
         three. Clips of a folder are cut to the length of the shortest.
 
     Raises:
@@ -215,6 +218,12 @@ def read_clips(
             layout that does not fit; frames or clips of different sizes; a GIF whose frames take more than
             1 GiB; or a `first` or `frames` below 1.
         ImportError: films need PyAV, HDF5 h5py, a size torchvision, and it is not installed.
+
+    Example:
+        >>> frames = np.zeros((12, 64, 64), np.uint8)
+        >>> rate = convlstm.clips.write_clip("clip.gif", frames, fps=10)
+        >>> convlstm.clips.read_clips("clip.gif", frames=10).shape
+        (1, 10, 1, 64, 64)
     """
     first = None if first is None else positive("first", first)
     frames = sys.maxsize if frames is None else positive("frames", frames)

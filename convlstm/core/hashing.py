@@ -86,6 +86,7 @@ def uniform(*keys: int | torch.Tensor, draws: int) -> torch.Tensor:
         float64 of shape (B, N), or (N,) if no key is a tensor; devices as in `random_bits`.
 
     Example:
+        >>> from convlstm.core.hashing import uniform
         >>> uniform(0, torch.tensor([5, 6]), draws=3).shape
         torch.Size([2, 3])
     """

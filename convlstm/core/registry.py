@@ -29,6 +29,16 @@ def register_model(network: Network) -> Network:
     Raises:
         TypeError: network is not a class that can be saved.
         ValueError: another class of this name is registered.
+
+    Example:
+        >>> @convlstm.register_model
+        ... class Clipped(convlstm.StackedForecaster):
+        ...     def forward(self, context, horizon, **options):
+        ...         return super().forward(context, horizon, **options).clamp(0, 1)
+        ...
+        >>> Clipped(hidden_channels=(8,)).save_pretrained("clipped")
+        >>> type(convlstm.from_pretrained("clipped")).__name__
+        'Clipped'
     """
     if not (isinstance(network, type) and issubclass(network, Savable)):
         raise TypeError(

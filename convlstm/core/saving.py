@@ -41,8 +41,6 @@ class Savable(nn.Module):
 
     _loader: ClassVar[Callable[..., "Savable"]]
     """Loads any saved network; `convlstm.hub`, which knows where networks are, sets it."""
-    _task: ClassVar[str | None] = None
-    """What the Hub calls what it does, for the card."""
 
     def arguments(self) -> dict[str, Any]:
         """Return what the network is built from: every argument of its constructor but device and dtype."""
@@ -115,6 +113,9 @@ class Savable(nn.Module):
 
         Raises:
             ValueError: a network of another class is saved there; or as `convlstm.from_pretrained` raises.
+
+        Example:
+            >>> network = convlstm.StackedForecaster.from_pretrained("moving_mnist_mini")
         """
         model = Savable._loader(name_or_directory, device=device, revision=revision)
         if not isinstance(model, cls):
@@ -138,9 +139,9 @@ class Savable(nn.Module):
 
         Args:
             directory: created if it is missing; a network that is saved there is replaced.
-            notes: anything else to keep in config.json (JSON values). All of a run's config.json will do. The
-                card shows a license ("mit", an identifier of the Hub), rollout (the name of a picture there)
-                and command, step and validation as train.py notes them.
+            notes: anything else to keep in config.json and on the card (JSON values). All of config.json of a
+                run will do. A license ("mit", an identifier of the Hub), command and validation as train.py
+                notes them, and rollout (the name of a picture there) have places of their own on the card.
             evaluations: results of `convlstm.evaluate`, as `to_dict` gives them, to show on the card and to
                 keep in evaluation.json (default: none).
 
@@ -149,6 +150,11 @@ class Savable(nn.Module):
             ValueError: notes has a value that JSON cannot hold, another "network" or a license that is no
                 identifier; or the network has other tensors than its class builds, or weights that are not
                 finite. Nothing is written then.
+
+        Example:
+            >>> layer = convlstm.ConvLSTM(1, 8, kernel_size=3)
+            >>> layer.save_pretrained("layer")
+            >>> layer = convlstm.ConvLSTM.from_pretrained("layer")
         """
         save_checkpoint(directory, self, notes, evaluations=evaluations, card=True)
 
@@ -230,11 +236,10 @@ def save_checkpoint(
     edited = card and (folder / CARD).exists() and not is_as_written((folder / CARD).read_bytes())
     if card:
         text = model_card(
-            name=type(model).__name__,
+            network,
             summary=inspect.cleandoc(type(model).__doc__ or "").partition("\n")[0],
             parameters=sum(parameter.numel() for parameter in model.parameters()),
             example=model.example(),
-            task=model._task,
             notes=json.loads(config),
             evaluations=evaluations,
         )

@@ -37,8 +37,8 @@ def evaluate(
 
     Args:
         model: a network, rolled out as `convlstm.rollout` does, in evaluation mode; or any function that maps
-            a context (B, T, C, H, W) and a horizon to (B, horizon, C, H, W).
-        clips: float (N, T, C, H, W) with values in [0, 1]; or a source of sequences, with `len` and
+            a context `(B, T, C, H, W)` and a horizon to `(B, horizon, C, H, W)`.
+        clips: float `(N, T, C, H, W)` with values in [0, 1]; or a source of sequences, with `len` and
             `batch(indices, device)`, such as those in `datasets`. T is `context + horizon` or more; frames
             beyond are left out.
         context: number of frames given. Default: 10.
@@ -53,13 +53,22 @@ def evaluate(
         progress: called after each batch with its number of sequences, such as `tqdm(...).update`.
 
     Returns:
-        The scores: `evaluation.model["mse"].mean`, `.low` and `.high`, `.per_frame`; for a table of them see
+        The scores, such as `evaluation.model["mse"].mean`, `.low`, `.high` and `.per_frame`. For a table see
         `convlstm.evaluation.format_evaluation`.
 
     Raises:
         TypeError: the model cannot be called, or clips are neither an array nor a source.
         ValueError: an argument is out of its bounds, sequences are too short or out of [0, 1], or a forecast
             has another shape than the frames that follow the context.
+
+    Example:
+        >>> model = convlstm.StackedForecaster(hidden_channels=(8,))
+        >>> clips = torch.rand(3, 6, 1, 16, 16)  # (N, T, C, H, W)
+        >>> evaluation = convlstm.evaluate(model, clips, context=4, horizon=2)
+        >>> [predictor.name for predictor in evaluation.predictors]
+        ['StackedForecaster', 'copy last frame', 'mean frame', 'translation']
+        >>> evaluation.model["mse"].mean > 0
+        True
     """
     if not isinstance(protocol, Protocol):
         protocol = PROTOCOLS[choice("protocol", protocol, tuple(PROTOCOLS))]

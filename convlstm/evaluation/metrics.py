@@ -37,19 +37,28 @@ ROUNDING = 1e-6  # how far below a threshold a rounded value may be and still re
 def mse(prediction: Tensor, target: Tensor, *, clipped: bool = False, per_pixel: bool = False) -> Tensor:
     """Squared error of each frame.
 
+    For each frame::
+
         MSE = sum over C, H, W of (prediction - target)^2
 
     Args:
-        prediction: (B, T, C, H, W).
+        prediction: `(B, T, C, H, W)`.
         target: of the same shape.
         clipped: whether to clip the prediction to [0, 1] first. Default: False.
         per_pixel: whether to take the mean over C, H, W. Default: False, the sum, as in the field's tables.
 
     Returns:
-        (B, T), float64.
+        `(B, T)`, float64.
 
     Raises:
-        ValueError: the shapes differ, or are not (B, T, C, H, W).
+        ValueError: the shapes differ, or are not `(B, T, C, H, W)`.
+
+    Example:
+        >>> target = torch.zeros(2, 10, 1, 32, 32)
+        >>> convlstm.metrics.mse(target + 0.5, target).shape
+        torch.Size([2, 10])
+        >>> convlstm.metrics.mse(target + 0.5, target)[0, 0]  # 32 * 32 * 0.25
+        tensor(256., dtype=torch.float64)
     """
     difference = _difference(prediction, target, clipped)
     squared = torch.linalg.vecdot(difference, difference)
@@ -59,9 +68,16 @@ def mse(prediction: Tensor, target: Tensor, *, clipped: bool = False, per_pixel:
 def mae(prediction: Tensor, target: Tensor, *, clipped: bool = False, per_pixel: bool = False) -> Tensor:
     """Absolute error of each frame.
 
+    For each frame::
+
         MAE = sum over C, H, W of |prediction - target|
 
     Arguments, result and errors are those of `mse`.
+
+    Example:
+        >>> target = torch.zeros(2, 10, 1, 32, 32)
+        >>> convlstm.metrics.mae(target + 0.5, target)[0, 0]
+        tensor(512., dtype=torch.float64)
     """
     difference = _difference(prediction, target, clipped)
     absolute = difference.abs().sum(dim=2)
@@ -71,18 +87,25 @@ def mae(prediction: Tensor, target: Tensor, *, clipped: bool = False, per_pixel:
 def psnr(prediction: Tensor, target: Tensor) -> Tensor:
     """Peak signal-to-noise ratio of each frame, after clipping to [0, 1].
 
+    For each frame::
+
         PSNR = -10 log10(mean over C, H, W of (prediction - target)^2)
 
     Args:
-        prediction: (B, T, C, H, W).
+        prediction: `(B, T, C, H, W)`.
         target: of the same shape.
 
     Returns:
-        (B, T), float64, in decibels, at most 100: the ratio of identical frames is infinite, and one such
+        `(B, T)`, float64, in decibels, at most 100: the ratio of identical frames is infinite, and one such
         frame would make every mean infinite.
 
     Raises:
-        ValueError: the shapes differ, or are not (B, T, C, H, W).
+        ValueError: the shapes differ, or are not `(B, T, C, H, W)`.
+
+    Example:
+        >>> target = torch.zeros(2, 10, 1, 32, 32)
+        >>> convlstm.metrics.psnr(target + 0.1, target)[0, 0]
+        tensor(20.0000, dtype=torch.float64)
     """
     error = mse(prediction, target.clamp(0, 1), clipped=True, per_pixel=True)
     return -10 * error.clamp(min=10 ** (-PSNR_CAP / 10)).log10()
@@ -91,20 +114,27 @@ def psnr(prediction: Tensor, target: Tensor) -> Tensor:
 def cross_entropy(prediction: Tensor, target: Tensor) -> Tensor:
     """Binary cross-entropy of each frame, in nats, of predictions that are probabilities.
 
+    For each frame::
+
         BCE = -sum over C, H, W of (target log(prediction) + (1 - target) log(1 - prediction))
 
     Probabilities are clipped to [1e-6, 1 - 1e-6]: a wrong prediction of exactly 0 or 1 would cost infinitely
     much.
 
     Args:
-        prediction: (B, T, C, H, W), in [0, 1]; a frame with values outside is nan.
+        prediction: `(B, T, C, H, W)`, in [0, 1]; a frame with values outside is nan.
         target: of the same shape, in [0, 1].
 
     Returns:
-        (B, T), float64.
+        `(B, T)`, float64.
 
     Raises:
-        ValueError: the shapes differ, or are not (B, T, C, H, W).
+        ValueError: the shapes differ, or are not `(B, T, C, H, W)`.
+
+    Example:
+        >>> target = torch.zeros(2, 10, 1, 32, 32)
+        >>> convlstm.metrics.cross_entropy(target + 0.5, target)[0, 0]
+        tensor(709.7827, dtype=torch.float64)
     """
     prediction, target = _comparable(prediction, target)
     outside = (prediction < 0) | (prediction > 1)
@@ -115,7 +145,7 @@ def cross_entropy(prediction: Tensor, target: Tensor) -> Tensor:
 def ssim(prediction: Tensor, target: Tensor, data_range: float = 1.0) -> Tensor:
     """Structural similarity of each frame, after clipping to [0, 1].
 
-    With the means mx and my, the variances vx and vy and the covariance vxy of a 7x7 window,
+    With the means mx and my, the variances vx and vy and the covariance vxy of a 7x7 window::
 
         SSIM = (2 mx my + c1) (2 vxy + c2) / ((mx^2 + my^2 + c1) (vx + vy + c2)),
         c1 = (0.01 data_range)^2, c2 = (0.03 data_range)^2,
@@ -124,17 +154,22 @@ def ssim(prediction: Tensor, target: Tensor, data_range: float = 1.0) -> Tensor:
     uniform window and sample covariances: the defaults of scikit-image).
 
     Args:
-        prediction: (B, T, C, H, W), H and W 7 or more.
+        prediction: `(B, T, C, H, W)`, H and W 7 or more.
         target: of the same shape.
         data_range: of the values. Default: 1, the true one. Tables of Moving MNIST are commonly made with 2,
             which reads higher.
 
     Returns:
-        (B, T), float64, in [-1, 1].
+        `(B, T)`, float64, in [-1, 1].
 
     Raises:
-        ValueError: the shapes differ or are not (B, T, C, H, W), the frames are smaller than 7x7, or
+        ValueError: the shapes differ or are not `(B, T, C, H, W)`, the frames are smaller than 7x7, or
             data_range is not above 0.
+
+    Example:
+        >>> target = torch.rand(2, 10, 1, 32, 32)
+        >>> convlstm.metrics.ssim(target, target)[0, 0]
+        tensor(1., dtype=torch.float64)
     """
     prediction, target = (frames.clamp(0, 1) for frames in _comparable(prediction, target))
     require_windows(target)
@@ -171,6 +206,11 @@ class Contingency(NamedTuple):
     Sum the counts first, then take ratios: a mean of ratios weighs a frame with one wet pixel as much as a
     flood. A ratio is nan where its denominator is 0. Source: Wilks, "Statistical Methods in the Atmospheric
     Sciences", section on 2 x 2 contingency tables.
+
+    Example:
+        >>> counts = convlstm.metrics.Contingency(*torch.tensor([[30.0], [10.0], [20.0]]))
+        >>> counts.csi(), counts.pod(), counts.far(), counts.bias()
+        (tensor([0.5000]), tensor([0.7500]), tensor([0.4000]), tensor([1.2500]))
     """
 
     hits: Tensor
@@ -202,16 +242,23 @@ def contingency(prediction: Tensor, target: Tensor, thresholds: Sequence[float])
     """Count in each frame where values reach thresholds, forecast and observed.
 
     Args:
-        prediction: (B, T, C, H, W).
+        prediction: `(B, T, C, H, W)`.
         target: of the same shape.
         thresholds: K numbers in the range of the pixels. A value reaches a threshold from 1e-6 below it:
             a threshold in physical units is rounded when it becomes a pixel's value.
 
     Returns:
-        The counts, (K, B, T) each, float64.
+        The counts, `(K, B, T)` each, float64.
 
     Raises:
-        ValueError: the shapes differ, or are not (B, T, C, H, W).
+        ValueError: the shapes differ, or are not `(B, T, C, H, W)`.
+
+    Example:
+        >>> target = torch.zeros(2, 10, 1, 32, 32)
+        >>> target[..., :16] = 1
+        >>> counts = convlstm.metrics.contingency(torch.ones_like(target), target, [0.25, 0.5])
+        >>> counts.csi()[0, 0, 0]  # of the first threshold, sequence and frame
+        tensor(0.5000, dtype=torch.float64)
     """
     prediction, target = _comparable(prediction, target)
     prediction, target = (rearrange(frames, "b t c h w -> b t (c h w)") for frames in (prediction, target))

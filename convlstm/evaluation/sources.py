@@ -36,7 +36,7 @@ class Source(Protocol):
         ...
 
     def batch(self, indices: Sequence[int], device: torch.device | str, /) -> Tensor:
-        """Return the sequences with these numbers: float32 (B, T, C, H, W) in [0, 1], on `device`."""
+        """Return the sequences with these numbers: float32 `(B, T, C, H, W)` in [0, 1], on `device`."""
         ...
 
 
@@ -61,7 +61,7 @@ class _ArraySource:
 
 
 def as_source(clips: Source | Tensor | NDArray[Any]) -> Source:
-    """Return a source as it is, and an array (N, T, C, H, W) as a source.
+    """Return a source as it is, and an array `(N, T, C, H, W)` as a source.
 
     Raises:
         TypeError: clips are neither.

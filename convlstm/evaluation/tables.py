@@ -15,6 +15,12 @@ def format_evaluation(evaluation: Evaluation) -> str:
     """Lay out an evaluation as text: a row per metric, with the model's interval and the baselines.
 
     Below come the mean squared error and the CSI at each threshold, frame by frame.
+
+    Example:
+        >>> clips = torch.rand(3, 20, 1, 16, 16)
+        >>> evaluation = convlstm.evaluate(convlstm.evaluation.copy_last, clips)
+        >>> print(convlstm.evaluation.format_evaluation(evaluation))  # doctest: +ELLIPSIS
+        Protocol strict: 3 sequences, 10 frames from 10. Means over all frames of all sequences...
     """
     predictors = evaluation.predictors
     blocks = ["\n".join(textwrap.wrap(_conventions(evaluation), WIDTH)), _metrics(evaluation)]

@@ -29,24 +29,20 @@ FORMATS: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Exported:
-    """What `export` wrote.
-
-    Attributes:
-        path: the file.
-        size: its size, in bytes.
-        inputs: the shape of each input of a graph by its name: numbers where a size is fixed, else names such
-            as "batch" or "4*rows". This and the following are empty or None for "keras" and "torch".
-        outputs: the shape of each output by its name.
-        free: the sizes that are left free: "batch", "rows" and "columns", "batch" alone, or none.
-        difference: the largest difference between what the file and the network compute.
-    """
+    """What `export` wrote. All from `inputs` on is of graphs: empty or None for "keras" and "torch"."""
 
     path: Path
+    """The file."""
     size: int
+    """Its size, in bytes."""
     inputs: dict[str, Shape]
+    """The shape of each input by its name: numbers where a size is fixed, else names such as "4*rows"."""
     outputs: dict[str, Shape]
+    """The shape of each output by its name."""
     free: tuple[str, ...]
+    """The sizes that are left free: "batch", "rows" and "columns", "batch" alone, or none."""
     difference: float | None
+    """The largest difference between what the file and the network compute."""
 
 
 def export(
@@ -74,11 +70,11 @@ def export(
     and the horizon are fixed, because the graph repeats the step for each frame. Pixels are in [0, 1]. A
     graph has one of three forms, inputs -> outputs:
 
-    - "rollout": context (B, T, C, H, W) -> frames (B, horizon, C, H, W)
-    - "step": frame (B, C, H, W), h0, c0, h1, c1, ... -> next_frame, h0_out, c0_out, h1_out, c1_out, ...
-    - "encode": context (B, T, C, H, W) -> h0_out, c0_out, h1_out, c1_out, ...
+    - "rollout": context `(B, T, C, H, W)` -> frames `(B, horizon, C, H, W)`
+    - "step": frame `(B, C, H, W)`, h0, c0, h1, c1, ... -> next_frame, h0_out, c0_out, h1_out, c1_out, ...
+    - "encode": context `(B, T, C, H, W)` -> h0_out, c0_out, h1_out, c1_out, ...
 
-    The states are (B, hidden, h, w), where h and w are the rows and columns of the layer's grid. Only LSTMs
+    The states are `(B, hidden, h, w)`, where h and w are the rows and columns of the layer's grid. Only LSTMs
     have c. The output `h0_out` is the next call's input `h0`. An ImportedNetwork has the form "rollout" only.
 
     With "step" you forecast frame by frame, for any horizon:
@@ -95,7 +91,7 @@ def export(
     "convlstm.json" of a .pt2 file.
 
     **"keras"** holds a ConvLSTM, or an ImportedNetwork that consists of ConvLSTM stages, as ConvLSTM1D, 2D or
-    3D layers that map (B, T, *S, I) to (B, T, *S, C). The weights are float64 for a float64 model, else
+    3D layers that map `(B, T, *S, I)` to `(B, T, *S, C)`. The weights are float64 for a float64 model, else
     float32. A .keras file is for frames of one size; .weights.h5 has the weights alone, for any size.
 
     **"torch"** holds a ConvRNN, ConvLSTM or ConvGRU with a 1x1 kernel, or one of their cells, as the state
@@ -123,14 +119,19 @@ def export(
             to the format; or the numbers of a graph differ from the network's by more than 1e-4.
 
     Example:
-        >>> export(model, "step.onnx", form="step")
+        >>> model = convlstm.StackedForecaster(hidden_channels=(8,), patch_size=4)
+        >>> exported = convlstm.export(model, "step.onnx", form="step")
+        >>> exported.outputs["h0_out"]
+        ('batch', 8, 'rows', 'columns')
+        >>> import onnxruntime
         >>> session = onnxruntime.InferenceSession("step.onnx")
-        >>> shapes = {i.name: (1, i.shape[1], 16, 16) for i in session.get_inputs() if i.name != "frame"}
-        >>> states = {name: np.zeros(shape, "float32") for name, shape in shapes.items()}  # 64 / patch size 4
-        >>> for frame in context:
-        ...     frame, *new = session.run(None, {"frame": frame, **states})
+        >>> zeros = np.zeros((1, 8, 16, 16), "float32")  # 64 pixels / patch size 4
+        >>> states = {"h0": zeros, "c0": zeros}
+        >>> for frame in np.random.rand(10, 1, 1, 64, 64).astype("float32"):  # the context
+        ...     forecast, *new = session.run(None, {"frame": frame, **states})
         ...     states = dict(zip(states, new))
-        >>> # frame is the first forecast; the next: session.run(None, {"frame": frame, **states})
+        >>> forecast.shape  # the first frame of the forecast, and the next call's frame
+        (1, 1, 64, 64)
     """
     path, model = Path(path), unwrap(model)
     kind, suffix = _format_and_suffix(path, format)

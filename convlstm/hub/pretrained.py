@@ -36,6 +36,10 @@ def list_models(pretrained: bool = False) -> list[str]:
 
     Args:
         pretrained: only those whose weights are shipped with the library (default: False).
+
+    Example:
+        >>> convlstm.list_models(pretrained=True)
+        ['moving_mnist_mini', 'moving_mnist_small']
     """
     if pretrained:
         return [name for name in ARCHITECTURES if _is_shipped(name)]
@@ -59,7 +63,7 @@ def create_model(
             device that is not there.
 
     Example:
-        >>> model = create_model("moving_mnist_small", channels=3)
+        >>> model = convlstm.create_model("moving_mnist_tiny", channels=3)
         >>> model(torch.rand(1, 4, 3, 32, 32), horizon=2).shape
         torch.Size([1, 2, 3, 32, 32])
     """
@@ -93,14 +97,13 @@ def from_pretrained(
         name_or_directory: a directory that `save_pretrained` or train.py wrote; a name of
             `list_models(pretrained=True)` (a local directory of that name comes first); or hf://owner/name,
             on the Hugging Face Hub, of which config.json and model.safetensors are downloaded into its
-            client's cache (pip install "convlstm[hub]").
+            client's cache (`pip install "convlstm[hub]"`).
         device: where the network goes (default: the CPU).
         revision: on the Hub, a branch, tag or commit (default: the main branch), as in
             hf://owner/name@revision.
 
     Returns:
-        What was saved: a ConvRNN, ConvLSTM, ConvGRU, ImportedNetwork, forecaster, or a network of a class
-        that you registered.
+        The layer, forecaster or ImportedNetwork that was saved, or a network of a class that you registered.
 
     Raises:
         FileNotFoundError: no such directory or name, or nothing there for this user on the Hub.
@@ -109,6 +112,11 @@ def from_pretrained(
         TypeError: name_or_directory is neither a string nor a path.
         ValueError: a file for a directory, a name without shipped weights, a revision without the Hub, a
             damaged or unfitting file, a class that is not registered, or a device that is not there.
+
+    Example:
+        >>> model = convlstm.from_pretrained("moving_mnist_mini")
+        >>> convlstm.rollout(model, torch.rand(1, 10, 1, 64, 64), horizon=2).shape
+        torch.Size([1, 2, 1, 64, 64])
     """
     if not isinstance(name_or_directory, str | os.PathLike):
         raise TypeError(

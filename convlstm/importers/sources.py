@@ -44,14 +44,14 @@ def import_checkpoint(path: str | Path, source: str = "auto", **options: Any) ->
         path: a checkpoint of ndrplz/ConvLSTM_pytorch (or conv-lstm of PyPI), automan000, jhhuang96, Hzzone,
             vp-suite, sladewinter, holmdk, OpenSTL, Keras (ConvLSTM1D, 2D, 3D, Bidirectional; Keras 2 and 3;
             needs h5py) or torch.nn (RNN, LSTM, GRU); what it is shows by its content, not by its suffix.
-        source: the project, a name of `SOURCES`. Default: "auto", by the names of the tensors.
+        source: the project, such as "ndrplz"; an error lists them. Default: "auto", by the names of the
+            tensors.
         options: what the file does not say; an error lists the options where one is needed. All sources
             take `prefix`, the beginning of the names to import, as in prefix="enc1".
 
     Returns:
-        A ConvLSTM, ConvRNN or ConvGRU for a stack of like layers; a StackedForecaster where that is what the
-        foreign model is; else an ImportedNetwork. Batch first, in evaluation mode, on the CPU. All can be
-        saved with `save_pretrained`.
+        A ConvLSTM, ConvRNN, ConvGRU or StackedForecaster where one computes the same, otherwise an
+        ImportedNetwork. Batch first, in evaluation mode, on the CPU. All have `save_pretrained`.
 
     Warns:
         UserWarning: tensors beside the project's own were left out.
@@ -61,6 +61,16 @@ def import_checkpoint(path: str | Path, source: str = "auto", **options: Any) ->
         ImportError: a Keras file, without h5py.
         ValueError: a damaged file, one that is not recognized, cannot be expressed, or leaves something open
             that only the user knows; an option that the source does not have.
+
+    Example:
+        >>> torch.save({"cell_list.0.conv.weight": torch.rand(32, 9, 3, 3)}, "ndrplz.pt")
+        >>> convlstm.import_checkpoint("ndrplz.pt")
+        ConvLSTM(
+          batch_first=True
+          (cells): ModuleList(
+            (0): ConvLSTMCell(1, 8, kernel_size=3, bias=False)
+          )
+        )
     """
     imported = import_foreign(path, source, options)
     if lost := [name for name, why in imported.dropped.items() if why == NO_SUCH_PART]:

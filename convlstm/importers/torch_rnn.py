@@ -36,7 +36,13 @@ def from_torch(module: nn.RNNBase | nn.RNNCellBase, *, spatial_dims: int = 2) ->
     Raises:
         TypeError: the module is none of these.
         ValueError: the module has a proj_size, which has no convolutional counterpart here, or weights that
-            are computed from others, as weight normalisation does.
+            are computed from others, as weight normalization does.
+
+    Example:
+        >>> layer = convlstm.from_torch(torch.nn.LSTM(3, 8, num_layers=2))
+        >>> output, (h_n, c_n) = layer(torch.rand(10, 4, 3, 16, 16))  # the LSTM on each pixel
+        >>> output.shape
+        torch.Size([10, 4, 8, 16, 16])
     """
     kind = next((type_ for type_ in (*_LAYERS, *_CELLS) if isinstance(module, type_)), None)
     if kind is None:

@@ -39,6 +39,11 @@ class EncoderForecasterConfig(ConvForecasterConfig):
         strides: Stride of each layer, the one nearest the frames first, as (1, 2, 2). Where it is above 1, a
             convolution of this stride stands before the encoder's cell, and a transposed one after the
             forecaster's. Empty: 1 everywhere.
+
+    Example:
+        >>> config = convlstm.EncoderForecasterConfig(hidden_channels=(64, 64), strides=(1, 2))
+        >>> config.frame_size_error(64, 60)
+        'which patches of 4 x 4 and strides of (1, 2) do not divide; it needs multiples of 8'
     """
 
     hidden_channels: tuple[int, ...] = (128, 64, 64)
@@ -94,6 +99,11 @@ class EncoderForecaster(ConvForecaster[EncoderForecasterConfig]):
     Raises:
         TypeError: config is of another type, or comes with fields.
         ValueError: an unknown field, or a value that does not fit.
+
+    Example:
+        >>> network = convlstm.EncoderForecaster(hidden_channels=(16, 8), strides=(1, 2))
+        >>> network(torch.rand(2, 5, 1, 32, 32), horizon=3).shape
+        torch.Size([2, 3, 1, 32, 32])
     """
 
     feedback = False
@@ -120,7 +130,7 @@ class EncoderForecaster(ConvForecaster[EncoderForecasterConfig]):
                 self.up[str(n)] = convolution_up(c, b, s) if n else convolution_up(finest, c, s)
 
     def encode(self, context: Tensor) -> ForecasterState:
-        """Read the context (B, T, C, H, W); return the states for the forecaster's cells."""
+        """Read the context `(B, T, C, H, W)`; return the states for the forecaster's cells."""
         self._check_context(context)
         first = _through(self.down, 0, self._to_patches(context))
         nothing = (None,) * len(self.encoder)
@@ -130,7 +140,7 @@ class EncoderForecaster(ConvForecaster[EncoderForecasterConfig]):
         return ForecasterState(states[::-1], None)
 
     def step(self, frame: Tensor | None, state: ForecasterState) -> tuple[Tensor, ForecasterState]:
-        """Predict the next frame (B, C, H, W), in the type of the weights; `frame` must be None."""
+        """Predict the next frame `(B, C, H, W)`, in the type of the weights; `frame` must be None."""
         if frame is not None:
             raise ValueError(
                 "frame given to EncoderForecaster.step, which reads no frame after the context; pass None"

@@ -24,6 +24,15 @@ class ForecasterConfig:
     Attributes:
         channels: Channels C of a frame: 1 for gray, 3 for color.
         output: What the head ends with: nothing (unclipped values), or a sigmoid (values in (0, 1)).
+
+    Example:
+        >>> from dataclasses import dataclass
+        >>> @dataclass(frozen=True, kw_only=True)
+        ... class OneCellConfig(convlstm.ForecasterConfig):
+        ...     hidden_channels: int = 16
+        ...
+        >>> OneCellConfig(channels=3)
+        OneCellConfig(channels=3, output='linear', hidden_channels=16)
     """
 
     channels: int = 1
@@ -45,9 +54,16 @@ class ForecasterState(NamedTuple):
     """What a forecaster carries from frame to frame.
 
     Attributes:
-        cells: for each cell its states, (B, hidden, h, w) each, with h and w the rows and columns of the
+        cells: for each cell its states, `(B, hidden, h, w)` each, with h and w the rows and columns of the
             grid that the cell works on; None for a cell that has not run yet.
-        frame: (B, C, H, W), the frame that the next step reads, in networks that read frames; else None.
+        frame: `(B, C, H, W)`, the frame that the next step reads, in networks that read frames; else None.
+
+    Example:
+        >>> network = convlstm.StackedForecaster(hidden_channels=(16, 16), patch_size=4)
+        >>> state = network.encode(torch.rand(2, 5, 1, 32, 32))
+        >>> h, c = state.cells[0]
+        >>> h.shape, state.frame.shape
+        (torch.Size([2, 16, 8, 8]), torch.Size([2, 1, 32, 32]))
     """
 
     cells: tuple[tuple[Tensor, ...] | None, ...]
@@ -59,7 +75,7 @@ class Forecaster(Configured, Generic[Config]):
 
     To add a network, write a config and a class with two methods: `encode` reads the context, `step` predicts
     one frame. The call, `rollout`, `stream`, saving, loading and evaluation follow from them. A network that
-    predicts the next frame from each frame, with one ConvLSTM cell:
+    predicts the next frame from each frame, with one ConvLSTM cell::
 
         import convlstm, torch
         from dataclasses import dataclass
@@ -74,8 +90,9 @@ class Forecaster(Configured, Generic[Config]):
 
             def __init__(self, config=None, **fields):
                 super().__init__(config, **fields)
-                self.cell = convlstm.ConvLSTMCell(self.config.channels, self.config.hidden_channels, 3)
-                self.head = torch.nn.Conv2d(self.config.hidden_channels, self.config.channels, 1)
+                channels, hidden = self.config.channels, self.config.hidden_channels
+                self.cell = convlstm.ConvLSTMCell(channels, hidden, kernel_size=3)
+                self.head = torch.nn.Conv2d(hidden, channels, kernel_size=1)
 
             def encode(self, context):
                 state = None
@@ -90,7 +107,8 @@ class Forecaster(Configured, Generic[Config]):
                     prediction = prediction.sigmoid()
                 return prediction, convlstm.ForecasterState(((h, c),), prediction)
 
-        frames = OneCell(hidden_channels=8)(torch.rand(2, 5, 1, 16, 16), horizon=3)  # (2, 3, 1, 16, 16)
+        network = OneCell(hidden_channels=8)
+        frames = network(torch.rand(2, 5, 1, 16, 16), horizon=3)  # (2, 3, 1, 16, 16)
 
     Args:
         config: an instance of the class's `config_type`.
@@ -103,7 +121,6 @@ class Forecaster(Configured, Generic[Config]):
 
     config_type: ClassVar[type[ForecasterConfig]]
     config: Config
-    _task: ClassVar[str | None] = "video-to-video"
     feedback: ClassVar[bool] = True
     """Whether the network reads its own predictions, and so can be given targets in their place."""
 
@@ -119,16 +136,16 @@ class Forecaster(Configured, Generic[Config]):
         """Predict the `horizon` frames that follow the context.
 
         Args:
-            context: (B, T, C, H, W), T of 1 or more.
+            context: `(B, T, C, H, W)`, T of 1 or more.
             horizon: number of frames to predict, 1 or more.
-            targets: (B, horizon, C, H, W), the true frames, for scheduled sampling; with use_target.
-            use_target: bool (B, horizon - 1): where True, the network reads the true frame in place of its
+            targets: `(B, horizon, C, H, W)`, the true frames, for scheduled sampling; with use_target.
+            use_target: bool `(B, horizon - 1)`: where True, the network reads the true frame in place of its
                 own prediction of it (Bengio et al. 2015, "Scheduled Sampling").
             return_context: put the predictions of context frames 2..T before the others (default: False).
 
         Returns:
-            (B, horizon, C, H, W), or (B, T - 1 + horizon, C, H, W) with return_context, in the type of the
-            context.
+            `(B, horizon, C, H, W)`, or `(B, T - 1 + horizon, C, H, W)` with return_context, in the type of
+            the context.
 
         Raises:
             TypeError: context, targets or use_target is not a tensor.
@@ -149,14 +166,14 @@ class Forecaster(Configured, Generic[Config]):
         return self._predict(context, horizon, targets, use_target, return_context)
 
     def encode(self, context: Tensor) -> ForecasterState:
-        """Read the context (B, T, C, H, W) and return the state from which `step` goes on."""
+        """Read the context `(B, T, C, H, W)` and return the state from which `step` goes on."""
         raise NotImplementedError
 
     def step(self, frame: Tensor | None, state: ForecasterState) -> tuple[Tensor, ForecasterState]:
-        """Predict one frame (B, C, H, W) and return it with the state that follows.
+        """Predict one frame `(B, C, H, W)` and return it with the state that follows.
 
         Args:
-            frame: (B, C, H, W), the frame to read; None for the network's own last prediction, or after
+            frame: `(B, C, H, W)`, the frame to read; None for the network's own last prediction, or after
                 `encode` for the last frame of the context.
             state: from `encode` or from the step before.
         """

@@ -30,6 +30,10 @@ class FullyConnectedForecasterConfig(ForecasterConfig):
         frame_size: Height and width of the frames, in pixels; every pixel has weights of its own.
         hidden_size: Hidden units N of each layer.
         num_layers: Recurrent layers L, one above the other.
+
+    Example:
+        >>> config = convlstm.FullyConnectedForecasterConfig(cell="gru", frame_size=(32, 32))
+        >>> network = convlstm.FullyConnectedForecaster(config)
     """
 
     cell: Literal["rnn", "lstm", "gru"] = "lstm"
@@ -65,8 +69,8 @@ class FullyConnectedForecaster(NextFrameForecaster[FullyConnectedForecasterConfi
     about another, and its frames are of one size.
 
     With G gates (RNN 1, LSTM 4, GRU 3) it has G N (C H W + N + 2) parameters in the first layer,
-    G N (2 N + 2) in each other and (N + 1) C H W in the head. The states of a layer are (B, N, 1, 1): frames
-    of one pixel.
+    G N (2 N + 2) in each other and (N + 1) C H W in the head. The states of a layer are `(B, N, 1, 1)`:
+    frames of one pixel.
 
     Args:
         config: a `FullyConnectedForecasterConfig`.
@@ -75,6 +79,11 @@ class FullyConnectedForecaster(NextFrameForecaster[FullyConnectedForecasterConfi
     Raises:
         TypeError: config is of another type, or comes with fields.
         ValueError: an unknown field, or a value that does not fit.
+
+    Example:
+        >>> network = convlstm.FullyConnectedForecaster(frame_size=(16, 16), hidden_size=32)
+        >>> network(torch.rand(2, 5, 1, 16, 16), horizon=3).shape
+        torch.Size([2, 3, 1, 16, 16])
     """
 
     config_type = FullyConnectedForecasterConfig

@@ -21,35 +21,40 @@ MAX_SHARPEN = 1000  # stronger is of no use, and float32 overflows in the end
 def rollout(model: nn.Module, context: Tensor, horizon: int, *, sharpen: float = 0.0) -> Tensor:
     """Forecast the `horizon` frames that follow the context, without gradients and in evaluation mode.
 
-    A network trained on squared errors predicts the mean of what may follow, which is blurred. One that reads
-    its own predictions blurs the blur, frame after frame, until nothing has a shape. With `sharpen` above 0
-    it reads each prediction p after unsharp masking (Gonzalez and Woods, "Digital Image Processing", section
-    3.6 of the 3rd edition), at the brightness of p within [0, 1]:
+    A network trained on squared errors predicts the mean of what may follow, which is blurred. Feeding
+    blurred predictions back compounds the blur until shapes vanish. With `sharpen` above 0 the network reads
+    each of its predictions p after unsharp masking (Gonzalez and Woods, "Digital Image Processing", section
+    3.6 of the 3rd edition), at the brightness of p::
 
         q = p + sharpen (p - k * p)
-        read = clip(q - b, 0, 1), b of each sequence and channel such that sum(read) = sum(clip(p, 0, 1))
+        read = clip(q - b, 0, 1), such that sum(read) = sum(clip(p, 0, 1))
 
-    where k * p is p smoothed by [1 2 1] / 4 along rows and columns, with the edges repeated outwards. Of all
-    frames with pixels in [0, 1] and this brightness it is the nearest to q in squared error. The predictions
-    p are returned as they are. Shapes then last longer, wrong ones too: far from the context the squared
-    error is larger than that of a blur. `studies/beyond.py --sharpen` measures what a strength does to a
-    network; 3 suits `moving_mnist_small`.
+    where `k * p` is p smoothed by [1 2 1] / 4 along rows and columns, with the edges repeated outwards, and b
+    is a number for each sequence and channel. Of all frames with pixels in [0, 1] and this brightness, `read`
+    is the nearest to q in squared error. The predictions p are returned as they are. Shapes last longer,
+    wrong ones too: far from the context the squared error is larger than that of a blur.
+    `studies/beyond.py --sharpen` measures what a strength does to a network; 3 suits `moving_mnist_small`.
 
     Args:
         model: a forecaster, or any module that is called as `model(context, horizon)`; its training mode is
             restored afterwards. With `sharpen` it needs a forecaster, and a wrapper such as torch.compile's
             is bypassed.
-        context: (B, T, C, H, W), pixels in [0, 1], on the model's device; T of 1 or more.
+        context: `(B, T, C, H, W)`, pixels in [0, 1], on the model's device; T of 1 or more.
         horizon: number of frames, 1 or more; it need not be the one trained on.
         sharpen: strength of the unsharp masking, 0 to 1,000, for a forecaster that reads its own predictions
             (default: 0, predictions are read as they are).
 
     Returns:
-        (B, horizon, C, H, W), unclipped, in the type of the context.
+        `(B, horizon, C, H, W)`, unclipped, in the type of the context.
 
     Raises:
         TypeError: context is not a tensor.
         ValueError: context, horizon or sharpen does not fit, or model is a layer or a name.
+
+    Example:
+        >>> model = convlstm.from_pretrained("moving_mnist_mini")
+        >>> convlstm.rollout(model, torch.rand(1, 10, 1, 64, 64), horizon=20).shape
+        torch.Size([1, 20, 1, 64, 64])
     """
     if not isinstance(model, nn.Module) or isinstance(unwrap(model), ConvRecurrent):
         as_forecaster(unwrap(model))  # raises
@@ -67,18 +72,25 @@ def stream(
 
     Args:
         model: a forecaster, also in a wrapper such as torch.compile's.
-        context: (B, T, C, H, W), pixels in [0, 1], on the model's device; T of 1 or more.
+        context: `(B, T, C, H, W)`, pixels in [0, 1], on the model's device; T of 1 or more.
         horizon: number of frames, 1 or more, or None (default) to go on for as long as frames are asked for.
         sharpen: strength of the unsharp masking, as for `rollout` (default: 0).
 
     Returns:
-        An iterator over frames (B, C, H, W), unclipped, in the type of the context: those that `rollout`
-        returns.
+        An iterator over the frames that `rollout` returns, `(B, C, H, W)`, unclipped, in the type of the
+        context.
 
     Raises:
         TypeError: context is not a tensor.
         ValueError: context, horizon or sharpen does not fit, or model is not a forecaster. Errors are raised
             at once, not at the first frame.
+
+    Example:
+        >>> model = convlstm.from_pretrained("moving_mnist_mini")
+        >>> for frame in convlstm.stream(model, torch.rand(1, 10, 1, 64, 64), horizon=2):
+        ...     print(frame.shape)
+        torch.Size([1, 1, 64, 64])
+        torch.Size([1, 1, 64, 64])
     """
     forecaster = as_forecaster(unwrap(model))
     strength = check_strength(forecaster, sharpen)

@@ -33,6 +33,10 @@ class StackedForecasterConfig(ConvForecasterConfig):
         norm: Norm of what a cell reads from the cells below it: none, or a group norm in groups of 8
             channels.
         head: Cells whose states the head reads: all of them, concatenated, or the last one alone.
+
+    Example:
+        >>> config = convlstm.StackedForecasterConfig(hidden_channels=(64, 64), cell="gru")
+        >>> network = convlstm.StackedForecaster(config)
     """
 
     residual: bool = False
@@ -87,6 +91,13 @@ class StackedForecaster(
     Raises:
         TypeError: config is of another type, or comes with fields.
         ValueError: an unknown field, or a value that does not fit.
+
+    Example:
+        >>> network = convlstm.StackedForecaster(hidden_channels=(16, 16), kernel_size=3)
+        >>> context = torch.rand(2, 5, 1, 32, 32)
+        >>> network(context, horizon=3).shape
+        torch.Size([2, 3, 1, 32, 32])
+        >>> frame, state = network.step(None, network.encode(context))  # the first of them
     """
 
     config_type = StackedForecasterConfig

@@ -16,6 +16,8 @@ __all__ = ["ConvGRUCell", "ConvLSTMCell", "ConvRNNCell"]
 class ConvRNNCell(ConvCell):
     """A convolutional Elman cell: one step, with the interface of `torch.nn.RNNCell`.
 
+    It computes::
+
         h' = tanh(W_ih * x + W_hh * h + b)
 
     where `*` is a convolution that keeps the frame size. The cell has C ((I + C) K + 1) parameters, for
@@ -23,7 +25,7 @@ class ConvRNNCell(ConvCell):
 
     Args:
         input_channels: I, the channels of a frame. With 0 there is no input convolution; the input
-            (B, 0, *S) only sets batch and frame size.
+            `(B, 0, *S)` only sets batch and frame size.
         hidden_channels: C, the channels of the state.
         kernel_size: of the convolutions, one number or one per axis. Odd or even, the frame size is kept.
         bias: add a bias per channel. Default: True.
@@ -32,12 +34,23 @@ class ConvRNNCell(ConvCell):
         device: device of the parameters.
         dtype: type of the parameters.
 
-    Shapes (B batch, S the spatial axes):
-        input (B, I, *S), or unbatched (I, *S); hx and the result (B, C, *S) or (C, *S). hx defaults to zeros.
+    Inputs:
+        input: `(B, I, *S)`, or `(I, *S)` unbatched, with B the batch and S the spatial axes (H, W in 2D).
+        hx: the state, `(B, C, *S)` or `(C, *S)`. Default: zeros.
+
+    Outputs:
+        h': the new state, of the same shape.
 
     Raises:
         TypeError: the input is not a tensor.
         ValueError: an argument, input or state does not fit.
+
+    Example:
+        >>> cell = convlstm.ConvRNNCell(1, 8, kernel_size=3)
+        >>> h = cell(torch.rand(4, 1, 16, 16))
+        >>> h = cell(torch.rand(4, 1, 16, 16), h)  # the next frame
+        >>> h.shape
+        torch.Size([4, 8, 16, 16])
     """
 
     gates = 1
@@ -61,17 +74,19 @@ class ConvRNNCell(ConvCell):
     def sequence(
         self, input: Tensor, *states: Tensor | None, lengths: Tensor | None = None
     ) -> tuple[Tensor, ...]:
-        """Run over (T, B, I, *S) from h0; see `ConvCell.sequence`."""
+        """Run over `(T, B, I, *S)` from h0; see `ConvCell.sequence`."""
         (h0,) = states
         return ops.rnn(input, h0, self.weight_ih, self.weight_hh, self.bias, self.nonlinearity, lengths)
 
     def forward(self, input: Tensor, hx: Tensor | None = None) -> Tensor:
-        """Return the new hidden state."""
+        """Make one step; return the new state."""
         return self._step(input, *(check_single(hx) or (None,)))[0]
 
 
 class ConvLSTMCell(ConvCell):
     """A convolutional LSTM cell: one step, with the interface of `torch.nn.LSTMCell`.
+
+    It computes::
 
         i = sigmoid(W_ii * x + W_hi * h + w_ci . c  + b_i)
         f = sigmoid(W_if * x + W_hf * h + w_cf . c  + b_f)
@@ -80,18 +95,18 @@ class ConvLSTMCell(ConvCell):
         o = sigmoid(W_io * x + W_ho * h + w_co . c' + b_o)
         h' = o . tanh(c')
 
-    where `*` is a convolution that keeps the frame size and `.` an elementwise product. Without peepholes the
-    cell has 4C ((I + C) K + 1) parameters, for kernels of K taps. Source: Shi et al. 2015, "Convolutional
+    where `*` is a convolution that keeps the frame size and a dot an elementwise product. Without peepholes
+    the cell has 4C ((I + C) K + 1) parameters, for kernels of K taps. Source: Shi et al. 2015, "Convolutional
     LSTM Network", equation 3.
 
     Args:
         input_channels: I, the channels of a frame. With 0 there is no input convolution; the input
-            (B, 0, *S) only sets batch and frame size.
+            `(B, 0, *S)` only sets batch and frame size.
         hidden_channels: C, the channels of the state.
         kernel_size: of the convolutions, one number or one per axis. Odd or even, the frame size is kept.
         bias: add a bias per gate and channel. Default: True.
         spatial_dims: number of spatial axes, 1 to 3. Default: 2.
-        peephole: None for no w_c, "channel" for one weight per channel, or a frame size (H, W) for one per
+        peephole: None for no w_c, "channel" for one weight per channel, or a frame size `(H, W)` for one per
             channel and pixel, which fits frames of that size only. Peepholes start at zero. Default: None.
         forget_bias: added to b_f at initialization, if there is a bias (Jozefowicz et al. 2015).
             Default: 1.0.
@@ -100,13 +115,24 @@ class ConvLSTMCell(ConvCell):
         device: device of the parameters.
         dtype: type of the parameters.
 
-    Shapes (B batch, S the spatial axes):
-        input (B, I, *S), or unbatched (I, *S); hx and the result are pairs (h, c) of (B, C, *S) or (C, *S).
-        hx defaults to zeros. h has the type of the convolutions, c is float32 (float64 for float64).
+    Inputs:
+        input: `(B, I, *S)`, or `(I, *S)` unbatched, with B the batch and S the spatial axes (H, W in 2D).
+        hx: the pair of states (h, c), each `(B, C, *S)` or `(C, *S)`. Default: zeros.
+
+    Outputs:
+        (h', c'): the new states, of the same shape. h' has the type of the convolutions (autocast's), c' is
+            float32 (float64 for float64).
 
     Raises:
         TypeError: the input is not a tensor.
         ValueError: an argument, input or state does not fit.
+
+    Example:
+        >>> cell = convlstm.ConvLSTMCell(1, 8, kernel_size=3)
+        >>> h, c = cell(torch.rand(4, 1, 16, 16))
+        >>> h, c = cell(torch.rand(4, 1, 16, 16), (h, c))  # the next frame
+        >>> h.shape, c.shape
+        (torch.Size([4, 8, 16, 16]), torch.Size([4, 8, 16, 16]))
     """
 
     gates = 4
@@ -153,7 +179,7 @@ class ConvLSTMCell(ConvCell):
     def sequence(
         self, input: Tensor, *states: Tensor | None, lengths: Tensor | None = None
     ) -> tuple[Tensor, ...]:
-        """Run over (T, B, I, *S) from h0 and c0; see `ConvCell.sequence`."""
+        """Run over `(T, B, I, *S)` from h0 and c0; see `ConvCell.sequence`."""
         h0, c0 = states
         return ops.lstm(input, h0, c0, *self.parameters_of_op(), lengths, recompute=self.recompute)
 
@@ -162,7 +188,7 @@ class ConvLSTMCell(ConvCell):
         return self.weight_ih, self.weight_hh, self.bias, self.weight_ch
 
     def forward(self, input: Tensor, hx: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor]:
-        """Return the new hidden state and the new cell state."""
+        """Make one step; return the new states h and c."""
         h, c = self._step(input, *(check_pair(hx) or (None, None)))
         return h, c
 
@@ -170,19 +196,21 @@ class ConvLSTMCell(ConvCell):
 class ConvGRUCell(ConvCell):
     """A convolutional GRU cell: one step, with the interface of `torch.nn.GRUCell`.
 
+    It computes::
+
         r = sigmoid(W_ir * x + W_hr * h + b_r)
         z = sigmoid(W_iz * x + W_hz * h + b_z)
         n = tanh(W_in * x + b_n + r . (W_hn * h + b_hn))     reset_after=True, as torch.nn.GRU
         n = tanh(W_in * x + b_n + W_hn * (r . h))            reset_after=False, as most ConvGRU papers
         h' = (1 - z) . n + z . h
 
-    where `*` is a convolution that keeps the frame size and `.` an elementwise product. The cell has
+    where `*` is a convolution that keeps the frame size and a dot an elementwise product. The cell has
     3C ((I + C) K + 1) parameters, for kernels of K taps, and C more for b_hn. Sources: Cho et al. 2014;
     Ballas et al. 2016, "Delving Deeper into Convolutional Networks for Learning Video Representations".
 
     Args:
         input_channels: I, the channels of a frame. With 0 there is no input convolution; the input
-            (B, 0, *S) only sets batch and frame size.
+            `(B, 0, *S)` only sets batch and frame size.
         hidden_channels: C, the channels of the state.
         kernel_size: of the convolutions, one number or one per axis. Odd or even, the frame size is kept.
         bias: add a bias per gate and channel. Default: True.
@@ -194,12 +222,23 @@ class ConvGRUCell(ConvCell):
         device: device of the parameters.
         dtype: type of the parameters.
 
-    Shapes (B batch, S the spatial axes):
-        input (B, I, *S), or unbatched (I, *S); hx and the result (B, C, *S) or (C, *S). hx defaults to zeros.
+    Inputs:
+        input: `(B, I, *S)`, or `(I, *S)` unbatched, with B the batch and S the spatial axes (H, W in 2D).
+        hx: the state, `(B, C, *S)` or `(C, *S)`. Default: zeros.
+
+    Outputs:
+        h': the new state, of the same shape.
 
     Raises:
         TypeError: the input is not a tensor.
         ValueError: an argument, input or state does not fit.
+
+    Example:
+        >>> cell = convlstm.ConvGRUCell(1, 8, kernel_size=3)
+        >>> h = cell(torch.rand(4, 1, 16, 16))
+        >>> h = cell(torch.rand(4, 1, 16, 16), h)  # the next frame
+        >>> h.shape
+        torch.Size([4, 8, 16, 16])
     """
 
     gates = 3
@@ -231,7 +270,7 @@ class ConvGRUCell(ConvCell):
     def sequence(
         self, input: Tensor, *states: Tensor | None, lengths: Tensor | None = None
     ) -> tuple[Tensor, ...]:
-        """Run over (T, B, I, *S) from h0; see `ConvCell.sequence`."""
+        """Run over `(T, B, I, *S)` from h0; see `ConvCell.sequence`."""
         (h0,) = states
         options = {"lengths": lengths, "recompute": self.recompute}
         return ops.gru(input, h0, *self.parameters_of_op(), self.reset_after, **options)
@@ -241,7 +280,7 @@ class ConvGRUCell(ConvCell):
         return self.weight_ih, self.weight_hh, self.bias, self.bias_hn
 
     def forward(self, input: Tensor, hx: Tensor | None = None) -> Tensor:
-        """Return the new hidden state."""
+        """Make one step; return the new state."""
         return self._step(input, *(check_single(hx) or (None,)))[0]
 
 

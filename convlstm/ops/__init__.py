@@ -49,10 +49,11 @@ def rnn(
 ) -> tuple[Tensor, Tensor]:
     """Run a convolutional Elman network over a sequence, always by the reference.
 
-    The arguments are those of `functional.conv_rnn_step` with an axis T, and `lengths` as for `lstm`.
+    The arguments are those of `lstm`, with weights for one gate: weight_ih `(C, I, *K)`, weight_hh
+    `(C, C, *K)` and bias `(C,)`. The nonlinearity is "tanh" (default) or "relu".
 
     Returns:
-        The hidden states (T, B, C, *S) and the last of them (B, C, *S).
+        The hidden states `(T, B, C, *S)` and the last of them `(B, C, *S)`.
 
     Raises:
         ValueError: an argument has a wrong shape, type or device.
@@ -79,19 +80,19 @@ def lstm(
     """Run a convolutional LSTM over a sequence.
 
     Args:
-        input: (T, B, I, *S).
-        h0: (B, C, *S), or None for zeros.
-        c0: (B, C, *S), or None for zeros.
-        weight_ih: (4C, I, *K), rows i, f, g, o, or None for no input convolution (then I is 0).
-        weight_hh: (4C, C, *K), rows i, f, g, o.
-        bias: (4C,), or None.
-        weight_ch: peepholes, rows i, f, o: (3C, 1, ...), (3C, *S) or None.
-        lengths: (B,), the steps of each sequence, 1 to T; None (default) for T. Frames past a length are not
-            read, outputs there are zero, and the last states are those at the length.
+        input: `(T, B, I, *S)`.
+        h0: `(B, C, *S)`, or None for zeros.
+        c0: `(B, C, *S)`, or None for zeros.
+        weight_ih: `(4C, I, *K)`, rows i, f, g, o, or None for no input convolution (then I is 0).
+        weight_hh: `(4C, C, *K)`, rows i, f, g, o.
+        bias: `(4C,)`, or None.
+        weight_ch: peepholes, rows i, f, o: `(3C, 1, ...)`, `(3C, *S)` or None.
+        lengths: `(B,)`, the steps of each sequence, 1 to T; None (default) for T. Frames past a length are
+            not read, outputs there are zero, and the last states are those at the length.
         recompute: keep less for the backward pass and compute the gates again in it. Default: False.
 
     Returns:
-        The hidden states (T, B, C, *S), the last hidden and the last cell state (B, C, *S).
+        The hidden states `(T, B, C, *S)`, the last hidden and the last cell state `(B, C, *S)`.
 
     Raises:
         ValueError: an argument has a wrong shape, type or device.
@@ -127,18 +128,18 @@ def gru(
     """Run a convolutional GRU over a sequence; with reset_after=False always by the reference.
 
     Args:
-        input: (T, B, I, *S).
-        h0: (B, C, *S), or None for zeros.
-        weight_ih: (3C, I, *K), rows r, z, n, or None for no input convolution (then I is 0).
-        weight_hh: (3C, C, *K), rows r, z, n.
-        bias: (3C,), or None.
-        bias_hn: (C,), or None; only with reset_after.
+        input: `(T, B, I, *S)`.
+        h0: `(B, C, *S)`, or None for zeros.
+        weight_ih: `(3C, I, *K)`, rows r, z, n, or None for no input convolution (then I is 0).
+        weight_hh: `(3C, C, *K)`, rows r, z, n.
+        bias: `(3C,)`, or None.
+        bias_hn: `(C,)`, or None; only with reset_after.
         reset_after: apply the reset gate after the recurrent convolution (default True) or before it.
         lengths: see `lstm`.
         recompute: see `lstm`.
 
     Returns:
-        The hidden states (T, B, C, *S) and the last of them (B, C, *S).
+        The hidden states `(T, B, C, *S)` and the last of them `(B, C, *S)`.
 
     Raises:
         ValueError: an argument has a wrong shape, type or device.
@@ -170,15 +171,15 @@ def stack(
 
     Args:
         kind: "lstm", or "gru" (reset_after=True).
-        input: (T, B, I, *S).
-        states: per layer h and c (B, C, *S), None for zeros; c is None for GRUs. Their shapes are not
+        input: `(T, B, I, *S)`.
+        states: per layer h and c `(B, C, *S)`, None for zeros; c is None for GRUs. Their shapes are not
             checked.
         layers: per layer weight_ih, weight_hh, bias, and weight_ch or bias_hn.
         lengths: see `lstm`.
         recompute: see `lstm`.
 
     Returns:
-        The last layer's hidden states (T, B, C, *S), and the last h and c of each layer.
+        The last layer's hidden states `(T, B, C, *S)`, and the last h and c of each layer.
 
     Raises:
         ValueError: an argument has a wrong shape, type or device.
@@ -214,10 +215,10 @@ def forecast(
 
     Args:
         kind: "lstm", or "gru" (reset_after=True).
-        input: (T, B, I, *S) with two or three spatial axes; T = steps with `read_given`, else T = given.
+        input: `(T, B, I, *S)` with two or three spatial axes; T = steps with `read_given`, else T = given.
         layers: per layer weight_ih, weight_hh, bias, and weight_ch or bias_hn.
-        head: weight (I, C_1 + ... + C_L, 1, ...) and bias (I,) of the 1x1 convolution over all states.
-        read_given: bool (steps - given, B), true where a step after the given ones reads the input and not
+        head: weight (I, C_1 + ... + C_L, 1, ...) and bias `(I,)` of the 1x1 convolution over all states.
+        read_given: bool `(steps - given, B)`, true where a step after the given ones reads the input and not
             the prediction; None (default) for nowhere.
         given: the first steps that always read the input, 1 or more.
         steps: time steps in all.
@@ -226,7 +227,7 @@ def forecast(
         recompute: see `lstm`.
 
     Returns:
-        The predictions (steps - first, B, I, *S), in the type that the op computes in; after a sigmoid in
+        The predictions `(steps - first, B, I, *S)`, in the type that the op computes in; after a sigmoid in
         float32 at least.
 
     Raises:

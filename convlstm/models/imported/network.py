@@ -94,7 +94,7 @@ def _channels(name: str, stages: tuple[Stage, ...], channels: int, spatial_dims:
 class ImportedNetwork(Configured):
     """A network of stages: what `convlstm.import_checkpoint` returns where no layer or forecaster fits.
 
-    Without a forecaster, `model(frames)` computes what the foreign model computes: frames (B, T, C, *S) go
+    Without a forecaster, `model(frames)` computes what the foreign model computes: frames `(B, T, C, *S)` go
     through all stages. With a horizon it forecasts: its last output is the frame after the context, which it
     then reads in its turn. With a forecaster, the stages read the context, and the forecaster makes the
     frames of the horizon.
@@ -108,6 +108,14 @@ class ImportedNetwork(Configured):
         TypeError: config is of another type, or comes with fields, or a field is missing.
         ValueError: an unknown field, a value that does not fit, or a stage that reads other channels than
             come to it.
+
+    Example:
+        >>> weights = {"cell_list.0.conv.weight": torch.rand(32, 9, 3, 3)}  # ndrplz's names
+        >>> weights |= {"cell_list.1.conv.weight": torch.rand(16, 12, 3, 3)}
+        >>> torch.save(weights, "two_widths.pt")
+        >>> network = convlstm.import_checkpoint("two_widths.pt")
+        >>> network(torch.rand(2, 5, 1, 16, 16)).shape
+        torch.Size([2, 5, 4, 16, 16])
     """
 
     config_type = ImportedConfig
@@ -128,13 +136,13 @@ class ImportedNetwork(Configured):
         """Compute what the foreign model computes, or forecast.
 
         Args:
-            context: (B, T, C, *S), T of 1 or more.
+            context: `(B, T, C, *S)`, T of 1 or more.
             horizon: number of frames to forecast, 1 or more; None (default) for the stages' output on the
                 context, in a network without a forecaster.
 
         Returns:
-            (B, horizon, C', *S) with a horizon; else the output of the last stage: (B, T, C', *S), or
-            (B, C', *S) if it keeps only the last step.
+            `(B, horizon, C', *S)` with a horizon, else the output of the last stage, `(B, T, C', *S)` or,
+            if it keeps only the last step, `(B, C', *S)`.
 
         Raises:
             TypeError: context is not a tensor.
@@ -160,12 +168,12 @@ class ImportedNetwork(Configured):
         """Run the stages, without the forecaster and the head.
 
         Args:
-            context: (B, T, C, *S).
+            context: `(B, T, C, *S)`.
             states: the states that an earlier call returned. Default: None, zeros.
 
         Returns:
             The output of the last stage, and the last states of each recurrent stage: h and c,
-            (B, hidden, *S), then those of the second direction, if it has one.
+            `(B, hidden, *S)`, then those of the second direction, if it has one.
         """
         self._check(context)
         return _run(self.stages, context, states)
