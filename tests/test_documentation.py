@@ -39,6 +39,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What pages speak of and readers have: each page gets a copy.
 
     - runs/NAME, a run on Moving MNIST; runs/radar, a run on radar, in mm/h
+    - gifs: a folder of three GIFs
     - radar: a folder of three events, each a folder of 16-bit PGM frames
     - clip.gif (12, 64, 64), clips.npy (30, 3, 64, 64), test.npy (20, 4, 64, 64): Moving MNIST, time first;
       mnist_test_seq.npy (20, 2, 64, 64), for the file of that name
@@ -51,6 +52,9 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
         test = np.load("test.npy")
         np.save("mnist_test_seq.npy", test[:, :2])
         write_clip(Path("clip.gif"), test[:12, 0], 5)
+        Path("gifs").mkdir()
+        for n in range(3):
+            write_clip(Path(f"gifs/{n}.gif"), test[:, n], 5)
         for event in range(3):
             folder = Path(f"radar/{event}")
             folder.mkdir(parents=True)

@@ -1,79 +1,66 @@
 """The model card: README.md of a saved network, as the Hugging Face Hub reads it."""
 
 import hashlib
-import json
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import PurePath
 from typing import Any
-from urllib.parse import quote
 
 __all__ = ["is_as_written", "model_card"]
 
 LICENSE = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]*")
 # The last line of a card: what the lines before it were when it was written.
 SEAL = "<!-- written by convlstm, sha256 {} -->\n"
-LOAD = 'model = convlstm.from_pretrained("PATH")  # this folder, or hf://OWNER/NAME where it is on the Hub'
-CHOSEN = (
-    "Means over all frames of all sequences of the validation, by which the checkpoint was chosen. mse and "
-    "mae are summed over the pixels of a frame, unclipped."
-)
+CURVES, FRAMES = ("mse", "ssim"), 10  # metrics that are shown frame by frame, and of how many frames at most
 
 
 def model_card(
-    network: Mapping[str, Any],
     *,
+    name: str,
     summary: str,
     parameters: int,
     example: str,
+    task: str | None,
     notes: Mapping[str, Any],
     evaluations: Sequence[Mapping[str, Any]] = (),
 ) -> str:
-    """Return the card as Markdown, with the front matter that the Hub reads.
+    """Return the card as Markdown, with the front matter that the Hub reads; card.md is its template.
 
     Args:
-        network: what the network is built from, its class's name under "network".
+        name: of the network's class.
         summary: what it is, in a sentence.
         parameters: how many it has.
         example: how the network named `model` is called.
-        notes: what config.json holds. A license, command and validation as train.py writes them, and
-            "rollout" (a picture beside the card) have places of their own. The rest is shown as it is.
-        evaluations: of `Evaluation.to_dict`.
+        task: the Hub's name for what it does, if it has one.
+        notes: what config.json holds. The card has the license, command, step, validation, trained and
+            versions as train.py and ship.py write them, and rollout, a picture beside the card.
+        evaluations: of `Evaluation.to_dict`. Those of the same sequences share a table.
 
     Raises:
         ValueError: a license that is no identifier.
     """
-    name = network["network"]
-    kept = {key: note for key, note in notes.items() if key != "network"}  # less and less, to be shown last
-    front = ["library_name: convlstm", "tags:", "- convlstm", "- video-prediction"]
-    if "license" in kept:
-        license = kept.pop("license")
-        if not isinstance(license, str) or not LICENSE.fullmatch(license):
-            raise ValueError(
-                f"license is {license!r}; it needs an identifier of the Hub, such as 'mit' or 'other'"
-            )
-        front.append(f"license: {license}")
-    parts = [
-        "\n".join(["---", *front, "---"]),
-        f"# {name}",
-        f"{summary}\n\n{parameters:,} parameters. `{name}` of the library convlstm, built from:",
-        _json({k: v for k, v in network.items() if k != "network"}),
-        "## Use",
-        _fence("python", f"import convlstm\n\n{LOAD}\n{example}"),
-    ]
-    validation = kept.get("validation")
-    scores = validation if isinstance(validation, dict) else {}
-    if scores := {key: f"{x:.6g}" for key, x in scores.items() if isinstance(x, int | float)}:
-        del kept["validation"]
-        parts += ["## Validation", _table([*map(_words, scores)], [[*scores.values()]]), CHOSEN]
-    parts += [part for evaluation in evaluations for part in _evaluation(evaluation)]
-    commands = dict.fromkeys(str(evaluation["command"]) for evaluation in evaluations)
-    parts += ["Measured by", *(_fence("", text) for text in commands)] if commands else []
-    if isinstance(kept.get("rollout"), str):
-        parts += ["## Rollout", f"![a forecast beside what came to be]({quote(kept.pop('rollout'))})"]
-    command = [_fence("", str(kept.pop("command")))] if "command" in kept else []
-    parts += ["## Training", *command] if command or kept else []
-    parts += ["All that was noted:", _json(kept)] if kept else []
-    text = "\n\n".join(parts) + "\n\n"
+    from jinja2 import Environment, PackageLoader  # only cards need it
+
+    license = notes.get("license", "other")
+    if not isinstance(license, str) or not LICENSE.fullmatch(license):
+        raise ValueError(
+            f"license is {license!r}; it needs an identifier of the Hub, such as 'mit' or 'other'"
+        )
+    environment = Environment(
+        loader=PackageLoader("convlstm.core", ""), trim_blocks=True, keep_trailing_newline=True
+    )
+    environment.filters |= {"words": _words, "fence": _fence, "table": _table, "plain": _plain}
+    checkpoint = evaluations[0].get("checkpoint") if evaluations else None
+    text = environment.get_template("card.md").render(
+        title=PurePath(checkpoint or name).name,
+        name=name,
+        summary=summary,
+        parameters=parameters,
+        example=example,
+        task=task,
+        notes=dict(notes),
+        tables=_tables(evaluations),
+    )
     return text + SEAL.format(hashlib.sha256(text.encode()).hexdigest())
 
 
@@ -84,45 +71,72 @@ def is_as_written(card: bytes) -> bool:
     return seal + b"\n" == SEAL.format(hashlib.sha256(text).hexdigest()).encode()
 
 
-def _evaluation(evaluation: Mapping[str, Any]) -> list[str]:
-    protocol, model, baselines = (evaluation[key] for key in ("protocol", "model", "baselines"))
-    count, context, horizon = (evaluation[key] for key in ("sequences", "context", "horizon"))
-    rows = []
-    for column in protocol["columns"]:
-        if score := model["metrics"].get(column["name"]):
-            mean, low, high = (_number(score[key], column) for key in ("mean", "low", "high"))
-            others = (baseline["metrics"].get(column["name"]) for baseline in baselines)
-            beside = ["" if other is None else _number(other["mean"], column) for other in others]
-            rows.append([_words(column["label"]), mean, f"{low} to {high}", *beside])
-    heads = ["", model["name"], "95% interval", *(baseline["name"] for baseline in baselines)]
-    return [
-        f"## Scores of this file, protocol {_words(protocol['name'])}",
-        f"{_words(evaluation['clips'])}: {count:,} sequences, {horizon} frames from {context}.",
-        _table([_words(head) for head in heads], rows),
-        _words(
-            f"Means over all frames of all sequences; bootstrap intervals over sequences. {protocol['note']}"
-        ),
-    ]
+def _tables(evaluations: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return what the card shows of each set of sequences: the columns of all protocols, each once."""
+    same: dict[str, list[Mapping[str, Any]]] = {}
+    for evaluation in evaluations:
+        count, context, horizon = (evaluation[key] for key in ("sequences", "context", "horizon"))
+        clips = f"{evaluation['clips'] or 'clips'}: {count:,} sequences, {horizon} frames from {context}"
+        same.setdefault(clips, []).append(evaluation)
+    return [_merged(clips, of) for clips, of in same.items()]
 
 
-def _number(value: float | None, column: Mapping[str, Any]) -> str:
-    return "-" if value is None else f"{value:.{column['decimals']}f}"
+def _merged(clips: str, evaluations: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    columns = {column["name"]: column for of in evaluations for column in of["protocol"]["columns"]}
+    metrics = {name: score for of in evaluations for name, score in of["model"]["metrics"].items()}
+    baselines: dict[str, dict[str, Any]] = {}
+    for baseline in (baseline for of in evaluations for baseline in of["baselines"]):
+        baselines.setdefault(baseline["name"], {}).update(baseline["metrics"])
+    shown = [column for name, column in columns.items() if name in metrics]
+    # Without those that say the same per pixel, or of clipped predictions.
+    main = [of for of in shown if of["data_range"] or not (of["clipped"] or of["per"] == "mean")]
+    scores = [["", evaluations[0]["model"]["name"], "95% interval", *baselines]]
+    for column in shown:
+        mean, low, high = (_number(metrics[column["name"]], column, key) for key in ("mean", "low", "high"))
+        beside = (_number(of.get(column["name"], {}), column) for of in baselines.values())
+        scores.append([column["label"], mean, f"{low} to {high}", *beside])
+    last = evaluations[0]["horizon"] - 1
+    frames = sorted({round(k * last / (FRAMES - 1)) for k in range(FRAMES)})
+    curve = [["frame", *(str(t + 1) for t in frames)]]
+    for column in (column for column in main if column["name"] in CURVES):
+        means = metrics[column["name"]]["per_frame"]
+        curve.append([column["label"], *(_number({"mean": means[t]}, column) for t in frames)])
+    return {
+        "clips": clips,
+        "type": re.sub(r"[^a-z0-9]+", "-", re.split("[,:]", clips)[0].lower()).strip("-") or "clips",
+        "main": [
+            (column, mean) for column in main if (mean := _number(metrics[column["name"]], column)) != "-"
+        ],
+        "scores": scores,
+        "curve": curve,
+        "protocols": [of["protocol"] for of in evaluations],
+        "command": evaluations[0].get("command"),
+    }
 
 
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [heads, ["---", *["---:"] * (len(heads) - 1)], *rows]
+def _number(score: Mapping[str, Any], column: Mapping[str, Any], key: str = "mean") -> str:
+    return "-" if score.get(key) is None else f"{score[key]:.{column['decimals']}f}"
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    heads, *others = ([_words(cell) for cell in row] for row in rows)
+    lines = [heads, ["---", *["---:"] * (len(heads) - 1)], *others]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _json(values: Any) -> str:
-    return _fence("json", json.dumps(values, indent=2))
-
-
-def _fence(language: str, text: str) -> str:
+def _fence(text: object) -> str:
     """Return a block of code, whose fence is longer than any in it."""
-    longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
+    longest = max((len(run) for run in re.findall(r"`+", str(text))), default=0)
     fence = "`" * max(3, longest + 1)
-    return f"{fence}{language}\n{text}\n{fence}"
+    return f"{fence}sh\n{text}\n{fence}"
+
+
+def _plain(value: Any) -> str:
+    """Return what is plain in a note, on one line."""
+    if not isinstance(value, dict):
+        return str(value)
+    short = {key: f"{x:.6g}" if isinstance(x, float) else x for key, x in value.items()}
+    return ", ".join(f"{key} {x}" for key, x in short.items() if not isinstance(x, list | dict))
 
 
 def _words(value: Any) -> str:

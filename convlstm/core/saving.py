@@ -41,6 +41,8 @@ class Savable(nn.Module):
 
     _loader: ClassVar[Callable[..., "Savable"]]
     """Loads any saved network; `convlstm.hub`, which knows where networks are, sets it."""
+    _task: ClassVar[str | None] = None
+    """What the Hub calls what it does, for the card."""
 
     def arguments(self) -> dict[str, Any]:
         """Return what the network is built from: every argument of its constructor but device and dtype."""
@@ -139,9 +141,9 @@ class Savable(nn.Module):
 
         Args:
             directory: created if it is missing; a network that is saved there is replaced.
-            notes: anything else to keep in config.json and on the card (JSON values). All of config.json of a
-                run will do. A license ("mit", an identifier of the Hub), command and validation as train.py
-                notes them, and rollout (the name of a picture there) have places of their own on the card.
+            notes: anything else to keep in config.json (JSON values). All of a run's config.json will do. The
+                card shows a license ("mit", an identifier of the Hub), rollout (the name of a picture there)
+                and command, step and validation as train.py notes them.
             evaluations: results of `convlstm.evaluate`, as `to_dict` gives them, to show on the card and to
                 keep in evaluation.json (default: none).
 
@@ -236,10 +238,11 @@ def save_checkpoint(
     edited = card and (folder / CARD).exists() and not is_as_written((folder / CARD).read_bytes())
     if card:
         text = model_card(
-            network,
+            name=type(model).__name__,
             summary=inspect.cleandoc(type(model).__doc__ or "").partition("\n")[0],
             parameters=sum(parameter.numel() for parameter in model.parameters()),
             example=model.example(),
+            task=model._task,
             notes=json.loads(config),
             evaluations=evaluations,
         )

