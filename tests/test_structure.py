@@ -22,7 +22,8 @@ ROOMS = {
     "evaluation": "core ops models",
     "report": "core clips hub evaluation",
     "training": "core ops nn clips models hub evaluation",
-    "cli": "core clips models hub importers exporters evaluation report training",
+    "demo": "core clips hub models",
+    "cli": "core clips models hub importers exporters evaluation report training demo",
 }
 OTHERS = {"datasets": "core clips", "train": "convlstm models hub training datasets"}
 

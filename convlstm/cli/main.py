@@ -4,7 +4,7 @@ import argparse
 import shlex
 import sys
 
-from convlstm.cli import evaluate, export, import_weights, list_models, rollout
+from convlstm.cli import demo, evaluate, export, import_weights, list_models, rollout
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -18,7 +18,7 @@ def main(arguments: list[str] | None = None) -> int:
         epilog="python -m convlstm COMMAND --help describes the options of a command.",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND", title="commands")
-    for command in (rollout, evaluate, import_weights, export, list_models):
+    for command in (rollout, evaluate, import_weights, export, list_models, demo):
         command.add_command(commands)
     options = parser.parse_args(arguments)
     options.command = shlex.join(["python", "-m", "convlstm", *(arguments or sys.argv[1:])])

@@ -1,0 +1,35 @@
+"""python -m convlstm demo: a page on which one draws shapes and watches a network forecast their flight."""
+
+import argparse
+from typing import Any
+
+from convlstm import demo
+from convlstm.cli import CHECKPOINT
+
+
+def add_command(commands: Any) -> None:
+    """Add `demo` to the commands of python -m convlstm."""
+    command = commands.add_parser(
+        "demo",
+        help="draw shapes in the browser, and watch a network forecast their flight",
+        description="Serve a page on which you draw shapes, take digits or choose a clip, and watch a "
+        'network forecast what follows. It needs pip install "convlstm[demo]".',
+    )
+    command.add_argument(
+        "network", nargs="?", default="moving_mnist_small", help=f"{CHECKPOINT} (default: %(default)s)"
+    )
+    command.add_argument(
+        "--size",
+        type=int,
+        nargs=2,
+        default=(64, 64),
+        metavar=("H", "W"),
+        help="height and width of the frames in pixels (default: 64 64)",
+    )
+    command.add_argument("--port", type=int, help="port of the page (default: the first free one from 7860)")
+    command.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Serve the page until Ctrl-C."""
+    demo.launch(options.network, tuple(options.size), server_port=options.port)
