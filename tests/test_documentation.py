@@ -29,6 +29,7 @@ from tests.convlstm.importers.foreign_models import OpenSTL
 ROOT = Path(__file__).parents[1]
 PAGES = ["README.md", *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md"))]
 PAGES = [page for page in PAGES if "_build" not in page]
+SLOW = ("docs/howto/onnx.md",)  # torch takes its time to trace a graph
 # What a page says, and what is run in its place: as much is enough to see that it works.
 SHORTER = [(r"(sequences[ =])\d{3,}", r"\g<1>2"), (r"(--horizon )\d{2,}", r"\g<1>12")]
 SERVERS = ("demo",)  # commands that go on until they are stopped
@@ -73,7 +74,9 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize(
+    "page", [pytest.param(page, marks=[pytest.mark.slow] if page in SLOW else []) for page in PAGES]
+)
 def test_the_code_of_a_page_runs(
     page: str, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
