@@ -16,7 +16,8 @@ from convlstm.core.saving import NETWORKS
 
 ROOT = Path(__file__).parents[1]
 API = ROOT / "docs" / "api"
-PARTS = {"check_clip", "is_array", "two_values"}  # of clips: checks that need no example
+# Of clips: what `read_clips`, `write_clip` and `ClipSource` are made of.
+PARTS = {"check_clip", "is_array", "open_clips", "stream_clips", "two_values", "unit_range"}
 PUBLIC = {
     f"{module.__name__.replace('convlstm.evaluation', 'convlstm')}.{name}": getattr(module, name)
     for module in (convlstm, clips, metrics)

@@ -39,12 +39,6 @@ def open_clips(path: str | Path, layout: str | None = None, variable: str | None
         ValueError: a file of another kind, a damaged one, or Python objects; no such variable or more than
             one to choose from; what `ArrangedArray` refuses.
         ImportError: an HDF5 file, and h5py is not installed.
-
-    Example:
-        >>> np.save("clips.npy", np.zeros((20, 3, 64, 64), np.uint8))
-        >>> array = convlstm.clips.open_clips("clips.npy")
-        >>> array.layout, array.shape
-        ('TNHW', (3, 20, 1, 64, 64))
     """
     path = Path(path)
     if not path.is_file():

@@ -39,15 +39,19 @@ def comparison(
     largest that keep a frame within 192 x 192, or stay pixels where frames are larger.
 
     Args:
-        context: (N, T, C, H, W), C of 1 or 3, T of 1 or more.
-        prediction: (N, horizon, C, H, W), horizon of 1 or more.
-        truth: (N, 1 to horizon, C, H, W), what really followed, or None (default) where that is not known.
+        context: `(N, T, C, H, W)`, C of 1 or 3, T of 1 or more.
+        prediction: `(N, horizon, C, H, W)`, horizon of 1 or more.
+        truth: `(N, 1 to horizon, C, H, W)`, what really followed, or None (default) where that is not known.
 
     Returns:
-        uint8 (T + horizon, Y, X, 3), for `convlstm.clips.write_clip`.
+        uint8 `(T + horizon, Y, X, 3)`, for `convlstm.clips.write_clip`.
 
     Raises:
         ValueError: shapes that do not go together, or values that are no numbers.
+
+    Example:
+        >>> frames = convlstm.clips.comparison(np.zeros((2, 4, 1, 32, 32)), np.ones((2, 6, 1, 32, 32)))
+        >>> rate = convlstm.clips.write_clip("rollout.gif", frames, fps=5)
     """
     check_rollout(context, prediction, truth)
     height, width = context.shape[-2:]

@@ -90,10 +90,6 @@ def unit_range(
 
     Raises:
         ValueError: values that are no numbers, of a type without a range, or floats out of [0, 1].
-
-    Example:
-        >>> convlstm.clips.unit_range("bytes", np.array([0, 51, 255], np.uint8)).round(1)
-        array([0. , 0.2, 1. ], dtype=float32)
     """
     values = np.ascontiguousarray(values)
     kind = values.dtype.kind

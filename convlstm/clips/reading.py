@@ -69,12 +69,6 @@ def stream_clips(
         FileNotFoundError: no such file.
         ValueError: at once or as it is met: see `read_clips`.
         ImportError: see `read_clips`.
-
-    Example:
-        >>> np.save("clips.npy", np.zeros((20, 3, 64, 64), np.uint8))  # T, N, H, W
-        >>> count, stretches = convlstm.clips.stream_clips("clips.npy")
-        >>> count, next(stretches).shape
-        (3, (20, 1, 64, 64))
     """
     path = Path(path)
     if is_array(path):

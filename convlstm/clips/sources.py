@@ -25,11 +25,7 @@ class ClipSource:
     Args:
         path: a file or folder, as for `read_clips`.
         length: frames of each clip, from the first on.
-        layout: of arrays, as for `read_clips`.
-        variable: as for `read_clips`, as the next three.
-        channels: 1, 3 or None.
-        size: `(H, W)` or None.
-        stored: two stored values or None.
+        layout, variable, channels, size, stored: as for `read_clips`.
         value_range: the physical values that 0 and 1 stand for; floats are taken for such. Default: (0, 1).
         unit: of the physical values, such as "mm/h". Default: "".
         strict: whether a file in a folder that cannot be read or is too short is an error. Default: True;
@@ -188,11 +184,10 @@ def read_clips(
 ) -> NDArray[np.float32]:
     """Read clips: from an array, a film, a GIF, a folder of frames, or a folder of any of these.
 
-    The frames of a clip are evenly spaced in time. A GIF holds equal ones as one that lasts longer, and from
-    what `write_clip` wrote all of them come back. In other GIFs a frame counts as often as the shortest fits
-    into its time, if all times are whole multiples of the shortest; else each counts once, since times such
-    as 3, 3 and 4 hundredths of a second are one time, rounded. The last always counts once, and its time is
-    left aside: it is commonly held for a while before the GIF starts again.
+    The frames of a clip are evenly spaced in time. What `write_clip` wrote comes back frame by frame.
+    In other GIFs a frame counts as often as the shortest fits into its time, if all times are whole multiples
+    of the shortest; else each counts once. The last always counts once: it is commonly held for a while
+    before the GIF starts again.
 
     Args:
         path: of the file or folder; what lies in a folder is told by its suffix (see `find_clips`).

@@ -107,14 +107,8 @@ class Savable(nn.Module):
     ) -> Self:
         """Load a saved network of this class, in evaluation mode, its weights as float32.
 
-        Args:
-            name_or_directory: a directory, a name or an hf:// address; see `convlstm.from_pretrained`, which
-                loads networks of any class.
-            device: where the network goes (default: the CPU).
-            revision: of an hf:// address, a branch, tag or commit (default: the main branch).
-
-        Raises:
-            ValueError: a network of another class is saved there; or as `convlstm.from_pretrained` raises.
+        The arguments and errors are those of `convlstm.from_pretrained`, which loads networks of any class. A
+        network of another class raises ValueError.
 
         Example:
             >>> network = convlstm.StackedForecaster.from_pretrained("moving_mnist_mini")

@@ -35,11 +35,7 @@ ROUNDING = 1e-6  # how far below a threshold a rounded value may be and still re
 
 
 def mse(prediction: Tensor, target: Tensor, *, clipped: bool = False, per_pixel: bool = False) -> Tensor:
-    """Squared error of each frame.
-
-    For each frame::
-
-        MSE = sum over C, H, W of (prediction - target)^2
+    """Squared error of each frame: the sum over C, H, W of (prediction - target)^2.
 
     Args:
         prediction: `(B, T, C, H, W)`.
@@ -55,8 +51,6 @@ def mse(prediction: Tensor, target: Tensor, *, clipped: bool = False, per_pixel:
 
     Example:
         >>> target = torch.zeros(2, 10, 1, 32, 32)
-        >>> convlstm.metrics.mse(target + 0.5, target).shape
-        torch.Size([2, 10])
         >>> convlstm.metrics.mse(target + 0.5, target)[0, 0]  # 32 * 32 * 0.25
         tensor(256., dtype=torch.float64)
     """
@@ -66,11 +60,7 @@ def mse(prediction: Tensor, target: Tensor, *, clipped: bool = False, per_pixel:
 
 
 def mae(prediction: Tensor, target: Tensor, *, clipped: bool = False, per_pixel: bool = False) -> Tensor:
-    """Absolute error of each frame.
-
-    For each frame::
-
-        MAE = sum over C, H, W of |prediction - target|
+    """Absolute error of each frame: the sum over C, H, W of the absolute differences.
 
     Arguments, result and errors are those of `mse`.
 
@@ -85,22 +75,10 @@ def mae(prediction: Tensor, target: Tensor, *, clipped: bool = False, per_pixel:
 
 
 def psnr(prediction: Tensor, target: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio of each frame, after clipping to [0, 1].
+    """Peak signal-to-noise ratio of each frame, in decibels, after clipping to [0, 1].
 
-    For each frame::
-
-        PSNR = -10 log10(mean over C, H, W of (prediction - target)^2)
-
-    Args:
-        prediction: `(B, T, C, H, W)`.
-        target: of the same shape.
-
-    Returns:
-        `(B, T)`, float64, in decibels, at most 100: the ratio of identical frames is infinite, and one such
-        frame would make every mean infinite.
-
-    Raises:
-        ValueError: the shapes differ, or are not `(B, T, C, H, W)`.
+    It is -10 log10 of the mean squared error over C, H, W, and at most 100: the ratio of identical frames is
+    infinite, and one such frame would make every mean infinite. Arguments and errors are those of `mse`.
 
     Example:
         >>> target = torch.zeros(2, 10, 1, 32, 32)
@@ -114,22 +92,12 @@ def psnr(prediction: Tensor, target: Tensor) -> Tensor:
 def cross_entropy(prediction: Tensor, target: Tensor) -> Tensor:
     """Binary cross-entropy of each frame, in nats, of predictions that are probabilities.
 
-    For each frame::
+    Summed over C, H, W::
 
-        BCE = -sum over C, H, W of (target log(prediction) + (1 - target) log(1 - prediction))
+        BCE = -sum (target log(prediction) + (1 - target) log(1 - prediction))
 
     Probabilities are clipped to [1e-6, 1 - 1e-6]: a wrong prediction of exactly 0 or 1 would cost infinitely
-    much.
-
-    Args:
-        prediction: `(B, T, C, H, W)`, in [0, 1]; a frame with values outside is nan.
-        target: of the same shape, in [0, 1].
-
-    Returns:
-        `(B, T)`, float64.
-
-    Raises:
-        ValueError: the shapes differ, or are not `(B, T, C, H, W)`.
+    much. A frame with predictions outside [0, 1] is nan. Arguments and errors are those of `mse`.
 
     Example:
         >>> target = torch.zeros(2, 10, 1, 32, 32)

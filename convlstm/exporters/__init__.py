@@ -79,10 +79,10 @@ def export(
 
     With "step" you forecast frame by frame, for any horizon:
 
-    - A StackedForecaster reads every frame, its own predictions, too. Set all states to zeros (h = H / patch
-      size, w = W / patch size) and call step with each frame of the context. The `next_frame` of the last
-      call is the first forecast, and the `frame` of the next call. (Or let encode read the context; the
-      first step's `frame` is then the last frame of the context.)
+    - A StackedForecaster reads every frame, its own predictions, too. Start from states of zeros (h = H /
+      patch size, w = W / patch size), and call step with each frame of the context and then with the
+      `next_frame` of the call before. (Or let encode read the context; the first step's `frame` is then the
+      last frame of the context.)
     - An EncoderForecaster reads no frames after the context, and its step has no input `frame`. Call encode
       once with the context; each step then gives the next frame.
 

@@ -114,9 +114,7 @@ def from_pretrained(
             damaged or unfitting file, a class that is not registered, or a device that is not there.
 
     Example:
-        >>> model = convlstm.from_pretrained("moving_mnist_mini")
-        >>> convlstm.rollout(model, torch.rand(1, 10, 1, 64, 64), horizon=2).shape
-        torch.Size([1, 2, 1, 64, 64])
+        >>> model = convlstm.from_pretrained("moving_mnist_mini")  # see `rollout`
     """
     if not isinstance(name_or_directory, str | os.PathLike):
         raise TypeError(

@@ -98,13 +98,8 @@ def load_weights(
     Example:
         >>> gray = convlstm.StackedForecaster(hidden_channels=(8,))
         >>> color = convlstm.StackedForecaster(hidden_channels=(8,), channels=3)
-        >>> print(convlstm.load_weights(color, gray, strict=False))
-        2 tensors loaded, 3 adapted, 0 skipped, 0 of the network kept as they were
-          loaded   cells.0.weight_hh
-          loaded   cells.0.bias
-          adapted  cells.0.weight_ih  repeated for 3 channels, divided by 3
-          adapted  head.weight        repeated for 3 channels
-          adapted  head.bias          repeated for 3 channels
+        >>> convlstm.load_weights(color, gray, strict=False).adapted["cells.0.weight_ih"]
+        'repeated for 3 channels, divided by 3'
     """
     model = getattr(model, "_orig_mod", model)
     if not isinstance(model, nn.Module):

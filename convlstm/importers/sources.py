@@ -64,13 +64,8 @@ def import_checkpoint(path: str | Path, source: str = "auto", **options: Any) ->
 
     Example:
         >>> torch.save({"cell_list.0.conv.weight": torch.rand(32, 9, 3, 3)}, "ndrplz.pt")
-        >>> convlstm.import_checkpoint("ndrplz.pt")
-        ConvLSTM(
-          batch_first=True
-          (cells): ModuleList(
-            (0): ConvLSTMCell(1, 8, kernel_size=3, bias=False)
-          )
-        )
+        >>> convlstm.import_checkpoint("ndrplz.pt").cells[0]
+        ConvLSTMCell(1, 8, kernel_size=3, bias=False)
     """
     imported = import_foreign(path, source, options)
     if lost := [name for name, why in imported.dropped.items() if why == NO_SUCH_PART]:

@@ -42,8 +42,7 @@ class EncoderForecasterConfig(ConvForecasterConfig):
 
     Example:
         >>> config = convlstm.EncoderForecasterConfig(hidden_channels=(64, 64), strides=(1, 2))
-        >>> config.frame_size_error(64, 60)
-        'which patches of 4 x 4 and strides of (1, 2) do not divide; it needs multiples of 8'
+        >>> network = convlstm.EncoderForecaster(config)
     """
 
     hidden_channels: tuple[int, ...] = (128, 64, 64)
@@ -93,12 +92,7 @@ class EncoderForecaster(ConvForecaster[EncoderForecasterConfig]):
 
     Args:
         config: an `EncoderForecasterConfig`.
-        fields: its fields, in place of it: cell, channels, output, hidden_channels, kernel_size, patch_size,
-            peephole and strides, as in `EncoderForecaster(hidden_channels=(64, 64))`.
-
-    Raises:
-        TypeError: config is of another type, or comes with fields.
-        ValueError: an unknown field, or a value that does not fit.
+        fields: its fields, in place of it, as in `EncoderForecaster(hidden_channels=(64, 64))`.
 
     Example:
         >>> network = convlstm.EncoderForecaster(hidden_channels=(16, 8), strides=(1, 2))

@@ -26,13 +26,8 @@ class ForecasterConfig:
         output: What the head ends with: nothing (unclipped values), or a sigmoid (values in (0, 1)).
 
     Example:
-        >>> from dataclasses import dataclass
-        >>> @dataclass(frozen=True, kw_only=True)
-        ... class OneCellConfig(convlstm.ForecasterConfig):
-        ...     hidden_channels: int = 16
-        ...
-        >>> OneCellConfig(channels=3)
-        OneCellConfig(channels=3, output='linear', hidden_channels=16)
+        >>> convlstm.ForecasterConfig(channels=3)
+        ForecasterConfig(channels=3, output='linear')
     """
 
     channels: int = 1

@@ -74,11 +74,7 @@ class FullyConnectedForecaster(NextFrameForecaster[FullyConnectedForecasterConfi
 
     Args:
         config: a `FullyConnectedForecasterConfig`.
-        fields: its fields, in place of it: cell, channels, output, frame_size, hidden_size and num_layers.
-
-    Raises:
-        TypeError: config is of another type, or comes with fields.
-        ValueError: an unknown field, or a value that does not fit.
+        fields: its fields, in place of it, as in `FullyConnectedForecaster(hidden_size=256)`.
 
     Example:
         >>> network = convlstm.FullyConnectedForecaster(frame_size=(16, 16), hidden_size=32)

@@ -72,9 +72,9 @@ def stream(
 
     Args:
         model: a forecaster, also in a wrapper such as torch.compile's.
-        context: `(B, T, C, H, W)`, pixels in [0, 1], on the model's device; T of 1 or more.
+        context: as for `rollout`.
         horizon: number of frames, 1 or more, or None (default) to go on for as long as frames are asked for.
-        sharpen: strength of the unsharp masking, as for `rollout` (default: 0).
+        sharpen: as for `rollout`.
 
     Returns:
         An iterator over the frames that `rollout` returns, `(B, C, H, W)`, unclipped, in the type of the
@@ -87,9 +87,7 @@ def stream(
 
     Example:
         >>> model = convlstm.from_pretrained("moving_mnist_mini")
-        >>> for frame in convlstm.stream(model, torch.rand(1, 10, 1, 64, 64), horizon=2):
-        ...     print(frame.shape)
-        torch.Size([1, 1, 64, 64])
+        >>> next(convlstm.stream(model, torch.rand(1, 10, 1, 64, 64))).shape
         torch.Size([1, 1, 64, 64])
     """
     forecaster = as_forecaster(unwrap(model))

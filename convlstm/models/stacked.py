@@ -85,12 +85,7 @@ class StackedForecaster(
 
     Args:
         config: a `StackedForecasterConfig`.
-        fields: its fields, in place of it: cell, channels, output, hidden_channels, kernel_size, patch_size,
-            peephole, residual, norm and head, as in `StackedForecaster(hidden_channels=(64, 64))`.
-
-    Raises:
-        TypeError: config is of another type, or comes with fields.
-        ValueError: an unknown field, or a value that does not fit.
+        fields: its fields, in place of it, as in `StackedForecaster(hidden_channels=(64, 64))`.
 
     Example:
         >>> network = convlstm.StackedForecaster(hidden_channels=(16, 16), kernel_size=3)

@@ -31,8 +31,7 @@ class ConvRNNCell(ConvCell):
         bias: add a bias per channel. Default: True.
         spatial_dims: number of spatial axes, 1 to 3. Default: 2.
         nonlinearity: "tanh" or "relu". Default: "tanh".
-        device: device of the parameters.
-        dtype: type of the parameters.
+        device, dtype: of the parameters.
 
     Inputs:
         input: `(B, I, *S)`, or `(I, *S)` unbatched, with B the batch and S the spatial axes (H, W in 2D).
@@ -42,13 +41,11 @@ class ConvRNNCell(ConvCell):
         h': the new state, of the same shape.
 
     Raises:
-        TypeError: the input is not a tensor.
         ValueError: an argument, input or state does not fit.
 
     Example:
         >>> cell = convlstm.ConvRNNCell(1, 8, kernel_size=3)
         >>> h = cell(torch.rand(4, 1, 16, 16))
-        >>> h = cell(torch.rand(4, 1, 16, 16), h)  # the next frame
         >>> h.shape
         torch.Size([4, 8, 16, 16])
     """
@@ -108,12 +105,9 @@ class ConvLSTMCell(ConvCell):
         spatial_dims: number of spatial axes, 1 to 3. Default: 2.
         peephole: None for no w_c, "channel" for one weight per channel, or a frame size `(H, W)` for one per
             channel and pixel, which fits frames of that size only. Peepholes start at zero. Default: None.
-        forget_bias: added to b_f at initialization, if there is a bias (Jozefowicz et al. 2015).
-            Default: 1.0.
-        recompute: activation checkpointing: compute the gates again in the backward pass. Less memory, more
-            time, the same numbers. Default: False.
-        device: device of the parameters.
-        dtype: type of the parameters.
+        forget_bias: added to b_f at initialization (Jozefowicz et al. 2015), with a bias. Default: 1.0.
+        recompute: compute the gates again in the backward pass: less memory, more time. Default: False.
+        device, dtype: of the parameters.
 
     Inputs:
         input: `(B, I, *S)`, or `(I, *S)` unbatched, with B the batch and S the spatial axes (H, W in 2D).
@@ -124,7 +118,6 @@ class ConvLSTMCell(ConvCell):
             float32 (float64 for float64).
 
     Raises:
-        TypeError: the input is not a tensor.
         ValueError: an argument, input or state does not fit.
 
     Example:
@@ -217,10 +210,8 @@ class ConvGRUCell(ConvCell):
         spatial_dims: number of spatial axes, 1 to 3. Default: 2.
         reset_after: apply the reset gate after the recurrent convolution, or before it. Only the former has
             a fused implementation. Default: True.
-        recompute: activation checkpointing: compute the gates again in the backward pass. Less memory, more
-            time, the same numbers. Default: False.
-        device: device of the parameters.
-        dtype: type of the parameters.
+        recompute: compute the gates again in the backward pass: less memory, more time. Default: False.
+        device, dtype: of the parameters.
 
     Inputs:
         input: `(B, I, *S)`, or `(I, *S)` unbatched, with B the batch and S the spatial axes (H, W in 2D).
@@ -230,13 +221,11 @@ class ConvGRUCell(ConvCell):
         h': the new state, of the same shape.
 
     Raises:
-        TypeError: the input is not a tensor.
         ValueError: an argument, input or state does not fit.
 
     Example:
         >>> cell = convlstm.ConvGRUCell(1, 8, kernel_size=3)
         >>> h = cell(torch.rand(4, 1, 16, 16))
-        >>> h = cell(torch.rand(4, 1, 16, 16), h)  # the next frame
         >>> h.shape
         torch.Size([4, 8, 16, 16])
     """

@@ -42,22 +42,18 @@ class ConvRNN(ConvRecurrent):
         bidirectional: run each layer forward and backward in time and concatenate both. Default: False.
         spatial_dims: number of spatial axes, 1 to 3. Default: 2.
         nonlinearity: "tanh" or "relu". Default: "tanh".
-        device: device of the parameters.
-        dtype: type of the parameters.
+        device, dtype: of the parameters.
 
     Inputs:
         input: `(T, B, I, *S)`, `(B, T, I, *S)` with batch_first, or `(T, I, *S)` unbatched.
         hx: the initial state `(D * L, B, C, *S)`, or `(D * L, C, *S)` unbatched. Default: zeros.
-        lengths: `(B,)`, the steps of each sequence, 1 to T. Frames past a length are not read, outputs there
-            are zero, the last states are those at the length, and the backward direction starts there. It
-            takes the place of a PackedSequence. Default: T for all.
+        lengths: `(B,)`, the steps of each sequence, as for `ConvLSTM`. Default: T for all.
 
     Outputs:
         output: `(T, B, D * C, *S)`, `(B, T, D * C, *S)` or `(T, D * C, *S)`, the states of the last layer.
         h_n: `(D * L, B, C, *S)` or `(D * L, C, *S)`, the last state of each layer and direction.
 
     Raises:
-        TypeError: the input is not a tensor.
         ValueError: an argument, input or state does not fit.
 
     Example:
@@ -131,10 +127,8 @@ class ConvLSTM(ConvRecurrent):
         peephole: None for no w_c, "channel" for one weight per channel, or a frame size `(H, W)` for one per
             channel and pixel, which fits frames of that size only. Peepholes start at zero. Default: None.
         forget_bias: added to b_f at initialization, if there is a bias. Default: 1.0.
-        recompute: activation checkpointing: compute the gates again in the backward pass. Less memory, more
-            time, the same numbers. Default: False.
-        device: device of the parameters.
-        dtype: type of the parameters.
+        recompute: compute the gates again in the backward pass: less memory, more time. Default: False.
+        device, dtype: of the parameters.
 
     Inputs:
         input: `(T, B, I, *S)`, `(B, T, I, *S)` with batch_first, or `(T, I, *S)` unbatched.
@@ -145,13 +139,12 @@ class ConvLSTM(ConvRecurrent):
             takes the place of a PackedSequence. Default: T for all.
 
     Outputs:
-        output: `(T, B, D * C, *S)`, `(B, T, D * C, *S)` or `(T, D * C, *S)`, the states h of the last
-            layer.
+        output: `(T, B, D * C, *S)`, `(B, T, D * C, *S)` or `(T, D * C, *S)`, the states h of the
+            last layer.
         (h_n, c_n): each `(D * L, B, C, *S)` or `(D * L, C, *S)`, the last states of each layer and direction.
             h_n has the type of the convolutions (autocast's), c_n is float32 (float64 for float64).
 
     Raises:
-        TypeError: the input is not a tensor.
         ValueError: an argument, input or state does not fit.
 
     Example:
@@ -235,24 +228,19 @@ class ConvGRU(ConvRecurrent):
         spatial_dims: number of spatial axes, 1 to 3. Default: 2.
         reset_after: apply the reset gate after the recurrent convolution, as torch.nn.GRU, or before it, as
             most ConvGRU papers. Only the former has a fused implementation. Default: True.
-        recompute: activation checkpointing: compute the gates again in the backward pass. Less memory, more
-            time, the same numbers. Default: False.
-        device: device of the parameters.
-        dtype: type of the parameters.
+        recompute: compute the gates again in the backward pass: less memory, more time. Default: False.
+        device, dtype: of the parameters.
 
     Inputs:
         input: `(T, B, I, *S)`, `(B, T, I, *S)` with batch_first, or `(T, I, *S)` unbatched.
         hx: the initial state `(D * L, B, C, *S)`, or `(D * L, C, *S)` unbatched. Default: zeros.
-        lengths: `(B,)`, the steps of each sequence, 1 to T. Frames past a length are not read, outputs there
-            are zero, the last states are those at the length, and the backward direction starts there. It
-            takes the place of a PackedSequence. Default: T for all.
+        lengths: `(B,)`, the steps of each sequence, as for `ConvLSTM`. Default: T for all.
 
     Outputs:
         output: `(T, B, D * C, *S)`, `(B, T, D * C, *S)` or `(T, D * C, *S)`, the states of the last layer.
         h_n: `(D * L, B, C, *S)` or `(D * L, C, *S)`, the last state of each layer and direction.
 
     Raises:
-        TypeError: the input is not a tensor.
         ValueError: an argument, input or state does not fit.
 
     Example:
