@@ -4,7 +4,7 @@
 #     benchmarks/gpu.sh test                     the tests that need a GPU
 #     benchmarks/gpu.sh speed [ROWS [FOLDER]]    speed tables of the ops; ROWS is small or large (default)
 #     benchmarks/gpu.sh steps [FOLDER]           speed table of whole training steps
-#     benchmarks/gpu.sh study                    the design study (studies/design_study.md), each change from three
+#     benchmarks/gpu.sh study                    the design study (docs/design-study.md), each change from three
 #                                                seeds; run it again to resume
 #     benchmarks/gpu.sh family                   the recurrent family at an equal number of sequences
 #     benchmarks/gpu.sh reach                    how far back its gradients reach; its tables and pictures
@@ -127,7 +127,7 @@ ship)
     shipped=$(name_of "${3:-}")
     machine
     python studies/ship.py "runs/$name" "$shipped" --device cuda
-    python studies/field.py --speed --device cuda
+    python studies/field.py --speed --device cuda --write
     ;;
 *)
     if [ -n "${1:-}" ]; then echo "gpu.sh: no stage is called $1" >&2; fi

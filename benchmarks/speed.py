@@ -65,6 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="3 rounds instead of 11")
     parser.add_argument("--only", nargs="+", choices=tuple(KINDS), default=tuple(KINDS), metavar="NAME")
     parser.add_argument("--json", type=Path, help="file for all measurements")
+    timing.add_write(parser)
     options = parser.parse_args(arguments)
     if options.device == "cuda" and not cuda:
         parser.error("--device is cuda, which this machine does not have; choose cpu")
@@ -87,6 +88,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"Largest relative error of outputs and gradients in {type_name}: {error:.0e}.\n")
     if options.json:
         write_json(options.json, {"header": header, "records": records, "failures": failures})
+    if options.write:
+        timing.write_measured("speed", f"{ratio_table(records)}\n{timing.format_header(header)}")
     return 1 if failures else 0
 
 
@@ -224,6 +227,28 @@ def time_table(records: Sequence[dict[str, Any]], mode: str, names: Sequence[str
         rows.append([*cells, *("-" if r is None else f"{r:.2f}" for r in record["ratios"].values())])
     head = [SIZES, "type", "floor: convolutions + gates", *names, *RATIOS]
     return f"## {mode.capitalize()}, ms (sequences per second)\n\n{timing.markdown(head, rows)}"
+
+
+def ratio_table(records: Sequence[dict[str, Any]]) -> str:
+    """Return what the op's times and memory are beside those of others as Markdown."""
+    pairs: dict[tuple[str, str], dict[str, Any]] = {}
+    for record in records:
+        sizes = ", ".join(map(str, record["row"].values()))
+        pairs.setdefault((sizes, record["type"]), {})[record["mode"]] = record
+    rows = []
+    for (sizes, type_name), of in pairs.items():
+        ratios = [of[mode]["ratios"][ratio] for mode in MODES for ratio in RATIOS[:2]]
+        contenders = of["training"]["contenders"]
+
+        def ratio(above: str, below: str, what: str, found: Any = contenders) -> float | None:
+            return quotient(*(found.get(name, {}).get(what) for name in (above, below)))
+
+        ratios += [ratio(name, "op", "seconds") for name in ("compiled", "keras")]
+        ratios += [ratio(name, "textbook", "memory_bytes") for name in ("op", "recompute")]
+        rows.append([sizes, type_name, *("-" if r is None else f"{r:.2f}" for r in ratios)])
+    head = [SIZES, "type", "inference: op / floor", "textbook / op", "training: op / floor", "textbook / op"]
+    head += ["compiled / op", "Keras / op", "memory of training: op / textbook", "`recompute` / textbook"]
+    return timing.markdown(head, rows)
 
 
 def memory_table(records: Sequence[dict[str, Any]], names: Sequence[str]) -> str:

@@ -1,10 +1,12 @@
 """What the benchmarks share: interleaved timing, agreement of results, peak memory, Markdown."""
 
+import argparse
 import contextlib
 import ctypes
 import gc
 import platform
 import re
+import shlex
 import statistics
 import sys
 import time
@@ -16,6 +18,7 @@ import torch
 from torch import Tensor
 
 Job = Callable[[], object]
+MEASURED = Path(__file__).parents[1] / "docs" / "measured"
 WARM_UP = 2  # rounds that are not counted: compilers, caches and allocators settle in them
 
 
@@ -164,9 +167,8 @@ def header(device: torch.device, rounds: int) -> dict[str, Any]:
 def format_header(values: Mapping[str, Any]) -> str:
     """Return the header as one paragraph."""
     return (
-        f"`{values['command']}`: {values['machine']}, {values['threads']} threads, torch {values['torch']}, "
-        f"Python {values['python']}; medians of {values['rounds']} rounds that run every job once, after "
-        f"{values['warm_up_rounds']} that are not counted.\n"
+        f"{values['machine']}, {values['threads']} threads, torch {values['torch']}; medians of "
+        f"{values['rounds']} rounds that run every job once.\n"
     )
 
 
@@ -174,6 +176,24 @@ def markdown(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Return a Markdown table, numbers to the right."""
     lines = [columns, ["---"] + ["---:"] * (len(columns) - 1), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+def add_write(parser: argparse.ArgumentParser) -> None:
+    """Add the option `--write` to a script that calls `write_measured` where it is given."""
+    parser.add_argument("--write", action="store_true", help="write what docs/ shows, into docs/measured")
+
+
+def write_measured(name: str, text: str, *commands: str) -> None:
+    """Write docs/measured/NAME.md, which pages of the documentation include.
+
+    Args:
+        name: Name of the file.
+        text: Tables, and under which conditions they were measured.
+        commands: Commands that measure it. Default: that of this process.
+    """
+    lines = commands or (shlex.join(["python", *sys.argv]),)
+    text = "\n".join([text.strip(), "", "```sh", *lines, "```", ""])
+    (MEASURED / f"{name}.md").write_text(text, encoding="utf-8")
 
 
 def milliseconds(seconds: float) -> str:

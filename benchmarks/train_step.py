@@ -246,6 +246,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--preset", choices=PRESETS, default="default")
     parser.add_argument("--quick", action="store_true", help="3 rounds instead of 21")
     parser.add_argument("--json", type=Path, help="file for all measurements")
+    timing.add_write(parser)
     options = parser.parse_args(arguments)
     if options.device == "cuda" and not cuda:
         parser.error("--device is cuda, which this machine does not have; choose cpu")
@@ -257,10 +258,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ArithmeticError as error:
         print(f"NOT TIMED: {error}")
         return 1
-    print(table(records))
-    print("\n".join(f"- {line}" for line in targets(records)))
     size = 4 * sum(p.numel() for p in build(train.PRESETS[options.preset].model).parameters())
-    print(f"- each process sends {size / 1e6:.2f} MB of gradients per step to train with others")
+    lines = [*targets(records), f"each process sends {size / 1e6:.2f} MB of gradients per step to others"]
+    found = "\n".join([table(records), *(f"- {line}" for line in lines)])
+    print(found)
+    if options.write:
+        timing.write_measured("train-step", f"{found}\n\n{timing.format_header(header)}")
     if options.json:
         write_json(options.json, {"header": header, "preset": options.preset, "records": records})
     return 0

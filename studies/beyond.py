@@ -1,7 +1,7 @@
 """Forecasts far beyond a network's training: 90 frames from 10, a third digit, a larger canvas.
 
     python studies/beyond.py moving_mnist_mini
-    python studies/beyond.py runs/NAME --digits mnist --sequences 100 --sharpen 3 --gifs assets
+    python studies/beyond.py moving_mnist_small --digits mnist --sharpen 3 --gifs assets --write
 
 The first sequences of each case's test stream are forecast and measured frame by frame, without clipping.
 With n over the sequences and t over the frames of the forecast:
@@ -14,9 +14,10 @@ The measures are those of `convlstm.metrics`. A forecast in the wrong place can 
 shows it. With --sharpen the forecasts in which the network reads its own predictions sharpened (see
 `convlstm.rollout`) are measured beside the plain ones.
 
-The script prints the table, writes the numbers of all frames to runs/beyond/CHECKPOINT.json, and draws GIFs,
-the truth above the forecasts: the first three sequences of each case, and the sequence of all whose gradient
-energy at frame 30 is furthest from the truth's (with --sharpen that of the sharpened forecast).
+The script prints the table (and with --write writes it for the documentation), writes the numbers of all
+frames to runs/beyond/CHECKPOINT.json, and draws GIFs, the truth above the forecasts: the first three
+sequences of each case, and the sequence of all whose gradient energy at frame 30 is furthest from the
+truth's (with --sharpen that of the sharpened forecast).
 """
 
 import argparse
@@ -33,7 +34,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the checkout's folders are used, uninstalled
-from benchmarks.timing import markdown
+from benchmarks.timing import add_write, markdown, write_measured
 from convlstm import Forecaster, rollout
 from convlstm.clips import write_clip
 from convlstm.clips.pictures import BACKGROUND, FORECAST, OBSERVED, Text, write_text
@@ -132,6 +133,7 @@ def main(arguments: list[str] | None = None) -> None:
         help="strength of the sharpening; 0 (default) measures plain forecasts alone",
     )
     parser.add_argument("--device", default="auto", help="cuda, mps or cpu (default: the first there is)")
+    add_write(parser)
     options = parser.parse_args(arguments)
     try:
         positive("--sequences", options.sequences, most=FIXED_SEQUENCES)
@@ -170,7 +172,10 @@ def main(arguments: list[str] | None = None) -> None:
             worst = {"case": case.title, "sequence": number, "of": judged}
             write_clip(options.gifs / f"{name}-worst.gif", film(predictors, source, [number], device), FPS)
         print(f"{case.title}: {options.sequences} sequences done", file=sys.stderr)
-    print(table(results))
+    found = table(results)
+    print(found)
+    if options.write:
+        write_measured("beyond", f"{found}\nSequences of each case: {options.sequences}.")
     notes = {name: str(value) for name, value in vars(options).items()}
     write_json(numbers / f"{name}.json", {**notes, "worst": worst, "cases": jsonable(results)})
 
@@ -228,16 +233,20 @@ def measure(
 
 
 def table(results: dict[str, dict]) -> str:
-    """Return the measures of the `LISTED` frames as Markdown."""
+    """Return the measures of the `LISTED` frames as Markdown, plain / sharpened if there are both."""
     kinds = {"brightness_ratio": "brightness", "gradient_energy_ratio": "gradient energy", "mse": "MSE"}
+    cases: dict[str, list[dict]] = {}
+    for found in results.values():
+        cases.setdefault(found["title"], []).append(found)
     rows = []
-    for title, found in results.items():
+    for title, both in cases.items():
         for name, label in kinds.items():
-            values = [found[name][t - 1] for t in LISTED if t <= len(found[name])]
-            form = "{:.1f}" if name == "mse" else "{:.3f}"
-            rows.append([f"{title}: {label}", *map(form.format, values)])
-    frames = [f"frame {t}" for t in LISTED if t <= len(next(iter(results.values()))["mse"])]
-    return markdown(["case", *frames], rows)
+            form = "{:.0f}" if name == "mse" else "{:.2f}"
+            frames = zip(*(found[name] for found in both), strict=True)
+            texts = [" / ".join(map(form.format, values)) for values in frames]
+            rows.append([f"{title}: {label}", *(texts[t - 1] for t in LISTED if t <= len(texts))])
+    head = "plain / sharpened" if len(results) > len(cases) else "case"
+    return markdown([head, *(f"frame {t}" for t in LISTED[: len(rows[0]) - 1])], rows)
 
 
 def film(

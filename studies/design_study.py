@@ -2,12 +2,12 @@
 
     python studies/design_study.py train                train each row; run it again to resume
     python studies/design_study.py train --seeds 3      train each change from three seeds, as the baseline
-    python studies/design_study.py show                 print the table as Markdown
+    python studies/design_study.py show --write         print the table, and write it for the documentation
 
 Each row is a run of train.py. Rows of the same seed train on the same sequences in the same order (of MNIST's
 training digits), and all rows are scored on the same 1,000 sequences of held-out digits. A change counts only
-if its MSE differs from the baselines' mean by more than the baselines differ among themselves. The results
-are in studies/design_study.md.
+if its MSE differs from the baselines' mean by more than the baselines differ among themselves.
+docs/design-study.md says what follows from it.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the checkout's folders are used, uninstalled
 import train
-from benchmarks.timing import markdown
+from benchmarks.timing import add_write, markdown, write_measured
 from convlstm.hub.checkpoint import read_config
 from convlstm.models.forecaster import Forecaster
 from convlstm.training.settings import settings_of
@@ -73,13 +73,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         default=1,
         help="seeds of each change; the baseline has at least three",
     )
-    commands.add_parser("show", **options)
+    add_write(commands.add_parser("show", **options))
     given = parser.parse_args(arguments)
     try:
         if given.command == "train":
             study = STUDY.repeated(given.seeds)
             return int(study.train(given.folder, given.sequences, given.jobs, given.data_root) > 0)
-        print(table(STUDY.repeated(MAX_SEEDS), given.folder))
+        found = table(STUDY.repeated(MAX_SEEDS), given.folder)
+        print(found)
+        if given.write:
+            script = "python studies/design_study.py"
+            write_measured("design-study", found, f"{script} train", f"{script} show --write")
     except (ValueError, OSError) as error:
         parser.exit(1, f"{parser.prog}: {error}\n")
     return 0
@@ -128,11 +132,11 @@ def table(study: Study, folder: Path) -> str:
         )
     head = "change, arguments, parameters, MACs of a forecast, validation MSE, difference, ms per sequence"
     notes = (
-        machines_of(folder, [row for rows in changes.values() for row in rows]),
         f"Every row: `python train.py {' '.join(study.common)} --steps STEPS --seed SEED` and its arguments.",
         f"Baselines: mean {mean:.1f}, spread {spread:.1f}.",
+        machines_of(folder, [row for rows in changes.values() for row in rows]),
     )
-    return "\n".join((*notes, "", markdown(head.split(", "), lines)))
+    return "\n".join((markdown(head.split(", "), lines), *notes))
 
 
 if __name__ == "__main__":

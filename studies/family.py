@@ -3,7 +3,8 @@
     python studies/family.py train           train each row; run it again to resume
     python studies/family.py gradients       measure how far back gradients reach, trained and untrained
     python studies/family.py recall          train small networks to remember the first of 20 frames
-    python studies/family.py show            print the tables; draw the charts and the rollouts into assets/
+    python studies/family.py show --write    print the tables, and write them for the documentation; draw the
+                                             charts and the rollouts into assets/
 
 Each row is a run of train.py on the same sequences in the same order, with a learning rate of its own.
 """
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the checkout's folders are used, uninstalled
+from benchmarks.timing import add_write, write_measured
 from convlstm.core.checks import positive
 from convlstm.core.files import write_json
 from convlstm.models.fully_connected import FullyConnectedForecasterConfig
@@ -62,6 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     recall = commands.add_parser("recall", **options)
     recall.add_argument("--steps", type=int, default=800, help="training steps of each network")
     show = commands.add_parser("show", **options)
+    add_write(show)
     show.add_argument("--assets", type=Path, default=ROOT / "assets", help="folder of the pictures")
     given = parser.parse_args(arguments)
     folder: Path = given.folder
@@ -77,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             folder.mkdir(parents=True, exist_ok=True)
             write_json(folder / RECALL, recall_all(given.steps))
         else:
-            show_all(folder, given.assets)
+            show_all(folder, given.assets, given.write)
     except (ValueError, OSError) as error:
         parser.exit(1, f"{parser.prog}: {error}\n")
     return 0
@@ -95,17 +98,22 @@ def recall_all(steps: int) -> dict[str, Any]:
     return found
 
 
-def show_all(folder: Path, assets: Path) -> None:
-    """Print the tables and write the pictures."""
-    print(family_report.results_table(STUDY, folder))
-    measured = {}
+def show_all(folder: Path, assets: Path, write: bool) -> None:
+    """Print the tables, write them if wanted, and draw the pictures."""
+    tables, measured = {"family": family_report.results_table(STUDY, folder)}, {}
     for name in (GRADIENTS, RECALL):
         path = folder / name
         if not path.is_file():
             raise FileNotFoundError(f"{path} is not there; run family.py {path.stem} first")
         measured[name] = json.loads(path.read_text(encoding="utf-8"))
-    print(family_report.gradients_table(STUDY, measured[GRADIENTS]))
-    print(family_report.recall_table(STUDY, measured[RECALL]))
+    tables["family-gradients"] = family_report.gradients_table(STUDY, measured[GRADIENTS])
+    tables["family-recall"] = family_report.recall_table(STUDY, measured[RECALL])
+    for name, table in tables.items():
+        print(table)
+        if write:
+            parts = ("train", name.removeprefix("family-"), "show --write")
+            commands = (f"python studies/family.py {part}" for part in parts if part != "family")
+            write_measured(name, table, *commands)
     assets.mkdir(parents=True, exist_ok=True)
     curves = family_report.validation_curves(STUDY, folder)
     family_report.draw_validation(curves, assets / "family-validation.svg")

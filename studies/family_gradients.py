@@ -1,9 +1,8 @@
-"""How far back gradients reach through the networks of the recurrent family, and where they explode.
+"""How far back gradients reach through the networks of the recurrent family.
 
 Letters: B batch, T context frames, C channels, H W pixels.
 """
 
-import statistics
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +13,6 @@ import train
 from convlstm.models.forecaster import Forecaster, build
 from convlstm.models.fully_connected import FullyConnectedForecaster, FullyConnectedForecasterConfig
 from convlstm.models.stacked import StackedForecaster, StackedForecasterConfig
-from convlstm.report import read_run
 from convlstm.training.settings import settings_of
 from studies.study import Study, run_of
 
@@ -52,7 +50,7 @@ def measure(study: Study, folder: Path, sequences: int, context: int) -> dict[st
         context: Number of frames T before the one that the loss is of.
     """
     found: dict[str, Any] = {"sequences": sequences, "context": context}
-    found |= {"trained": {}, "initial": {}, "before_clipping": {}}
+    found |= {"trained": {}, "initial": {}}
     for row in study.finished(folder):
         run = run_of(folder, row)
         config = settings_of(train.Config, run)
@@ -60,18 +58,9 @@ def measure(study: Study, folder: Path, sequences: int, context: int) -> dict[st
         torch.manual_seed(config.seed)  # as train.py does
         found["initial"][row.name] = reach(build(config.model), clips)
         found["trained"][row.name] = reach(Forecaster.from_pretrained(run), clips)
-        found["before_clipping"][row.name] = norms_in_training(run) | {"clip_norm": config.clip_norm}
         if "radius" not in found:  # of a network of its own, on the same sequences
             found["radius"] = reach_by_radius(study, clips)
     return found
-
-
-def norms_in_training(run: Path) -> dict[str, float]:
-    """Return the median and the largest of the gradient norms of all weights that a run logged, unclipped."""
-    norms = [
-        values["train/gradient_norm"] for values in read_run(run).metrics if "train/gradient_norm" in values
-    ]
-    return {"median": statistics.median(norms), "largest": max(norms)}
 
 
 def reach_by_radius(study: Study, clips: Tensor) -> dict[str, list[float]]:

@@ -20,7 +20,7 @@ from convlstm.models.forecaster import Forecaster
 from convlstm.models.fully_connected import FullyConnectedForecaster
 from convlstm.report import read_run
 from convlstm.training.settings import settings_of
-from studies.study import Study, machines_of, macs, run_of, seconds_per_sequence
+from studies.study import Study, macs, run_of
 
 COPY = "copy last frame"
 COLUMNS = (1, 4, 7, 10)  # forecast frames of the rollouts, after the last frame of the context
@@ -46,7 +46,7 @@ STYLE: dict[Any, Any] = {
 
 
 def results_table(study: Study, folder: Path) -> str:
-    """Return a line for each finished row: sizes, scores, time."""
+    """Return a line for each finished row: sizes and scores."""
     head = ["cell", "layers", "parameters", "MACs per frame", "validation MSE", "test MSE", "SSIM (range 1)"]
     lines, copied = [], {}
     for row in study.finished(folder):
@@ -62,12 +62,10 @@ def results_table(study: Study, folder: Path) -> str:
                 f"{macs(model, *config.data.frame_size) / 1e6:.1f} M",
                 f"{read_config(run)['validation']['mse']:.1f}",
                 *mse_and_ssim(scores[type(model).__name__]),
-                f"{1e3 * seconds_per_sequence(run):.0f}",
             ]
         )
-    lines.append([COPY, "", "0", "0", "", *mse_and_ssim(copied), ""])
-    table = markdown([*head, "ms of training per sequence"], lines)
-    return f"{machines_of(folder, study.finished(folder))}\n\n{table}"
+    lines.append([COPY, "", "0", "0", "", *mse_and_ssim(copied)])
+    return markdown(head, lines)
 
 
 def test_scores(run: Path) -> Mapping[str, Any]:
@@ -91,16 +89,13 @@ def layers(model: nn.Module) -> str:
 
 
 def gradients_table(study: Study, gradients: Mapping[str, Any]) -> str:
-    """Return how much of the gradient is left some frames back, and the norms before clipping."""
+    """Return how much of the gradient is left some frames back."""
     back = [n for n in BACK if n < gradients["context"]]
     head = ["cell", *(f"{when}, {n} back" for when in ("untrained", "trained") for n in back)]
-    head += ["norm of the weights' gradient in training: median", "largest", "clipped to"]
     lines = []
     for row in (row for row in study.rows if row.name in gradients["trained"]):
         left = [relative(gradients[when][row.name]) for when in ("initial", "trained")]
-        norms = gradients["before_clipping"][row.name]
-        values = [norms[name] for name in ("median", "largest", "clip_norm")]
-        lines.append([row.label, *(f"{r[n]:.2g}" for r in left for n in back), *(f"{v:.3g}" for v in values)])
+        lines.append([row.label, *(f"{r[n]:.2g}" for r in left for n in back)])
     return markdown(head, lines)
 
 

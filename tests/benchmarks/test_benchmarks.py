@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,13 @@ def test_speed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
     monkeypatch.setattr(speed, "in_fresh_process", lambda *of: contenders.memory_of(*of, threads=1))
     path = tmp_path / "speed.json"
     arguments = ["--rows", "tiny", "--device", "cpu", "--quick", "--only", "op", "--json", str(path)]
-    assert speed.main(arguments) == 0
+    shown = (timing.MEASURED / "speed.md").read_text()
+    monkeypatch.setattr(timing, "MEASURED", tmp_path)
+    assert speed.main([*arguments, "--write"]) == 0
+    head, _, *rows = (tmp_path / "speed.md").read_text().splitlines()
+    assert head == shown.splitlines()[0]
+    row = r"\| 2, 1, 2, 3, 6, 3 \| float32 \| \d+\.\d\d \| - \| \d+\.\d\d \| - \| - \| - \| - \| - \|"
+    assert re.fullmatch(row, rows[0])
     printed = capsys.readouterr().out
     assert all(f"## {title}" in printed for title in ("Inference", "Training", "Peak memory"))
     results = json.loads(path.read_text())

@@ -36,7 +36,7 @@ def test_its_scripts_know_the_options_that_they_get() -> None:
             continue
         path = {"-m convlstm": "convlstm/cli/evaluate.py", "-m datasets": "datasets/__main__.py"}.get(script)
         source = (ROOT / (path or script)).read_text()
-        if "add_train(" in source:
-            source += (ROOT / "studies/study.py").read_text()
+        shared = {"add_train(": "studies/study.py", "add_write(": "benchmarks/timing.py"}
+        source += "".join((ROOT / file).read_text() for call, file in shared.items() if call in source)
         for option in re.findall(r"--[a-z-]+", arguments):
             assert f'"{option}"' in source, f"{script} {option}"

@@ -1,6 +1,7 @@
 """Runs that are killed, stopped and damaged at random moments, and resumed, beside an undisturbed one.
 
-    python tests/chaos/chaos.py                          105 faults of all kinds, about a quarter of an hour
+    python tests/chaos/chaos.py --write                  105 faults of all kinds, about a quarter of an hour;
+                                                         the table is written for the documentation
     python tests/chaos/chaos.py --faults 1000 --seed 1
 
 A tiny run is trained undisturbed, alone and by two processes. Then it is trained again and again while faults
@@ -27,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))  # the checkout's folders are
 # For the processes that are started: one thread each, and a progress bar that shows each step.
 os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "TQDM_MININTERVAL": "0"}
 os.environ |= {"PYTHONUNBUFFERED": "1"}
-from benchmarks.timing import markdown
+from benchmarks.timing import add_write, markdown, write_measured
 from tests.chaos import faults
 from tests.chaos.disturbed import TIMEOUT, DisturbedRun, Wrong, differences, left_by
 from tests.chaos.faults import FAULTS, Fault
@@ -138,6 +139,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--faults", type=int, default=105, help="number of faults (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the moments (default: %(default)s)")
+    add_write(parser)
     options = parser.parse_args(arguments)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # or the processes might ignore it
     shuffled = random.Random(options.seed)
@@ -160,6 +162,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"{lost} of {chaos.runs} runs lost something")
         return 1
     print(f"nothing was lost: {chaos.runs} runs ended as the undisturbed one, bit for bit")
+    if options.write:
+        write_measured("reliability", chaos.table())
     return 0
 
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
+from benchmarks import timing
 from convlstm import create_model
 from convlstm.clips import read_clips
 from convlstm.core.saving import save_checkpoint
@@ -87,7 +89,9 @@ def short(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 @pytest.mark.usefixtures("short")
 def test_the_whole(capsys: pytest.CaptureFixture[str]) -> None:
     beyond.main(["run", "--sequences", "1", "--device", "cpu", "--gifs", "gifs"])
-    assert "| case | frame 1 | frame 10 |\n" in capsys.readouterr().out
+    table = capsys.readouterr().out
+    assert "| case | frame 1 | frame 10 |\n" in table
+    assert re.search(r"^\| canvas of 128x128: MSE \| \d+ \| \d+ \|$", table, re.MULTILINE)
     found = json.loads(Path("runs/beyond/run.json").read_text())
     assert found["worst"]["of"] == "forecast"
     assert list(found["cases"]) == [case.title for case in beyond.CASES]
@@ -99,11 +103,16 @@ def test_the_whole(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.usefixtures("short")
 def test_a_sharpened_forecast_is_measured_beside_the_other(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(beyond, "CASES", beyond.CASES[:1])
-    beyond.main(["run", "--sequences", "2", "--device", "cpu", "--sharpen", "2"])
-    assert "\n| two digits, sharpened: MSE |" in capsys.readouterr().out
+    shown = (timing.MEASURED / "beyond.md").read_text()
+    monkeypatch.setattr(timing, "MEASURED", tmp_path)
+    beyond.main(["run", "--sequences", "2", "--device", "cpu", "--sharpen", "2", "--write"])
+    head, _, *rows = (tmp_path / "beyond.md").read_text().splitlines()
+    assert shown.startswith(head)
+    assert rows[2].startswith("| two digits: MSE | ")
+    assert all(re.search(rf"^{re.escape(row.split(' | ')[0])} \|", shown, re.MULTILINE) for row in rows[:3])
     found = json.loads(Path("runs/beyond/run.json").read_text())
     assert found["worst"]["of"] == "sharpened"
     plain, sharpened = found["cases"].values()

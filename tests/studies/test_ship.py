@@ -1,6 +1,7 @@
 """A run that is shipped under a name, its card, and the tables of the field that it then stands in."""
 
 import json
+import re
 import time
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import torch
 from torch.utils.tensorboard.writer import SummaryWriter
 
 import train
+from benchmarks import timing
 from convlstm import from_pretrained
 from convlstm.__main__ import main as convlstm_main
 from convlstm.core.saving import save_checkpoint
@@ -113,7 +115,7 @@ def test_the_tables_of_the_field(
     from_pretrained(weights / NAME).save_pretrained(folder, config, evaluations)
     field.main(["--folder", str(tmp_path)])
     table = capsys.readouterr().out
-    assert NAME not in table  # its digits are not MNIST's
+    assert f"**{NAME}**" not in table  # its digits are not MNIST's
     config["training"]["data"]["digits"] = "mnist"
     from_pretrained(folder).save_pretrained(folder, config, evaluations)
     run = tmp_path / "run"
@@ -125,7 +127,11 @@ def test_the_tables_of_the_field(
     cross_entropy = {**found["model"]["metrics"]["mse"], "mean": 250.04, "low": 249.0, "high": 251.0}
     found["model"]["metrics"]["cross_entropy"] = cross_entropy
     (run / "evaluation.json").write_text(json.dumps(found))
-    field.main(["--folder", str(tmp_path), "--checkpoints", str(run), "--speed", "--device", "cpu"])
+    monkeypatch.setattr(timing, "MEASURED", tmp_path)
+    monkeypatch.setattr(field, "README", tmp_path / "README.md")
+    field.README.write_text(f"Before.\n{field.BEGIN}\n{field.END}\nAfter.\n")
+    options = ["--checkpoints", str(run), "--speed", "--device", "cpu", "--write"]
+    field.main(["--folder", str(tmp_path), *options])
     table = capsys.readouterr().out
     mse = evaluations[1]["model"]["metrics"]["mse"]
     (row,) = (line for line in table.splitlines() if line.startswith(f"| **{NAME}** (ours"))
@@ -133,12 +139,32 @@ def test_the_tables_of_the_field(
     # On a grid of 16 x 16: from 16 patch channels, from 8, and the head on both layers; 19 steps.
     products = 19 * 256 * (9 * 32 * (16 + 8 + 2 * 8) + 16 * 16)
     interval = f"{mse['mean']:.2f} [{mse['low']:.2f}, {mse['high']:.2f}]"
-    assert cells[1:4] == ["0.0 M", f"{products / 1e9:.1f} G", interval]
-    assert cells[8:10] == ["24", "0 min, a slow CPU"]
-    assert float(cells[10]) > 0
-    order = [line.split(" |")[0] for line in table[table.index("| DFN") :].splitlines()[:3]]
-    assert order == ["| DFN", f"| **{run}** (ours: {field.OURS})", "| Patraucean et al."]
-    assert f"| 250.0 [249.0, 251.0] ({COUNT} sequences) |" in table
+    assert cells[1:5] == ["0.0 M", f"{products / 1e9:.1f} G", "24", interval]
+    assert "| 24 in 0 min, a slow CPU |" in (tmp_path / "shipped.md").read_text()
+    (speed,) = re.findall(rf"\| {NAME} \| (\S+) \|", (tmp_path / "forecast-speed.md").read_text())
+    assert float(speed) > 0
+    trained = config["training"]["steps"] * config["training"]["batch_size"]
+    lines = (tmp_path / "cross-entropy.md").read_text().splitlines()
+    ours = f"| **run** (ours), 0.01 M parameters, {trained} training sequences | 250.0 [249.0, 251.0] |"
+    at = lines.index(ours)
+    assert [line.split(" | ")[0] for line in lines[at - 1 : at + 2 : 2]] == ["| DFN", "| Patraucean et al."]
+    assert lines[-2:] == [f"python studies/field.py --write --checkpoints {run}", "```"]
+    first, begin, *rows, end, last = field.README.read_text().splitlines()
+    assert (first, begin, end, last) == ("Before.", field.BEGIN, field.END, "After.")
+    assert [row.split(" | ")[0].strip("*| ").split("*")[0] for row in rows[2:]] == [
+        *("ConvLSTM-S", "TAU", "PredRNN", NAME, "copy last frame")
+    ]
+
+
+def test_what_is_shown_is_what_the_shipped_files_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before, shown = field.README.read_text(), timing.MEASURED
+    monkeypatch.setattr(timing, "MEASURED", tmp_path)
+    monkeypatch.setattr(field, "README", tmp_path / "README.md")
+    field.README.write_text(before)
+    field.main(["--write"])
+    assert field.README.read_text() == before
+    for name in ("field.md", "shipped.md"):
+        assert (tmp_path / name).read_text() == (shown / name).read_text()
 
 
 def test_what_cannot_be_shipped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
