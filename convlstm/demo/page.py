@@ -77,7 +77,9 @@ def launch(network: str, size: tuple[int, int] = (64, 64), **options: Any) -> No
     # The fonts are the reader's own: the page asks for nothing over the network.
     theme = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
     theme.set(block_title_text_color="*body_text_color", block_info_text_color="*neutral_600")
-    build(gr, from_pretrained(network), network, size).launch(theme=theme, footer_links=[], **options)
+    build(gr, from_pretrained(network), network, size).launch(
+        theme=theme, css=".html-container { padding: 0 !important; }", footer_links=[], **options
+    )
 
 
 def build(gr: Any, model: nn.Module, name: str, size: tuple[int, int]) -> Any:

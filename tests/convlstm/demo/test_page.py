@@ -21,7 +21,7 @@ from PIL import Image
 from torch import nn
 from torch.testing import assert_close
 
-from convlstm import StackedForecaster, rollout
+from convlstm import StackedForecaster, demo, rollout
 from convlstm.__main__ import main
 from convlstm.clips import write_clip
 from convlstm.demo import page
@@ -143,6 +143,22 @@ def test_without_gradio_the_command_says_what_to_install(
     monkeypatch.setitem(sys.modules, "gradio", None)
     assert main(["demo"]) == 2
     assert 'pip install "convlstm[demo]"' in capsys.readouterr().err
+
+
+def test_the_commands_of_the_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr(
+        demo, "launch", lambda network, size, **options: asked.append((network, size, options))
+    )
+    text = (ROOT / "docs/demo.md").read_text()
+    commands = re.findall(r"^python -m convlstm (demo.*)$", text, re.MULTILINE)
+    assert [main(command.split()) for command in commands] == [0] * 4
+    assert asked == [
+        ("moving_mnist_small", (64, 64), {"server_port": None}),
+        ("runs/NAME", (64, 64), {"server_port": None}),
+        ("moving_mnist_mini", (64, 64), {"server_port": 8000}),
+        ("hf://OWNER/NAME", (96, 96), {"server_port": None}),
+    ]
 
 
 def test_the_space_names_files_and_an_extra_that_are_there() -> None:
