@@ -2,6 +2,8 @@
 
 import json
 import math
+import re
+import tomllib
 from importlib.metadata import version as installed_version
 from pathlib import Path
 
@@ -33,11 +35,15 @@ python_use_unqualified_type_names = True
 
 html_theme = "furo"
 html_title = "convlstm"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def shipped_numbers(name: str, prefix: str) -> dict[str, str]:
     """Return what was measured of a network in convlstm/weights as texts, by `{prefix}_{what}`."""
-    folder = Path(__file__).resolve().parents[1] / "convlstm" / "weights" / name
+    folder = ROOT / "convlstm" / "weights" / name
     strict, *_ = json.loads((folder / "evaluation.json").read_text())
     trained = json.loads((folder / "config.json").read_text())["trained"]
     with safe_open(folder / "model.safetensors", "pt") as file:
@@ -54,6 +60,20 @@ def shipped_numbers(name: str, prefix: str) -> dict[str, str]:
     return {f"{prefix}_{key}": text for key, text in numbers.items()}
 
 
+def requirements() -> dict[str, str]:
+    """Return what pyproject.toml asks for as texts: the lowest versions, and the packages of each extra."""
+    asked = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    torch = next(text for text in asked["dependencies"] if text.startswith("torch>="))
+    texts = {
+        "lowest_python": asked["requires-python"].removeprefix(">="),
+        "lowest_torch": torch.removeprefix("torch>="),
+    }
+    for extra, packages in asked["optional-dependencies"].items():
+        names = [re.split(r"[<>=;\[ ]", package)[0] for package in packages]
+        texts[f"extra_{extra}"] = ", ".join(name for name in names if name != "convlstm")
+    return texts
+
+
 # Pages write {{ small_mse }} for a number; these exist, and the same of moving_mnist_mini (mini_mse, ...):
 #   small_parameters       of moving_mnist_small
 #   small_sequences        sequences that it was trained on
@@ -61,7 +81,11 @@ def shipped_numbers(name: str, prefix: str) -> dict[str, str]:
 #   small_test_sequences   sequences that it was scored on
 #   small_mse, small_mae, small_ssim, small_ssim_range2, small_psnr
 #   small_copy_mse, ...    the same five of the baseline that copies the last frame
-NETWORKS = {"small": "moving_mnist_small", "mini": "moving_mnist_mini"}
+# and of pyproject.toml:
+#   lowest_python, lowest_torch
+#   extra_train, ...       the packages of an extra
 myst_substitutions = {
-    key: text for prefix, name in NETWORKS.items() for key, text in shipped_numbers(name, prefix).items()
+    **shipped_numbers("moving_mnist_small", "small"),
+    **shipped_numbers("moving_mnist_mini", "mini"),
+    **requirements(),
 }

@@ -32,6 +32,7 @@ PAGES = [page for page in PAGES if "_build" not in page]
 SLOW = ("docs/howto/onnx.md",)  # torch takes its time to trace a graph
 # What a page says, and what is run in its place: as much is enough to see that it works.
 SHORTER = [(r"(sequences[ =])\d{3,}", r"\g<1>2"), (r"(--horizon )\d{2,}", r"\g<1>12")]
+MAINS = {"datasets": datasets_main, "convlstm": convlstm_main}
 SERVERS = ("demo",)  # commands that go on until they are stopped
 
 
@@ -126,12 +127,9 @@ def run_commands(code: str) -> None:
                 arguments = words[words.index("train.py") + 1 :]
                 if "--help" not in arguments:
                     assert isinstance(train.parse(arguments), train.Config)
-            elif words[:2] == ["python", "-m"] and words[3] not in SERVERS:
-                main = {"datasets": datasets_main, "convlstm": convlstm_main}[words[2]]
-                force = (
-                    ["--force"] if words[2:4] == ["datasets", "write"] else []
-                )  # over a file of the fixture
-                assert main(words[3:] + force) in (0, None), command
+            elif words[:2] == ["python", "-m"] and words[2] in MAINS and words[3] not in SERVERS:
+                force = ["--force"] if words[2:4] == ["datasets", "write"] else []
+                assert MAINS[words[2]](words[3:] + force) in (0, None), command
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -140,3 +138,14 @@ def test_what_a_page_links_to_is_there(page: str) -> None:
     places = re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)|```\{(?:include|image|figure)\} (\S+)", text)
     for place in filter(None, (place for pair in places for place in pair)):
         assert (ROOT / page).parent.joinpath(place).exists(), place
+
+
+@pytest.mark.slow
+def test_the_notebook_runs(tmp_path: Path) -> None:
+    nbclient = pytest.importorskip("nbclient", reason="needs the docs extra")
+    nbformat = pytest.importorskip("nbformat", reason="needs the docs extra")
+    notebook = nbformat.read(ROOT / "docs/quickstart.ipynb", as_version=4)
+    notebook.cells = [cell for cell in notebook.cells if "install" not in cell.metadata.get("tags", [])]
+    resources = {"metadata": {"path": str(tmp_path)}}
+    nbclient.NotebookClient(notebook, timeout=600, kernel_name="python3", resources=resources).execute()
+    assert {"pretrained.gif", "trained.gif"} <= {path.name for path in tmp_path.iterdir()}
