@@ -99,8 +99,10 @@ def test_the_code_of_a_page_runs(
 
 def blocks(text: str) -> Iterator[tuple[int, str, str]]:
     """Yield line, language and code of the blocks of a page, those in lists and cards, too."""
-    for match in re.finditer(r"^( *)```(python|sh|)\n(.*?)^\1```$", text, re.MULTILINE | re.DOTALL):
-        yield text[: match.start(3)].count("\n"), match[2], textwrap.dedent(match[3])
+    # Of any language, so that the end of one block is not taken for the start of another.
+    for match in re.finditer(r"^( *)(`{3,})(.*?)\n(.*?)^\1\2$", text, re.MULTILINE | re.DOTALL):
+        if match[3] in ("python", "sh", ""):
+            yield text[: match.start(4)].count("\n"), match[3], textwrap.dedent(match[4])
 
 
 def run_python(code: str, page: str, line: int, names: dict) -> None:
