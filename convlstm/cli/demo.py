@@ -5,6 +5,7 @@ from typing import Any
 
 from convlstm import demo
 from convlstm.cli import CHECKPOINT
+from convlstm.core.checks import positive
 
 
 def add_command(commands: Any) -> None:
@@ -32,4 +33,5 @@ def add_command(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Serve the page until Ctrl-C."""
-    demo.launch(options.network, tuple(options.size), server_port=options.port)
+    height, width = (positive("--size", side) for side in options.size)
+    demo.launch(options.network, (height, width), server_port=options.port)

@@ -78,7 +78,11 @@ def launch(network: str, size: tuple[int, int] = (64, 64), **options: Any) -> No
     theme = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
     theme.set(block_title_text_color="*body_text_color", block_info_text_color="*neutral_600")
     build(gr, from_pretrained(network), network, size).launch(
-        theme=theme, css=".html-container { padding: 0 !important; }", footer_links=[], **options
+        theme=theme,
+        css=".html-container { padding: 0 !important; }",
+        footer_links=[],
+        ssr_mode=False,  # Spaces render pages on the server by default, where no script has a canvas
+        **options,
     )
 
 
