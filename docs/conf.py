@@ -7,7 +7,9 @@ import tomllib
 from importlib.metadata import version as installed_version
 from pathlib import Path
 
+from docutils import nodes
 from safetensors import safe_open
+from sphinx.application import Sphinx
 
 project = "convlstm"
 author = "The convlstm authors"
@@ -22,6 +24,7 @@ nb_execution_mode = "off"
 
 autodoc_typehints = "description"  # types stand beside the arguments that a docstring describes
 autodoc_typehints_description_target = "documented"
+autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
 autosummary_generate = False
 default_role = "py:obj"  # `name` in a docstring links to what has that name, and is code where nothing has
@@ -89,3 +92,17 @@ myst_substitutions = {
     **shipped_numbers("moving_mnist_mini", "mini"),
     **requirements(),
 }
+
+
+def shorten_array_types(app: Sphinx, domain: str, kind: str, content: nodes.Element) -> None:
+    """Show the type NDArray[np.uint8] as ndarray[uint8], without the shape that it leaves open."""
+    for text in list(content.findall(nodes.Text)):
+        short = re.sub(r"\[tuple\[\S*Any, \S*\], \S*dtype\[[~\w.]*?(\w+)\]\]", r"[\1]", text)
+        short = re.sub(r"\[_ScalarT\]|(?<=ndarray)\[Any\]", "", short)
+        if short != text:
+            text.parent.replace(text, nodes.Text(short))
+
+
+def setup(app: Sphinx) -> None:
+    """Shorten types once autodoc, at priority 500, has put them beside the arguments."""
+    app.connect("object-description-transform", shorten_array_types, priority=600)

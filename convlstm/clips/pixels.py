@@ -14,9 +14,9 @@ LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
 
 def fit(frames: NDArray, size: tuple[int, int] | None = None, channels: int | None = None) -> NDArray:
-    """Return frames with so many channels, scaled until they cover a size and cropped to it at the center.
+    """Bring frames to a size, scaled until they cover it and center-cropped, and to 1 or 3 channels.
 
-    Scaling keeps the proportions and is bilinear, antialiased. Whole numbers stay whole, rounded.
+    Scaling keeps the proportions and is bilinear, antialiased. Integers stay integers, rounded.
 
     Args:
         frames: `(T, C, H, W)`.

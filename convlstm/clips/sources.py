@@ -20,7 +20,7 @@ from convlstm.core.checks import positive, shortened
 
 
 class ClipSource:
-    """The first frames of every clip: what `convlstm.evaluate` asks of its clips, in constant memory.
+    """The clips of a file or folder, read as they are asked for: a source for `convlstm.evaluate`.
 
     Args:
         path: a file or folder, as for `read_clips`.

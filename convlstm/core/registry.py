@@ -14,11 +14,10 @@ Network = TypeVar("Network", bound=type[Savable])
 def register_model(network: Network) -> Network:
     """Register a class of networks, so that they can be saved, and loaded and built by the class's name.
 
-    Use it as a decorator. The class is a `convlstm.Forecaster` (its docstring has an example) or a
-    subclass of one of the library's layers and networks. A process that loads such a network must import the
-    module that registers it; nothing is imported or executed from the saved files. The same holds for
-    train.py, which your copy can import it in. The command line knows the library's networks only: roll yours
-    out and evaluate it in Python.
+    Use it as a decorator. The class is a `convlstm.Forecaster`, which has an example, or a subclass of one of
+    the library's layers and networks. Whoever loads such a network must import the module that registers it,
+    your copy of train.py, too: nothing is imported or executed from the saved files. The command line knows
+    the library's networks only; roll yours out and evaluate it in Python.
 
     Args:
         network: the class. A class that was defined again, as in a notebook, replaces the one before.

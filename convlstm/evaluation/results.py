@@ -63,7 +63,7 @@ class PredictorScores:
 
     name: str
     metrics: Mapping[str, Score]
-    """Scores by the names in `convlstm.evaluation.METRICS`: those of the protocol that the predictor has."""
+    """The scores that the protocol asks for and the predictor has, by the names of the metrics, as "mse"."""
     thresholds: tuple[ThresholdScores, ...] = ()
 
     def __getitem__(self, metric: str) -> Score:

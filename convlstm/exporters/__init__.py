@@ -36,11 +36,11 @@ class Exported:
     size: int
     """Its size, in bytes."""
     inputs: dict[str, Shape]
-    """The shape of each input by its name: numbers where a size is fixed, else names such as "4*rows"."""
+    """The shape of each input by its name, numbers where a size is fixed, else names such as "4*rows"."""
     outputs: dict[str, Shape]
     """The shape of each output by its name."""
     free: tuple[str, ...]
-    """The sizes that are left free: "batch", "rows" and "columns", "batch" alone, or none."""
+    """The sizes that are left free, of "batch", "rows" and "columns"."""
     difference: float | None
     """The largest difference between what the file and the network compute."""
 

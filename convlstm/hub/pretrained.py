@@ -114,7 +114,8 @@ def from_pretrained(
             damaged or unfitting file, a class that is not registered, or a device that is not there.
 
     Example:
-        >>> model = convlstm.from_pretrained("moving_mnist_mini")  # see `rollout`
+        >>> model = convlstm.from_pretrained("moving_mnist_mini")
+        >>> frames = convlstm.rollout(model, torch.rand(1, 10, 1, 64, 64), horizon=2)
     """
     if not isinstance(name_or_directory, str | os.PathLike):
         raise TypeError(

@@ -19,7 +19,7 @@ _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def from_torch(module: nn.RNNBase | nn.RNNCellBase, *, spatial_dims: int = 2) -> ConvRecurrent | ConvCell:
-    """Turn a torch.nn.RNN, LSTM or GRU, or a cell of theirs, into the same thing with a 1x1 kernel.
+    """Convert a torch.nn.RNN, LSTM or GRU, or one of their cells, to a convolutional one with a 1x1 kernel.
 
     On 1x1 frames the result computes what the module computes, and on H x W frames what the module computes
     on each pixel. Gate orders are the same on both sides (i, f, g, o and r, z, n). torch keeps two biases:

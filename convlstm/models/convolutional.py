@@ -19,7 +19,7 @@ from convlstm.ops.functional import probabilities
 
 @dataclass(frozen=True, kw_only=True)
 class ConvForecasterConfig(ForecasterConfig):
-    """What the configs of networks of convolutional cells share, with the fields of `ForecasterConfig`.
+    """What the configs of convolutional networks share: the fields of `ForecasterConfig` and those below.
 
     Attributes:
         cell: Kind of recurrent cell.

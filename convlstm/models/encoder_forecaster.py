@@ -29,7 +29,7 @@ SLOPE = 0.2  # of the leaky ReLUs, below zero, as in Shi et al. 2017
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderForecasterConfig(ConvForecasterConfig):
-    """What an `EncoderForecaster` is built from, with the fields of `ConvForecasterConfig`.
+    """The config of an `EncoderForecaster`: the fields of `ConvForecasterConfig` and those below.
 
     The defaults are the paper's best network.
 

@@ -46,7 +46,7 @@ Config = TypeVar("Config", bound=ForecasterConfig)
 
 
 class ForecasterState(NamedTuple):
-    """What a forecaster carries from frame to frame.
+    """The state that a forecaster carries from frame to frame.
 
     Attributes:
         cells: for each cell its states, `(B, hidden, h, w)` each, with h and w the rows and columns of the

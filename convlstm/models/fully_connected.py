@@ -23,7 +23,7 @@ LAYERS = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
 
 @dataclass(frozen=True, kw_only=True)
 class FullyConnectedForecasterConfig(ForecasterConfig):
-    """What a `FullyConnectedForecaster` is built from, with the fields of `ForecasterConfig`.
+    """The config of a `FullyConnectedForecaster`: the fields of `ForecasterConfig` and those below.
 
     Attributes:
         cell: Kind of recurrent cell.
@@ -60,7 +60,7 @@ class FullyConnectedForecasterConfig(ForecasterConfig):
 
 @register_model
 class FullyConnectedForecaster(NextFrameForecaster[FullyConnectedForecasterConfig]):
-    """torch.nn's RNN, LSTM or GRU over flattened frames: every unit has a weight of its own for every pixel.
+    """A torch.nn.RNN, LSTM or GRU over flattened frames, each unit with a weight for every pixel.
 
     The network predicts the next frame from each frame and reads its own predictions after the context, as a
     `StackedForecaster` does, and is called in the same way. A linear layer turns the uppermost hidden state

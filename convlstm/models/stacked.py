@@ -25,7 +25,7 @@ GROUP = 8  # channels of a group norm's groups
 
 @dataclass(frozen=True, kw_only=True)
 class StackedForecasterConfig(ConvForecasterConfig):
-    """What a `StackedForecaster` is built from, with the fields of `ConvForecasterConfig`.
+    """The config of a `StackedForecaster`: the fields of `ConvForecasterConfig` and those below.
 
     Attributes:
         residual: Whether a cell reads the sum of the outputs of all cells below it, not only that of the last
