@@ -122,7 +122,6 @@ def table(study: Study, folder: Path) -> str:
         lines.append(
             [
                 label,
-                f"`{' '.join(rows[0].arguments)}`" if rows[0].arguments else "",
                 f"{sum(p.numel() for p in model.parameters()):,}",
                 f"{size / 1e9:.1f} G",
                 mse,
@@ -130,7 +129,7 @@ def table(study: Study, folder: Path) -> str:
                 f"{1e3 * seconds_per_sequence(run):.0f}",
             ]
         )
-    head = "change, arguments, parameters, MACs of a forecast, validation MSE, difference, ms per sequence"
+    head = "change, parameters, MACs of a forecast, validation MSE, difference, ms per sequence"
     notes = (
         f"Every row: `python train.py {' '.join(study.common)} --steps STEPS --seed SEED` and its arguments.",
         f"Baselines: mean {mean:.1f}, spread {spread:.1f}.",
