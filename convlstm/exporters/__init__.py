@@ -77,14 +77,10 @@ def export(
     The states are `(B, hidden, h, w)`, where h and w are the rows and columns of the layer's grid. Only LSTMs
     have c. The output `h0_out` is the next call's input `h0`. An ImportedNetwork has the form "rollout" only.
 
-    With "step" you forecast frame by frame, for any horizon:
-
-    - A StackedForecaster reads every frame, its own predictions, too. Start from states of zeros (h = H /
-      patch size, w = W / patch size), and call step with each frame of the context and then with the
-      `next_frame` of the call before. (Or let encode read the context; the first step's `frame` is then the
-      last frame of the context.)
-    - An EncoderForecaster reads no frames after the context, and its step has no input `frame`. Call encode
-      once with the context; each step then gives the next frame.
+    With "step" you forecast frame by frame, for any horizon. A StackedForecaster starts from states of zeros
+    and reads each frame of the context, then its own `next_frame`; or "encode" reads the context up to its
+    last frame, the first that "step" reads. An EncoderForecaster reads no frames after the context, and its
+    step has no input `frame`: call encode once, then each step gives the next frame.
 
     The file also holds the network's config as JSON, the form, context and horizon, and the versions that
     wrote it: under keys such as "convlstm.form" in the metadata of an ONNX file, and in the extra file

@@ -24,8 +24,7 @@ class ConvRNNCell(ConvCell):
     kernels of K taps. Source: Elman 1990, "Finding Structure in Time", with convolutions for products.
 
     Args:
-        input_channels: I, the channels of a frame. With 0 there is no input convolution; the input
-            `(B, 0, *S)` only sets batch and frame size.
+        input_channels: I, the channels of a frame; 0 for no input convolution, as for the layers.
         hidden_channels: C, the channels of the state.
         kernel_size: of the convolutions, one number or one per axis. Odd or even, the frame size is kept.
         bias: add a bias per channel. Default: True.
@@ -97,8 +96,7 @@ class ConvLSTMCell(ConvCell):
     LSTM Network", equation 3.
 
     Args:
-        input_channels: I, the channels of a frame. With 0 there is no input convolution; the input
-            `(B, 0, *S)` only sets batch and frame size.
+        input_channels: I, the channels of a frame; 0 for no input convolution, as for the layers.
         hidden_channels: C, the channels of the state.
         kernel_size: of the convolutions, one number or one per axis. Odd or even, the frame size is kept.
         bias: add a bias per gate and channel. Default: True.
@@ -202,8 +200,7 @@ class ConvGRUCell(ConvCell):
     Ballas et al. 2016, "Delving Deeper into Convolutional Networks for Learning Video Representations".
 
     Args:
-        input_channels: I, the channels of a frame. With 0 there is no input convolution; the input
-            `(B, 0, *S)` only sets batch and frame size.
+        input_channels: I, the channels of a frame; 0 for no input convolution, as for the layers.
         hidden_channels: C, the channels of the state.
         kernel_size: of the convolutions, one number or one per axis. Odd or even, the frame size is kept.
         bias: add a bias per gate and channel. Default: True.
