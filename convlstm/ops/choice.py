@@ -50,8 +50,6 @@ def is_fused(device: torch.device, dtype: torch.dtype) -> bool:
     return _is_fused(device.type, dtype, torch._C._are_functorch_transforms_active())
 
 
-# torch.compile takes the answer as a constant, and so does not trace the import of the kernels.
-@torch.compiler.assume_constant_result
 def _is_fused(device_type: str, dtype: torch.dtype, transformed: bool) -> bool:
     chosen = _chosen.get()
     name = chosen or os.environ.get(VARIABLE) or "auto"
@@ -63,3 +61,8 @@ def _is_fused(device_type: str, dtype: torch.dtype, transformed: bool) -> bool:
     if device_type != "cpu" or transformed:
         return False
     return compiled_kernels("lstm", torch.device(device_type), dtype) is not None
+
+
+# torch.compile takes the answer as a constant, and so does not trace the import of the kernels. This is all that
+# torch.compiler.assume_constant_result does, which would import the whole compiler together with this library.
+_is_fused._dynamo_marked_constant = True  # pyright: ignore[reportFunctionMemberAccess]
