@@ -63,6 +63,6 @@ def _is_fused(device_type: str, dtype: torch.dtype, transformed: bool) -> bool:
     return compiled_kernels("lstm", torch.device(device_type), dtype) is not None
 
 
-# torch.compile takes the answer as a constant, and so does not trace the import of the kernels. This is all that
-# torch.compiler.assume_constant_result does, which would import the whole compiler together with this library.
+# torch.compile takes the answer as a constant, and so does not trace the import of the kernels. This is all
+# that torch.compiler.assume_constant_result does, which would import the whole compiler with this library.
 _is_fused._dynamo_marked_constant = True  # pyright: ignore[reportFunctionMemberAccess]

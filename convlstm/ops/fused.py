@@ -57,7 +57,13 @@ class _Arguments:
         self.stack = Stack(layers, steps, keep, given, head, bool(sigmoid), first)
 
 
-@torch.library.custom_op("convlstm::stack", mutates_args=())
+@torch.library.custom_op(
+    "convlstm::stack",
+    mutates_args=(),
+    # torch 2.6 reads no schema off annotations such as list[Tensor].
+    schema="(str kind, Tensor[] tensors, SymInt[] present, SymInt[] numbers, Tensor? read_given, "
+    "Tensor? lengths) -> Tensor[]",
+)
 def _stack(
     kind: str,
     tensors: list[Tensor],
@@ -99,7 +105,13 @@ def _(kind, tensors, present, numbers, read_given, lengths):
     return [y, *last, *kept, *(frames(T, B, C) for C in hidden), read]
 
 
-@torch.library.custom_op("convlstm::stack_backward", mutates_args=())
+@torch.library.custom_op(
+    "convlstm::stack_backward",
+    mutates_args=(),
+    schema="(str kind, Tensor[] tensors, SymInt[] present, SymInt[] numbers, Tensor? read_given, "
+    "Tensor? lengths, Tensor[] outputs, Tensor[] gradients, SymInt[] given_gradients, SymInt[] wanted) "
+    "-> Tensor[]",
+)
 def _stack_backward(
     kind: str,
     tensors: list[Tensor],
