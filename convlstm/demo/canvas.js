@@ -33,7 +33,10 @@ function move(event) {  // what is held: the ink of a stroke, or a shape by its 
   if (held.aimed) held.aimed.angle = Math.atan2(now.y - held.aimed.y, now.x - held.aimed.x);
   else {
     const context = pen(held.ink), from = last ?? now;
-    context.beginPath(); context.moveTo(from.x, from.y); context.lineTo(now.x, now.y); context.stroke();
+    context.beginPath();
+    context.moveTo(from.x, from.y);
+    context.lineTo(now.x + 0.01, now.y);  // a line without length, as of a click, would leave no dot
+    context.stroke();
   }
   last = now;
   show();

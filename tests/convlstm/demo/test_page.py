@@ -250,8 +250,11 @@ def test_in_a_browser_a_drawn_stroke_ends_in_a_moving_forecast(address: str) -> 
         view.get_by_text("Draw one to three shapes here").wait_for()
         view.get_by_role("button", name="Forecast").click()
         view.get_by_text("Draw a shape first").wait_for()
+        canvas.click()
+        dot = [view.locator(".canvas line").get_attribute(name) for name in ("x1", "y1")]
         browser.close()
     assert errors == []
+    assert [float(place) for place in dot] == pytest.approx([32, 32], abs=1)
     assert all(url.startswith((address, "data:", "blob:")) for url in requests), requests
     watched = [state for state in seen if state["caption"].startswith("Watching")]
     centers = [(pixels(state["truth"]).sum(0) * np.arange(64)).sum() for state in watched]
