@@ -1,8 +1,9 @@
 """Which implementation an op runs: the reference, or the fused op where its kernels are compiled.
 
-What has no fused form runs as the reference in any case: `rnn` and `gru` with reset_after=False, by
-`ops/__init__.py`. Layers and networks that have more between their cells than the fused op knows run cell by
-cell: `nn/base.py` (`_is_one_op`) and `models/stacked.py` (`_runs_as_one_op`) decide.
+What has no fused form runs as the reference in any case: `rnn` and `gru` with reset_after=False
+(`ops/__init__.py`), and the foreign cells of imported networks (`models/imported/cells.py`). Networks that
+have more between their cells than the fused op knows run one cell after the other, each on the op:
+`nn/base.py` (`_is_one_op`) and `models/stacked.py` (`_runs_as_one_op`) decide.
 """
 
 import os
@@ -60,6 +61,7 @@ def _is_fused(device_type: str, dtype: torch.dtype, transformed: bool) -> bool:
         return name == "fused"
     if device_type != "cpu" or transformed:
         return False
+    # All kinds of cells have kernels for the same devices and types.
     return compiled_kernels("lstm", torch.device(device_type), dtype) is not None
 
 

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from einops import reduce
@@ -57,15 +57,20 @@ def frame_loss(name: Loss, predictions: Tensor, targets: Tensor) -> Tensor:
 
     Returns:
         (B, T), in float32 or float64; not finite where predictions are not.
+
+    Raises:
+        ValueError: an unknown loss.
     """
     # Not torch's binary_cross_entropy, which raises at a NaN, and on a GPU ends the process; a run skips it.
     p = predictions.to(torch.promote_types(predictions.dtype, torch.float32))
     if name == "mse":
         pixel_loss = (p - targets).square()
-    else:
+    elif name == "cross-entropy":
         numbers = torch.finfo(p.dtype)
         p = p.clamp(numbers.tiny, 1 - numbers.eps / 2)
         pixel_loss = -torch.lerp(torch.log1p(-p), p.log(), targets.to(p.dtype))
+    else:
+        raise ValueError(f"loss is {name!r}; it needs one of {', '.join(get_args(Loss))}")
     return reduce(pixel_loss, "b t c h w -> b t", "sum")
 
 
