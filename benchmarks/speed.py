@@ -233,22 +233,27 @@ def ratio_table(records: Sequence[dict[str, Any]]) -> str:
     """Return what the op's times and memory are beside those of others as Markdown."""
     pairs: dict[tuple[str, str], dict[str, Any]] = {}
     for record in records:
-        sizes = ", ".join(map(str, record["row"].values()))
+        sizes = ",".join(map(str, record["row"].values()))
         pairs.setdefault((sizes, record["type"]), {})[record["mode"]] = record
-    rows = []
+    of_times: list[list[str]] = []
+    of_memory: list[list[str]] = []
     for (sizes, type_name), of in pairs.items():
-        ratios = [of[mode]["ratios"][ratio] for mode in MODES for ratio in RATIOS[:2]]
+        times = [of[mode]["ratios"][ratio] for mode in MODES for ratio in RATIOS[:2]]
         contenders = of["training"]["contenders"]
 
         def ratio(above: str, below: str, what: str, found: Any = contenders) -> float | None:
             return quotient(*(found.get(name, {}).get(what) for name in (above, below)))
 
-        ratios += [ratio(name, "op", "seconds") for name in ("compiled", "keras")]
-        ratios += [ratio(name, "textbook", "memory_bytes") for name in ("op", "recompute")]
-        rows.append([sizes, type_name, *("-" if r is None else f"{r:.2f}" for r in ratios)])
-    head = [SIZES, "type", "inference: op / floor", "textbook / op", "training: op / floor", "textbook / op"]
-    head += ["compiled / op", "Keras / op", "memory of training: op / textbook", "`recompute` / textbook"]
-    return timing.markdown(head, rows)
+        times += [ratio(name, "op", "seconds") for name in ("compiled", "keras")]
+        memory = [ratio(name, "textbook", "memory_bytes") for name in ("op", "recompute")]
+        for rows, ratios in ((of_times, times), (of_memory, memory)):
+            rows.append([sizes, type_name, *("-" if r is None else f"{r:.2f}" for r in ratios)])
+    head = [SIZES.replace(" ", ""), "type"]
+    times_head = ["inference: op / floor", "textbook / op", "training: op / floor", "textbook / op"]
+    times_head += ["compiled / op", "Keras / op"]
+    memory_head = ["memory of training: op / textbook", "op with `recompute` / textbook"]
+    tables = ((head + times_head, of_times), (head + memory_head, of_memory))
+    return "\n".join(timing.markdown(*table) for table in tables)
 
 
 def memory_table(records: Sequence[dict[str, Any]], names: Sequence[str]) -> str:

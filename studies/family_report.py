@@ -10,21 +10,19 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
-from torch import nn
 
 import train
 from benchmarks.timing import markdown
 from convlstm import rollout
 from convlstm.hub.checkpoint import read_config
 from convlstm.models.forecaster import Forecaster
-from convlstm.models.fully_connected import FullyConnectedForecaster
 from convlstm.report import read_run
 from convlstm.training.settings import settings_of
 from studies.study import Study, macs, run_of
 
 COPY = "copy last frame"
 COLUMNS = (1, 4, 7, 10)  # forecast frames of the rollouts, after the last frame of the context
-BACK = (1, 5, 10, 19)  # frames before the last given one, in the table of gradients
+BACK = (5, 19)  # frames before the last given one, in the table of gradients
 
 Curves = Mapping[str, tuple[Sequence[float], Sequence[float]]]
 """(x, y) of each line of a chart, by its label."""
@@ -47,7 +45,7 @@ STYLE: dict[Any, Any] = {
 
 def results_table(study: Study, folder: Path) -> str:
     """Return a line for each finished row: sizes and scores."""
-    head = ["cell", "layers", "parameters", "MACs per frame", "validation MSE", "test MSE", "SSIM (range 1)"]
+    head = ["cell", "parameters", "MACs per frame", "validation MSE", "test MSE", "SSIM (range 1)"]
     lines, copied = [], {}
     for row in study.finished(folder):
         run = run_of(folder, row)
@@ -57,14 +55,13 @@ def results_table(study: Study, folder: Path) -> str:
         lines.append(
             [
                 row.label,
-                layers(model),
                 f"{sum(p.numel() for p in model.parameters()):,}",
                 f"{macs(model, *config.data.frame_size) / 1e6:.1f} M",
                 f"{read_config(run)['validation']['mse']:.1f}",
                 *mse_and_ssim(scores[type(model).__name__]),
             ]
         )
-    lines.append([COPY, "", "0", "0", "", *mse_and_ssim(copied)])
+    lines.append([COPY, "0", "0", "", *mse_and_ssim(copied)])
     return markdown(head, lines)
 
 
@@ -77,15 +74,6 @@ def test_scores(run: Path) -> Mapping[str, Any]:
 def mse_and_ssim(scores: Mapping[str, Any]) -> tuple[str, str]:
     """Return the MSE with its standard error, and the SSIM."""
     return f"{scores['mse']:.1f} ± {scores['mse_stderr'] or 0:.1f}", f"{scores['ssim']:.3f}"
-
-
-def layers(model: nn.Module) -> str:
-    """Return how many recurrent layers a network has, and of what size."""
-    config: Any = model.config
-    if isinstance(model, FullyConnectedForecaster):
-        return f"{config.num_layers} of {config.hidden_size}"
-    sizes = ", ".join(map(str, dict.fromkeys(config.hidden_channels)))
-    return f"{len(config.hidden_channels)} of {sizes}, {config.kernel_size}x{config.kernel_size}"
 
 
 def gradients_table(study: Study, gradients: Mapping[str, Any]) -> str:

@@ -54,13 +54,12 @@ PUBLISHED = (
 EVALUATION = "evaluation.json"  # in a run
 NOTE = """\
 MSE and MAE are summed over the pixels of a frame, of unclipped predictions; SSIM and PSNR are of predictions
-clipped to [0, 1]. MACs are those of one forecast; in brackets is the 95% bootstrap interval. The published
-rows are OpenSTL's, on the canonical test file; ours are on 10,000 test sequences made by the same rules from
-MNIST's test digits. Elsewhere, after up to 2,000 epochs: SwinLSTM 17.7, VMRNN-D 16.5, PredFormer 12.4."""
+clipped to [0, 1]. MACs are those of one forecast. The published rows are OpenSTL's, on the canonical test
+file; ours are on 10,000 test sequences made by the same rules from MNIST's test digits. Elsewhere, after up
+to 2,000 epochs: SwinLSTM 17.7, VMRNN-D 16.5, PredFormer 12.4."""
 OF_SHIPPED = """\
 Ten frames from ten, on 10,000 test sequences of digits that are in neither the training nor the validation
-set; each network beside the last frame copied, on the same sequences. In brackets is the 95% bootstrap
-interval."""
+set; each network beside the last frame copied, on the same sequences."""
 
 # Nats per frame: table 1 of Kalchbrenner et al. 2016 (arXiv 1610.00527), but FC-LSTM from Shi et al. 2015
 # (arXiv 1506.04214).
@@ -159,10 +158,10 @@ def parameters(model: Forecaster) -> int:
 
 
 def scores(found: PredictorScores, names: Sequence[str]) -> list[str]:
-    """Return scores as texts, the MSE with its interval."""
+    """Return scores as texts."""
     metrics = found.metrics
     texts = {
-        "MSE": with_interval(metrics["mse"], 2),
+        "MSE": f"{metrics['mse'].mean:.2f}",
         "MAE": f"{metrics['mae'].mean:.2f}",
         "SSIM (range 2)": f"{metrics['ssim_range2'].mean:.4f}".lstrip("0"),
         "PSNR": f"{metrics['psnr'].mean:.2f}",
@@ -183,9 +182,13 @@ def shipped_table(folder: Path) -> str:
             sequences = f"{trained['sequences']:,}"
             rows.append((f"`{name}`", size, sequences, *scores(found.model, names)))
             rows += [(copy.name, "0", "0", *scores(copy, names)) for copy in found.baselines]
-            notes.append(f"`{name}`: trained {trained['minutes']:.0f} minutes on {trained['hardware']}.")
+            mse = found.model["mse"]
+            notes.append(
+                f"- `{name}`: 95% bootstrap interval of the MSE {mse.low:.2f} to {mse.high:.2f}; trained for "
+                f"{trained['minutes']:.0f} minutes on {trained['hardware']}."
+            )
     table = markdown(("network", "parameters", "training sequences", *names), rows)
-    return "\n".join([table, OF_SHIPPED, *notes])
+    return "\n".join([table, OF_SHIPPED, "", *notes])
 
 
 def in_readme(text: str, rows: Iterable[Sequence[str]]) -> str:
