@@ -73,7 +73,10 @@ def test_scores(run: Path) -> Mapping[str, Any]:
 
 def mse_and_ssim(scores: Mapping[str, Any]) -> tuple[str, str]:
     """Return the MSE with its standard error, and the SSIM."""
-    return f"{scores['mse']:.1f} ± {scores['mse_stderr'] or 0:.1f}", f"{scores['ssim']:.3f}"
+    return (
+        f"{scores['mse']:.1f}\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}{scores['mse_stderr'] or 0:.1f}",
+        f"{scores['ssim']:.3f}",
+    )
 
 
 def gradients_table(study: Study, gradients: Mapping[str, Any]) -> str:
@@ -89,13 +92,13 @@ def gradients_table(study: Study, gradients: Mapping[str, Any]) -> str:
 
 def recall_table(study: Study, recalled: Mapping[str, Any]) -> str:
     """Return how well each cell learned to recall, and how far back its gradient reaches."""
-    head = ["cell", "squared error per pixel", "gradient of the first frame, relative to the last: untrained"]
+    head = ["cell", "squared error per pixel", "gradient untrained", "gradient trained"]
     lines = [
         [row.label, f"{of['error']:.3f}", *(f"{relative(of[w])[-1]:.2g}" for w in ("initial", "trained"))]
         for row in study.rows
         if (of := recalled.get(row.name))
     ]
-    return markdown([*head, "trained"], lines)
+    return markdown(head, lines)
 
 
 def relative(norms: Sequence[float]) -> list[float]:

@@ -39,6 +39,7 @@ HEAD = (
     *("MSE", "MAE", "SSIM (range 2)", "PSNR", "MSE, 2000 epochs"),
 )
 IN_README = HEAD[:5] + HEAD[6:7]
+IN_DOCS = HEAD[:3] + HEAD[4:]  # the text before it has the training sequences
 README_ROWS = ("ConvLSTM-S", "TAU", "PredRNN")
 # OpenSTL's published table, after 200 epochs of 10,000 sequences: github.com/chengtan9907/OpenSTL,
 # docs/en/model_zoos/video_benchmarks.md.
@@ -99,7 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         runs = [cross_entropy_of(run) for run in options.checkpoints]
         rows = errors(options.folder, configs)
         tables = [
-            ("field", "", f"{markdown(HEAD, rows)}\n{NOTE}"),
+            ("field", "", f"{columns(rows, IN_DOCS)}\n{NOTE}"),
             ("shipped", "", shipped_table(options.folder)),
         ]
         if options.speed:
@@ -194,10 +195,13 @@ def shipped_table(folder: Path) -> str:
 def in_readme(text: str, rows: Iterable[Sequence[str]]) -> str:
     """Return README.md with the table between its two comments made anew, of some of the rows."""
     shown = [row for row in rows if row not in PUBLISHED or row[0] in README_ROWS]
-    columns = [HEAD.index(name) for name in IN_README]
-    table = markdown(IN_README, ([row[n] for n in columns] for row in shown))
     before, _, rest = text.partition(BEGIN)
-    return f"{before}{BEGIN}\n{table}{END}{rest.partition(END)[2]}"
+    return f"{before}{BEGIN}\n{columns(shown, IN_README)}{END}{rest.partition(END)[2]}"
+
+
+def columns(rows: Iterable[Sequence[str]], names: Sequence[str]) -> str:
+    """Return some columns of the field's table as Markdown."""
+    return markdown(names, ([row[HEAD.index(name)] for name in names] for row in rows))
 
 
 def speed_table(folder: Path, names: Iterable[str], device: torch.device) -> str:
