@@ -48,9 +48,9 @@ Input, parameters and h have the named type. The cell state has it for the textb
 float32 for reference, op and recompute. The floor is the bare convolutions and one pass of the gates
 (benchmarks/floor.py), each in its fastest arrangement. Times are in milliseconds, with sequences per second
 in brackets. Memory is the peak above parameters and inputs, after one call that compiles: on CUDA what torch
-allocates outside of graphs, on the CPU the resident memory of a fresh process. On CUDA the floor, op,
-recompute, reference, compiled and textbook-graph are timed in a CUDA graph, textbook, keras and op-eager
-outside; float32 convolutions are TF32 and cudnn.benchmark is off, torch's defaults.
+allocates outside of graphs, on the CPU the resident memory of a fresh process; --json has it in bytes. On
+CUDA the floor, op, recompute, reference, compiled and textbook-graph are timed in a CUDA graph, textbook,
+keras and op-eager outside; float32 convolutions are TF32 and cudnn.benchmark is off, torch's defaults.
 """
 
 
@@ -81,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         records, failures = records + found, failures + wrong
     for mode in MODES:
         print(time_table([record for record in records if record["mode"] == mode], mode, names))
-    print(memory_table(records, names))
+    print(ratio_table(records))
     for type_name in map(name_of, TYPES):
         of_type = (record["contenders"].values() for record in records if record["type"] == type_name)
         error = max((result["error"] for results in of_type for result in results), default=0.0)
@@ -254,18 +254,6 @@ def ratio_table(records: Sequence[dict[str, Any]]) -> str:
     memory_head = ["memory of training: op / textbook", "op with `recompute` / textbook"]
     tables = ((head + times_head, of_times), (head + memory_head, of_memory))
     return "\n".join(timing.markdown(*table) for table in tables)
-
-
-def memory_table(records: Sequence[dict[str, Any]], names: Sequence[str]) -> str:
-    """Return the peak memory in units of 10^6 bytes as Markdown."""
-    rows = []
-    for record in records:
-        peaks = (record["contenders"].get(name, {}).get("memory_bytes") for name in names)
-        cells = ("-" if peak is None else f"{peak / 1e6:.1f}" for peak in peaks)
-        sizes = ", ".join(map(str, record["row"].values()))
-        rows.append([sizes, record["mode"], record["type"], *cells])
-    head = [SIZES, "mode", "type", *names]
-    return f"## Peak memory above parameters and inputs, MB\n\n{timing.markdown(head, rows)}"
 
 
 if __name__ == "__main__":
