@@ -57,6 +57,7 @@ def import_checkpoint(path: str | Path, source: str = "auto", **options: Any) ->
         UserWarning: tensors beside the project's own were left out.
 
     Raises:
+        TypeError: path is no path.
         FileNotFoundError: no such file.
         ImportError: a Keras file, without h5py.
         ValueError: a damaged file, one that is not recognized, cannot be expressed, or leaves something open
@@ -78,6 +79,10 @@ def import_checkpoint(path: str | Path, source: str = "auto", **options: Any) ->
 
 def import_foreign(path: str | Path, source: str, options: Mapping[str, Any]) -> Imported:
     """Import a checkpoint as `import_checkpoint` does; return the model with all that was recognized."""
+    if not isinstance(path, str | Path):
+        raise TypeError(
+            f"path is a {type(path).__name__}; it needs a file, as torch.save writes of a state dict"
+        )
     foreign = _without_prefix(read_foreign(path), path, options)
     found = _source(foreign, source, path)
     if unknown := sorted(options.keys() - found.options.keys() - {"prefix"}):
@@ -131,7 +136,22 @@ def _source(foreign: Foreign, name: str, path: str | Path) -> Source:
     if found:
         either = " or ".join(f"source={source.name!r}" for source in found)
         raise ValueError(f"{path} may be of several projects by its names ({shortened(names)}); say {either}")
+    if parts := _recognized_parts(foreign):
+        either = " or ".join(f"prefix={prefix!r} ({source})" for prefix, source in parts.items())
+        raise ValueError(f"{path} holds a larger model ({shortened(names)}); for a part of it say {either}")
     raise ValueError(
         f"{path} is of no known project by its names ({shortened(names)}); where it is one of "
         f"{', '.join(SOURCES)}, say source=..., or prefix=... for a part of a larger model"
     )
+
+
+def _recognized_parts(foreign: Foreign) -> dict[str, str]:
+    """Return the prefixes under which a file holds what one project saves, and the names of the projects."""
+    found = {}
+    for prefix in {name[:n]: None for name in foreign.tensors for n, sign in enumerate(name) if sign == "."}:
+        start = len(prefix) + 1
+        tensors = {n[start:]: t for n, t in foreign.tensors.items() if n.startswith(f"{prefix}.")}
+        part = dataclasses.replace(foreign, tensors=tensors)
+        if len(sources := [s.name for s in SOURCES.values() if s.recognizes(part)]) == 1:
+            found[foreign.prefix + prefix] = sources[0]
+    return found

@@ -224,3 +224,13 @@ def test_a_pickled_layer_of_another_kind_is_refused(attributes: dict[str, Any], 
     tensors, layer = CASES["hzzone"].make().state_dict(), "encoder.stage1.conv1_leaky_1"
     with pytest.raises(ValueError, match=f"{layer} {message}"):
         SOURCES["vp-suite"].convert(Foreign(tensors, modules={layer: attributes}))
+
+
+def test_a_part_of_a_larger_model_is_named(tmp_path: Path) -> None:
+    tensors = prefixed("net.rnn.", Ndrplz(1, [4], [3]).state_dict()) | {"net.fc.weight": torch.rand(2, 4)}
+    torch.save(tensors, tmp_path / "whole.pth")
+    with pytest.raises(ValueError, match=r"a larger model .* say prefix='net.rnn' \(ndrplz\)$"):
+        import_checkpoint(tmp_path / "whole.pth")
+    assert isinstance(import_checkpoint(tmp_path / "whole.pth", prefix="net.rnn"), ConvLSTM)
+    with pytest.raises(TypeError, match="path is a dict; it needs a file"):
+        import_checkpoint(tensors)  # pyright: ignore[reportArgumentType]
