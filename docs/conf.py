@@ -20,7 +20,8 @@ extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx
 exclude_patterns = ["_build", "jupyter_execute", "measured/*"]  # measured: fragments that pages include
 myst_enable_extensions = ["colon_fence", "dollarmath", "substitution"]
 myst_heading_anchors = 3
-nb_execution_mode = "off"
+nb_execution_mode = "off"  # a test executes the notebook; its outputs are stored
+nb_merge_streams = True
 
 autodoc_typehints = "description"  # types stand beside the arguments that a docstring describes
 autodoc_typehints_description_target = "documented"
