@@ -21,6 +21,7 @@ Run = Callable[[tuple[Tensor, ...]], Sequence[Tensor]]
 
 AXES: dict[int, str] = {0: "batch", -2: "rows", -1: "columns"}  # of frames, contexts and states
 FREE = (("batch", "rows", "columns"), ("batch",), ())  # what is left free: tried in this order
+LARGEST = 2**20  # of a free size: where there is no limit, torch 2.6 and 2.11 leave none free
 TOLERANCE = 1e-4
 
 
@@ -45,12 +46,13 @@ def trace(graph: Graph) -> Traced:
         shapes = _dynamic_shapes(graph, example, free)
         try:
             with ops.use_implementation("reference"):
-                program = torch.export.export(graph.module, example, dynamic_shapes=shapes)
+                program = torch.export.export(graph.module, example, dynamic_shapes=shapes, strict=False)
         except Exception as error:  # of many kinds, for a size that cannot be free
             if free:
                 continue
             network, reason = type(graph.network).__name__, str(error).strip().partition("\n")[0]
             raise ValueError(f"torch.export cannot trace this {network}: {reason}") from error
+        program.graph.eliminate_dead_code()  # torch 2.6 traces torch.promote_types, which it cannot load
         # Stack traces are lines of this library's files, and most of what a program takes on disk.
         for node in program.graph.nodes:
             node.meta.pop("stack_trace", None)
@@ -118,7 +120,7 @@ def _as_tuple(outputs: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
 
 def _dynamic_shapes(graph: Graph, example: tuple[Tensor, ...], free: tuple[str, ...]) -> dict[str, Any]:
     """Return the free axes of each input of an example, as torch.export takes them."""
-    roots = {name: Dim(name, min=1) for name in free}
+    roots = {name: Dim(name, min=1, max=LARGEST) for name in free}
     # An axis that has a multiple of these in the example always has this multiple.
     rows, columns = (pixels // unit for pixels, unit in zip(graph.size, graph.unit, strict=True))
     counts = {"batch": len(example[0]), "rows": rows, "columns": columns}

@@ -51,7 +51,8 @@ def has_fast_bfloat16(device: torch.device) -> bool:
     """
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    capabilities = torch.cpu.get_capabilities() if device.type == "cpu" else {}
+    # An older torch cannot say what a CPU has.
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)() if device.type == "cpu" else {}
     if not (capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")):
         return False
     seconds = {}

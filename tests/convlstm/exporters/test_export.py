@@ -28,9 +28,6 @@ from convlstm.models.forecaster import build
 from convlstm.models.imported import ImportedConfig, ImportedNetwork
 from convlstm.models.imported.stages import Convolution, Recurrent
 
-needs_free_sizes = pytest.mark.skipif(
-    torch.__version__ < "2.12", reason="torch 2.11 keeps the frame size that it traced"
-)
 # Small, since the exporters take seconds for each layer and frame.
 SIZE = (12, 8)
 SMALL: Any = {"hidden_channels": (3,), "kernel_size": 3, "patch_size": 2}
@@ -71,7 +68,6 @@ def forecast(step: Any, states: list[Any], context: np.ndarray, horizon: int) ->
     return frames[-horizon:]
 
 
-@needs_free_sizes
 @pytest.mark.parametrize("config", [LSTM, pytest.param(GRU, marks=pytest.mark.slow)])
 def test_steps_in_onnxruntime(
     config: StackedForecasterConfig,
@@ -118,7 +114,6 @@ def check_what_the_file_says(path: Path) -> None:
 
 
 @pytest.mark.slow
-@needs_free_sizes
 def test_a_context_encoded_and_then_steps_in_onnxruntime(tmp_path: Path) -> None:
     model = make(EncoderForecasterConfig(**SMALL, cell="rnn", peephole=None))
     export(model, tmp_path / "encode.onnx", form="encode", context=2, size=SIZE)
@@ -141,7 +136,6 @@ def test_a_rollout_in_onnxruntime(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@needs_free_sizes
 def test_an_imported_network_forecasts_in_onnxruntime(tmp_path: Path) -> None:
     channels: Any = {"input_channels": 2, "hidden_channels": 3, "kernel_size": (3, 3)}
     down = Convolution(input_channels=1, output_channels=2, kernel_size=(3, 3), stride=(2, 2))
@@ -158,7 +152,6 @@ def test_an_imported_network_forecasts_in_onnxruntime(tmp_path: Path) -> None:
     assert_same(frames, rollout(model, context, 2))
 
 
-@needs_free_sizes
 def test_a_program_is_made_of_torchs_operators_and_leaves_the_model_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -182,7 +175,6 @@ def test_a_program_is_made_of_torchs_operators_and_leaves_the_model_alone(
 
 
 @pytest.mark.slow
-@needs_free_sizes
 def test_a_program_runs_in_a_process_without_this_library(tmp_path: Path) -> None:
     model = make(EncoderForecasterConfig(**SMALL, cell="rnn", peephole=None))
     export(model, tmp_path / "model.pt2", context=2, horizon=2, size=SIZE)
@@ -211,7 +203,6 @@ class _OneSize(StackedForecaster):
         return super()._to_patches(frames * self.mask)
 
 
-@needs_free_sizes
 def test_a_frame_size_that_cannot_be_free_is_fixed(tmp_path: Path) -> None:
     exported = export(_OneSize(RNN), tmp_path / "step.pt2", form="step", size=(8, 12))
     assert exported.free == ("batch",)
@@ -222,7 +213,7 @@ def test_a_frame_size_that_cannot_be_free_is_fixed(tmp_path: Path) -> None:
 
 class _LooksAtValues(StackedForecaster):
     def _to_patches(self, frames: Tensor) -> Tensor:
-        return super()._to_patches(frames / max(float(frames.max()), 1))
+        return super()._to_patches(frames / frames.max() if frames.max() > 1 else frames)
 
 
 LAYER = ConvLSTM(3, 2, 1)

@@ -11,10 +11,6 @@ from torch.testing import assert_close
 from convlstm import EncoderForecaster, EncoderForecasterConfig, export, rollout
 from convlstm.models.encoder_forecaster import convolution_down, convolution_up
 
-needs_free_sizes = pytest.mark.skipif(
-    torch.__version__ < "2.12", reason="torch 2.11 keeps the frame size that it traced"
-)
-
 
 def test_ones_are_the_form_without_convolutions() -> None:
     ones = EncoderForecasterConfig(hidden_channels=(3, 4), strides=(1, 1))
@@ -48,7 +44,6 @@ def test_what_passes_keeps_its_mean_square_at_first(make: Any, stride: int) -> N
 
 
 @pytest.mark.slow
-@needs_free_sizes
 def test_it_forecasts_in_onnxruntime_at_any_size_that_divides(tmp_path: Path) -> None:
     model = EncoderForecaster(
         cell="rnn", peephole=None, hidden_channels=(2, 3), kernel_size=3, patch_size=1, strides=(1, 2)

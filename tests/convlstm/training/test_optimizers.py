@@ -49,6 +49,7 @@ def orthogonal(matrix: Tensor) -> Tensor:
     return u @ vh
 
 
+@pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="torch 2.9 and later have Muon")
 @pytest.mark.parametrize("weight_decay", [0.0, 0.3])
 def test_of_matrices_it_is_torchs(weight_decay: float) -> None:
     shapes = (16, 72), (40, 8), (1, 5), (6, 6)
