@@ -8,7 +8,6 @@ from typing import Any
 
 from convlstm.core.checks import shortened
 from convlstm.core.files import open_npy
-from convlstm.core.saving import save_checkpoint
 from convlstm.importers.checking import check
 from convlstm.importers.foreign import Imported
 from convlstm.importers.sources import SOURCES, import_foreign
@@ -64,8 +63,8 @@ def run(options: argparse.Namespace) -> None:
     if options.output is None:
         print("  not written: give -o DIRECTORY")
         return
-    save_checkpoint(options.output, imported.model, _notes(options.path, imported, chosen))
-    print(f"{options.output}: model.safetensors, config.json")
+    imported.model.save_pretrained(options.output, _notes(options.path, imported, chosen))
+    print(f"{options.output}: model.safetensors, config.json, README.md")
 
 
 def _lines(path: Path, imported: Imported) -> list[str]:

@@ -40,7 +40,7 @@ def test_what_is_recognised_checked_and_written(capsys: pytest.CaptureFixture[st
         "  gates      i, f, o, g in the file",
     ]
     assert lines[6].startswith("  check      largest difference from output.npy: ")
-    assert lines[7:] == ["run: model.safetensors, config.json"]
+    assert lines[7:] == ["run: model.safetensors, config.json, README.md"]
     frames, expected = (torch.from_numpy(np.load(f"{name}.npy")) for name in ("input", "output"))
     model = load_checkpoint("run")
     assert isinstance(model, ConvLSTM)
