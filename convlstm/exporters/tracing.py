@@ -21,7 +21,7 @@ Run = Callable[[tuple[Tensor, ...]], Sequence[Tensor]]
 
 AXES: dict[int, str] = {0: "batch", -2: "rows", -1: "columns"}  # of frames, contexts and states
 FREE = (("batch", "rows", "columns"), ("batch",), ())  # what is left free: tried in this order
-LARGEST = 2**20  # of a free size: where there is no limit, torch 2.6 and 2.11 leave none free
+LARGEST = 2**20  # of a free size: where there is no limit, torch 2.6 leaves none free
 TOLERANCE = 1e-4
 
 

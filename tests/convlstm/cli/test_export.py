@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from convlstm.__main__ import main
+from tests.convlstm.exporters.test_export import needs_free_sizes
 
 
+@needs_free_sizes
 def test_what_was_written_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["export", "run", "-o", "step.pt2", "--form", "step", "--size", "8", "8"]) == 0
     out = capsys.readouterr().out

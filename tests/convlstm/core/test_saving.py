@@ -109,7 +109,7 @@ def test_weights_of_another_type_are_loaded_as_float32(tmp_path: Path, dtype: to
 @pytest.fixture
 def own(monkeypatch: pytest.MonkeyPatch) -> type[Forecaster]:
     """The network that the docstring of Forecaster shows, registered for the length of a test."""
-    code = str(Forecaster.__doc__).split("cell::\n\n")[1].split("\n\n    Args:")[0]
+    code = inspect.cleandoc(str(Forecaster.__doc__)).split("cell::\n\n")[1].split("\n\nArgs:")[0]
     names: dict[str, Any] = {"convlstm": convlstm, "torch": torch, "nn": nn, "dataclass": dataclass}
     names["__name__"] = "mine"
     exec(textwrap.dedent(code), names)
