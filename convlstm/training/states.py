@@ -42,11 +42,11 @@ def save_state(run: Path, step: int, state: Mapping[str, Any]) -> Path:
     """
     buffer = io.BytesIO()
     torch.save(state, buffer)
-    data = buffer.getbuffer()  # no copy: it may be large
     folder = run / FOLDER
     folder.mkdir(exist_ok=True)
-    path = folder / f"{step:08}-{_checksum(data)}.pt"
-    write_atomically(path, lambda temporary: temporary.write_bytes(data))
+    with buffer.getbuffer() as data:  # no copy: it may be large
+        path = folder / f"{step:08}-{_checksum(data)}.pt"
+        write_atomically(path, lambda temporary: temporary.write_bytes(data))
     older = [other for other in states_of(run) if _step_of(other) != step]
     kept = [path, *older[: KEPT - 1]]
     for other in states_of(run):
