@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 Job = Callable[[], object]
-MEASURED = Path(__file__).parents[1] / "docs" / "measured"
+ROOT = Path(__file__).parents[1]  # of the pages that `write_measured` writes
 WARM_UP = 2  # rounds that are not counted: compilers, caches and allocators settle in them
 
 
@@ -180,20 +180,41 @@ def markdown(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def add_write(parser: argparse.ArgumentParser) -> None:
     """Add the option `--write` to a script that calls `write_measured` where it is given."""
-    parser.add_argument("--write", action="store_true", help="write what docs/ shows, into docs/measured")
+    parser.add_argument("--write", action="store_true", help="write into the pages of the documentation")
 
 
-def write_measured(name: str, text: str, *commands: str) -> None:
-    """Write docs/measured/NAME.md, which pages of the documentation include.
+def write_measured(name: str, text: str, *commands: str, show_commands: bool = True) -> None:
+    """Write what was measured into the page that shows it: README.md, or one in docs/.
+
+    It stands between the page's lines `<!-- measured: NAME -->` and `<!-- end of NAME -->`.
 
     Args:
-        name: Name of the file.
+        name: What the lines call it.
         text: Tables, and under which conditions they were measured.
         commands: Commands that measure it. Default: that of this process.
+        show_commands: Show them below the text.
     """
+    page, before, _, after = _find_measured(name)
     lines = commands or (shlex.join(["python", *sys.argv]),)
-    text = "\n".join([text.strip(), "", "```sh", *lines, "```", ""])
-    (MEASURED / f"{name}.md").write_text(text, encoding="utf-8")
+    text = "\n".join([text.strip(), *(["", "```sh", *lines, "```"] if show_commands else [])])
+    page.write_text(f"{before}{text}\n{after}", encoding="utf-8")
+
+
+def read_measured(name: str) -> str:
+    """Return what a page shows of what `write_measured` wrote."""
+    return _find_measured(name)[2]
+
+
+def _find_measured(name: str) -> tuple[Path, str, str, str]:
+    """Return the page that shows what was measured, and its text before, there and after."""
+    begin, end = f"<!-- measured: {name} -->\n", f"<!-- end of {name} -->\n"
+    for page in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))):
+        before, found, rest = page.read_text(encoding="utf-8").partition(begin)
+        if found:
+            shown, found, after = rest.partition(end)
+            if found:
+                return page, before + begin, shown, end + after
+    raise LookupError(f"no page has the lines {begin.strip()} and {end.strip()}")
 
 
 def milliseconds(seconds: float) -> str:

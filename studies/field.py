@@ -6,7 +6,7 @@
 
 The numbers of shipped weights are those that studies/ship.py noted, and those of a run are in its
 evaluation.json, which `python -m convlstm evaluate RUN CLIPS --json RUN/evaluation.json` writes. With
---write the tables are written for the documentation, and a short one between two comments of README.md.
+--write the tables are written into README.md and the documentation.
 """
 
 import argparse
@@ -31,8 +31,6 @@ from studies.ship import LENGTHS, WEIGHTS, hardware
 from studies.study import macs
 
 ROUNDS = 20  # of forecasts that are timed
-README = Path(__file__).parents[1] / "README.md"
-BEGIN, END = "<!-- field: written by python studies/field.py -->", "<!-- end of field -->"
 
 HEAD = (
     *("method", "parameters (M)", "MACs (G)", "training sequences"),
@@ -40,7 +38,8 @@ HEAD = (
 )
 IN_README = HEAD[:5] + HEAD[6:7]
 IN_DOCS = HEAD[:3] + HEAD[4:]  # the text before it has the training sequences
-README_ROWS = ("ConvLSTM-S", "TAU", "PredRNN")
+BESIDE = HEAD[:5]
+README_ROWS = ("ConvLSTM-S", "TAU", "PredRNN", "copy last frame")
 # OpenSTL's published table, after 200 epochs of 10,000 sequences: github.com/chengtan9907/OpenSTL,
 # docs/en/model_zoos/video_benchmarks.md.
 PUBLISHED = (
@@ -101,6 +100,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         rows = errors(options.folder, configs)
         tables = [
             ("field", "", f"{columns(rows, IN_DOCS)}\n{NOTE}"),
+            ("field-in-short", "", columns(in_short(rows, *README_ROWS), IN_README)),
+            ("beside-the-published", "", columns(in_short(rows, "ConvLSTM-S"), BESIDE)),
             ("shipped", "", shipped_table(options.folder)),
         ]
         if options.speed:
@@ -113,10 +114,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name, given, table in tables:
         print(f"{table}\n")
         if options.write:
-            write_measured(name, table, f"python studies/field.py --write{given}")
-    if options.write:
-        text = README.read_text(encoding="utf-8")
-        README.write_text(in_readme(text, rows), encoding="utf-8")
+            command = f"python studies/field.py --write{given}"
+            write_measured(name, table, command, show_commands=name != "field-in-short")
 
 
 def shipped(folder: Path) -> dict[str, Mapping[str, Any]]:
@@ -192,11 +191,9 @@ def shipped_table(folder: Path) -> str:
     return "\n".join([table, OF_SHIPPED, "", *notes])
 
 
-def in_readme(text: str, rows: Iterable[Sequence[str]]) -> str:
-    """Return README.md with the table between its two comments made anew, of some of the rows."""
-    shown = [row for row in rows if row not in PUBLISHED or row[0] in README_ROWS]
-    before, _, rest = text.partition(BEGIN)
-    return f"{before}{BEGIN}\n{columns(shown, IN_README)}{END}{rest.partition(END)[2]}"
+def in_short(rows: Iterable[Sequence[str]], *names: str) -> list[Sequence[str]]:
+    """Return the rows of our networks, and those of these names."""
+    return [row for row in rows if row[0].startswith("**") or row[0] in names]
 
 
 def columns(rows: Iterable[Sequence[str]], names: Sequence[str]) -> str:

@@ -39,3 +39,14 @@ def test_the_workflow_tests_the_versions_that_the_package_names() -> None:
     named = ["3." + c.removeprefix(prefix) for c in project()["classifiers"] if c.startswith(prefix)]
     assert workflow["jobs"]["test"]["strategy"]["matrix"]["python"] == named
     assert project()["requires-python"] == f">={named[0]}"
+
+
+def test_the_page_about_installation_says_what_is_needed() -> None:
+    page = (ROOT / "docs" / "install.md").read_text()
+    (torch,) = (name for name in project()["dependencies"] if name.startswith("torch>="))
+    python = project()["requires-python"].removeprefix(">=")
+    assert f"Python {python} or newer and PyTorch {torch.removeprefix('torch>=')} or newer" in page
+    for extra, packages in project()["optional-dependencies"].items():
+        names = [re.split(r"[<>=;\[ ]", package)[0] for package in packages]
+        brings = ", ".join(name for name in names if name != "convlstm")
+        assert re.search(rf"^\| `{extra}` \| .* \| {re.escape(brings)} \|$", page, re.MULTILINE), extra

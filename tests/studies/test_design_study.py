@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 import train
-from benchmarks.timing import MEASURED
+from benchmarks.timing import read_measured
 from convlstm.core.files import METRICS
 from convlstm.core.saving import save_checkpoint
 from convlstm.models.forecaster import build
@@ -48,7 +48,7 @@ def test_a_change_within_the_spread_is_none(tmp_path: Path) -> None:
     for row, mse in zip(rows[:-1], (90.0, 91.0, 92.0, 88.5, 89.5), strict=True):
         finished_run(tmp_path, row, mse, speed=25.0)
     lines = design_study.table(Study(rows, TINY), tmp_path).splitlines()
-    assert lines[0] == (MEASURED / "design-study.md").read_text().splitlines()[0]
+    assert lines[0] == read_measured("design-study").splitlines()[0]
     assert "Baselines: mean 91.0, spread 2.0." in lines
     assert lines[-1].startswith("an abacus")
     cells = {line.split(" | ")[0].lstrip("| "): line.split(" | ")[1:] for line in lines}

