@@ -2,7 +2,7 @@
 
     python train.py                        default preset: minutes on two CPU cores
     python train.py --preset tiny          seconds, to see that everything works
-    python train.py --data.clips DIR       on a folder of films, GIFs or frames
+    python train.py --data.clips DIR       on a folder of videos, GIFs or frames
     python train.py --init-from runs/NAME --freeze cells.0  fine-tune
     torchrun --nproc-per-node 4 train.py   each step shared by four processes
 

@@ -21,7 +21,7 @@ from datasets.source import check_indices
 class Clips:
     """Windows of so many frames of one's own clips, clip after clip.
 
-    In a folder, clips are MP4, AVI, MOV and WebM films; GIFs; .npy, .npz and HDF5 arrays; and folders with
+    In a folder, clips are MP4, AVI, MOV and WebM videos; GIFs; .npy, .npz and HDF5 arrays; and folders with
     images in them (PNG, JPEG, PGM, TIFF; 8 and 16 bits), each of which is one clip, in natural order (frame2
     before frame10). They are decoded once, into a cache. Files that cannot be read and clips that are too
     short for one window are named in a warning, and in the attributes.
@@ -68,7 +68,7 @@ class Clips:
             frames of different sizes and no size given; an argument out of its bounds; with `strict`, a file
             that cannot be read.
         OSError: a cache that cannot be written.
-        ImportError: films need PyAV, HDF5 h5py, a size torchvision, and it is not installed.
+        ImportError: videos need PyAV, HDF5 h5py, a size torchvision, and it is not installed.
     """
 
     def __init__(

@@ -28,7 +28,7 @@ class DataConfig:
     image_size: int = 64
     """Height and width of a frame, in pixels. Clips are scaled and center-cropped to it."""
     clips: Path | None = None
-    """Clips to train on in place of Moving MNIST: a folder of films, GIFs, arrays and folders of frames, or
+    """Clips to train on in place of Moving MNIST: a folder of videos, GIFs, arrays and folders of frames, or
     an array. Some files are kept for validation and test. model.channels 1 reads them as gray, 3 in color."""
     size: tuple[int, int] | None = None
     """Height and width of the frames of clips, in place of --data.image-size."""

@@ -17,7 +17,7 @@ def add_clips(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "clips",
         type=Path,
-        help="a film (MP4, AVI, MOV, WebM), a GIF, an array (.npy, .npz, HDF5), a folder of frames (PNG, "
+        help="a video (MP4, AVI, MOV, WebM), a GIF, an array (.npy, .npz, HDF5), a folder of frames (PNG, "
         "JPEG, PGM, TIFF), or a folder of any of these",
     )
     command.add_argument(

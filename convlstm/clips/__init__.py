@@ -1,4 +1,4 @@
-"""Clips in (arrays, films, GIFs, folders of frames) and out (GIFs, MP4s), as numpy arrays."""
+"""Clips in (arrays, videos, GIFs, folders of frames) and out (GIFs, MP4s), as numpy arrays."""
 
 from convlstm.clips.arrays import ArrangedArray, is_array, open_clips
 from convlstm.clips.media import check_clip, write_clip

@@ -103,8 +103,8 @@ class ArrangedArray:
         ValueError: an empty array, a layout that does not fit, or channels other than 1 or 3.
 
     Example:
-        >>> films = np.zeros((2, 20, 48, 64, 3))
-        >>> array = convlstm.clips.ArrangedArray("films", films, layout="NTHWC")
+        >>> videos = np.zeros((2, 20, 48, 64, 3))
+        >>> array = convlstm.clips.ArrangedArray("videos", videos, layout="NTHWC")
         >>> array.frames(0, slice(10)).shape
         (10, 3, 48, 64)
     """

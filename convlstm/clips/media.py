@@ -1,7 +1,7 @@
-"""Media files: GIFs, films and folders of images, read as frames; GIFs and MP4s, written.
+"""Media files: GIFs, videos and folders of images, read as frames; GIFs and MP4s, written.
 
-imageio reads images and GIFs. Films are read and written by PyAV: imageio's plugin does not say when frames
-are shown, nor how long a WebM or Matroska film should be, so that one cut short would pass for whole; and it
+imageio reads images and GIFs. Videos are read and written by PyAV: imageio's plugin does not say when frames
+are shown, nor how long a WebM or Matroska video should be, so that one cut short would pass for whole; and it
 sets no quality of what it writes. GIFs are written by Pillow: imageio takes no palettes, and Pillow takes
 18 ms to choose those of a picture of 696 x 519 pixels, where the exact one takes 5.
 
@@ -29,9 +29,9 @@ from convlstm.core.files import check_output, write_atomically
 
 SHORTEST, LONGEST = 2, 2**16 - 1  # how long a frame of a GIF may last, in hundredths of a second
 LARGEST = 2**30  # bytes that the frames of a GIF may take, three for a pixel
-SOUND = 0.1  # seconds by which sound may outlast the frames of a film
+SOUND = 0.1  # seconds by which sound may outlast the frames of a video
 QUALITY = "16"  # of an MP4, x264's "crf": 0 is exact, and at its default, 23, digits are blurred
-MISSING = 0.1  # part of its length that a film may lack if it does not say how many frames it has
+MISSING = 0.1  # part of its length that a video may lack if it does not say how many frames it has
 IMAGES = (".png", ".jpg", ".jpeg", ".pgm", ".tif", ".tiff")
 _GAP = rb"(?:\s|#[^\n]*\n)+"
 _PGM = re.compile(rb"(P[25]%b\d+%b\d+%b)(\d+)(?=\s)" % (_GAP, _GAP, _GAP))  # the last: the highest value
@@ -97,7 +97,7 @@ def _naming_damage(path: Path, kind: str) -> Iterator[None]:
 
 
 def frames_of_film(path: Path) -> Iterator[NDArray[np.uint8]]:
-    """Iterate over the frames of a film's first video stream: (3, H, W), or (1, H, W) where it is gray.
+    """Iterate over the frames of a video's first video stream: (3, H, W), or (1, H, W) where it is gray.
 
     Raises:
         ValueError: as it is met: a damaged file, no video in it, no frames, or fewer than it says it has.
@@ -105,16 +105,16 @@ def frames_of_film(path: Path) -> Iterator[NDArray[np.uint8]]:
     """
     av = import_extra("av", "video", str(path))
     times: list[float] = []
-    with path.open("rb") as file, _naming_damage(path, "film"), av.open(file) as film:
-        if not film.streams.video:
+    with path.open("rb") as file, _naming_damage(path, "video"), av.open(file) as video:
+        if not video.streams.video:
             raise ValueError("it has no video stream")
-        stream = film.streams.video[0]
+        stream = video.streams.video[0]
         gray = stream.format is not None and stream.format.name.startswith("gray")
-        for frame in film.decode(stream):
+        for frame in video.decode(stream):
             times.append(float(frame.time or 0))
             picture = frame.to_ndarray(format="gray" if gray else "rgb24")
             yield picture[None] if gray else rearrange(picture, "h w c -> c h w")
-        announced, length = stream.frames, (film.duration or 0) / av.time_base
+        announced, length = stream.frames, (video.duration or 0) / av.time_base
     if not times:
         raise ValueError(f"{path} has no frames; it needs one or more")
     if _cut_short(times, announced, length):
@@ -125,11 +125,11 @@ def frames_of_film(path: Path) -> Iterator[NDArray[np.uint8]]:
 
 
 def _cut_short(times: list[float], announced: int, length: float) -> bool:
-    """Return whether the frames of a film end before they should.
+    """Return whether the frames of a video end before they should.
 
     Args:
         times: when each frame that could be read is shown, in seconds.
-        announced: the number of frames that the file says it has, 0 if it says none, as in WebM. A film that
+        announced: the number of frames that the file says it has, 0 if it says none, as in WebM. A video that
             was cut without being encoded anew holds more than it shows; its length is that shown.
         length: in seconds, as the file says, that of its sound if it is longer.
     """
@@ -295,13 +295,13 @@ def _write_mp4(path: Path, frames: NDArray[np.uint8], fps: float) -> float:
     rate = Fraction(min(max(fps, 1e-3), 1e3)).limit_denominator(2**16 - 1)
 
     def write(temporary: Path) -> None:
-        with temporary.open("wb") as file, av.open(file, "w", format="mp4") as film:
-            stream = film.add_stream("libx264", rate=rate, options={"crf": QUALITY})
+        with temporary.open("wb") as file, av.open(file, "w", format="mp4") as video:
+            stream = video.add_stream("libx264", rate=rate, options={"crf": QUALITY})
             stream.height, stream.width, stream.pix_fmt = *frames.shape[1:3], "yuv420p"
             for picture in frames:
                 layout = "gray" if frames.ndim == 3 else "rgb24"
-                film.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format=layout)))
-            film.mux(stream.encode())
+                video.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format=layout)))
+            video.mux(stream.encode())
 
     write_atomically(path, write)
     return float(rate)

@@ -14,16 +14,16 @@ from numpy.typing import NDArray
 from convlstm.clips.arrays import ARRAYS, is_array, open_clips
 from convlstm.clips.media import IMAGES, frames_of_film, frames_of_folder, natural_order, read_gif
 
-FILMS = (".mp4", ".m4v", ".avi", ".mov", ".webm", ".mkv")
+VIDEOS = (".mp4", ".m4v", ".avi", ".mov", ".webm", ".mkv")
 NEEDED = (
-    "a film (MP4, AVI, MOV, WebM), a GIF, an array (.npy, .npz, HDF5), or a folder of frames (PNG, JPEG, "
+    "a video (MP4, AVI, MOV, WebM), a GIF, an array (.npy, .npz, HDF5), or a folder of frames (PNG, JPEG, "
     "PGM, TIFF)"
 )
 STRETCH = 16  # frames that are decoded at a time
 
 
 def find_clips(root: str | Path) -> list[Path]:
-    """Return the clips at and below a folder in natural order: films, GIFs, arrays, and folders of images.
+    """Return the clips at and below a folder in natural order: videos, GIFs, arrays, and folders of images.
 
     Other files and hidden ones are left out. A folder that has images in it is one clip. The path of a file
     is returned as it is.
@@ -43,7 +43,7 @@ def find_clips(root: str | Path) -> list[Path]:
     for folder, folders, files in os.walk(root):
         folders[:] = [name for name in folders if not name.startswith(".")]
         paths = [Path(folder, name) for name in files if not name.startswith(".")]
-        found += [path for path in paths if path.suffix.lower() in (*FILMS, ".gif", *ARRAYS)]
+        found += [path for path in paths if path.suffix.lower() in (*VIDEOS, ".gif", *ARRAYS)]
         if any(path.suffix.lower() in IMAGES for path in paths):
             found.append(Path(folder))
     if not found:
@@ -80,7 +80,7 @@ def stream_clips(
         raise FileNotFoundError(f"{path} is no file; it needs {NEEDED}")
     if path.suffix.lower() == ".gif":
         return 1, iter([read_gif(path)])
-    if path.suffix.lower() in FILMS:
+    if path.suffix.lower() in VIDEOS:
         return 1, _stretches(path, frames_of_film(path))
     raise ValueError(f"{path} ends as no known kind of clip does; it needs {NEEDED}")
 

@@ -182,7 +182,7 @@ def read_clips(
     size: tuple[int, int] | None = None,
     stored: tuple[float, float] | None = None,
 ) -> NDArray[np.float32]:
-    """Read clips: from an array, a film, a GIF, a folder of frames, or a folder of any of these.
+    """Read clips: from an array, a video, a GIF, a folder of frames, or a folder of any of these.
 
     The frames of a clip are evenly spaced in time. What `write_clip` wrote comes back frame by frame.
     In other GIFs a frame counts as often as the shortest fits into its time, if all times are whole multiples
@@ -203,7 +203,7 @@ def read_clips(
             of the type: 0 and 255 of uint8, 65535 of uint16, 0 and 1 of booleans and floats.
 
     Returns:
-        float32 `(N, T, C, H, W)` in [0, 1]. A GIF or film whose pixels are all gray has one channel, else
+        float32 `(N, T, C, H, W)` in [0, 1]. A GIF or video whose pixels are all gray has one channel, else
         three. Clips of a folder are cut to the length of the shortest.
 
     Raises:
@@ -212,7 +212,7 @@ def read_clips(
             which is never loaded), with other axes or nothing in it, with other numbers or out of [0, 1]; a
             layout that does not fit; frames or clips of different sizes; a GIF whose frames take more than
             1 GiB; or a `first` or `frames` below 1.
-        ImportError: films need PyAV, HDF5 h5py, a size torchvision, and it is not installed.
+        ImportError: videos need PyAV, HDF5 h5py, a size torchvision, and it is not installed.
 
     Example:
         >>> frames = np.zeros((12, 64, 64), np.uint8)

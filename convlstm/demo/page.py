@@ -113,7 +113,7 @@ def build(gr: Any, model: nn.Module, name: str, size: tuple[int, int]) -> Any:
                         clear = gr.Button("Clear", min_width=80)
                     draw = gr.Button("Forecast", variant="primary")
                 with gr.Tab("Your clip"):
-                    file = gr.File(label="A GIF, a film or an array (.npy) of ten frames or more")
+                    file = gr.File(label="A GIF, a video or an array (.npy) of ten frames or more")
                     watch = gr.Button("Forecast", variant="primary")
             with gr.Column(scale=3, min_width=300):
                 dark = np.zeros((1, *size))

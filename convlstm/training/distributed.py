@@ -24,7 +24,7 @@ from convlstm.training.stopping import Stopped
 T = TypeVar("T")
 
 TIMEOUT = timedelta(minutes=5)  # of an exchange between the processes
-PREPARATION_TIMEOUT = timedelta(days=7)  # of what process 0 does alone, such as decoding films
+PREPARATION_TIMEOUT = timedelta(days=7)  # of what process 0 does alone, such as decoding videos
 
 
 class Distributed:

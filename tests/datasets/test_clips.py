@@ -165,7 +165,7 @@ def test_files_that_cannot_be_read_are_named_and_counted(
     for t, side in enumerate((6, 6, 7)):
         Image.new("L", (side, 8)).save(root / "frames" / f"{t}.png")
     reasons = {
-        "zero.mp4": "damaged film",
+        "zero.mp4": "damaged video",
         "cut.gif": "damaged GIF",
         "rgba.npy": "4 channels (RGBA",
         "loud.npy": "values from 9 to 9",

@@ -1,4 +1,4 @@
-"""GIFs, films and folders of images, in and out; Pillow and PyAV are the outside readers and writers."""
+"""GIFs, videos and folders of images, in and out; Pillow and PyAV are the outside readers and writers."""
 
 import os
 import sys
@@ -28,20 +28,20 @@ def read_bytes(path: Path, **options: Any) -> np.ndarray:
 
 
 def write_film(path: Path, frames: np.ndarray, fps: int = 10) -> None:
-    with av.open(str(path), "w") as film:
-        stream: Any = film.add_stream(CODECS[path.suffix[1:]], rate=fps)
+    with av.open(str(path), "w") as video:
+        stream: Any = video.add_stream(CODECS[path.suffix[1:]], rate=fps)
         stream.height, stream.width, stream.pix_fmt = *frames.shape[1:3], "yuv420p"
         for frame in frames:
-            film.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-        film.mux(stream.encode())
+            video.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        video.mux(stream.encode())
 
 
 def moving_square(frames: int = 12, height: int = 32, width: int = 48) -> np.ndarray:
-    """A film (T, H, W, 3) that codecs keep nearly as it is."""
-    film = np.full((frames, height, width, 3), (40, 90, 160), np.uint8)
-    for t, picture in enumerate(film):
+    """A video (T, H, W, 3) that codecs keep nearly as it is."""
+    video = np.full((frames, height, width, 3), (40, 90, 160), np.uint8)
+    for t, picture in enumerate(video):
         picture[8:20, 2 * t : 2 * t + 12] = (220, 200, 60)
-    return film
+    return video
 
 
 @pytest.mark.parametrize("color", [(), (3,)])
@@ -130,11 +130,11 @@ def test_an_mp4_is_what_pyav_reads(tmp_path: Path, color: tuple, fps: float) -> 
     frames = frames if color else frames[..., 0]
     path = tmp_path / "a.mp4"
     assert write_clip(path, frames, fps) == pytest.approx(fps)
-    with av.open(str(path)) as film:
-        stream = film.streams.video[0]
+    with av.open(str(path)) as video:
+        stream = video.streams.video[0]
         assert (stream.codec_context.name, stream.pix_fmt, stream.frames) == ("h264", "yuv420p", 12)
         assert float(stream.average_rate or 0) == pytest.approx(fps)
-        shown = np.stack([frame.to_ndarray(format="rgb24") for frame in film.decode(video=0)])
+        shown = np.stack([frame.to_ndarray(format="rgb24") for frame in video.decode(video=0)])
     clip = read_bytes(path)
     np.testing.assert_array_equal(clip, shown if color else shown[..., :1])
     assert clip.shape == (12, 32, 48, 3 if color else 1)
@@ -161,7 +161,7 @@ def test_films_whole_and_cut_short(tmp_path: Path, suffix: str) -> None:
     data = path.read_bytes()
     for share in (0.3, 0.6):
         part.write_bytes(data[: int(share * len(data))])
-        with pytest.raises(ValueError, match=rf"b.{suffix} is (a damaged film|cut short)"):
+        with pytest.raises(ValueError, match=rf"b.{suffix} is (a damaged video|cut short)"):
             read_clips(part)
 
 

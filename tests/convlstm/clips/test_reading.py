@@ -110,7 +110,7 @@ def test_files_that_are_no_clips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
             with pytest.raises(ValueError, match=f"{name} (is empty|is a? ?damaged|begins with|ends as no)"):
                 read_clips(name)
     Path("directory").mkdir()
-    with pytest.raises(FileNotFoundError, match="directory has no clips in it; it needs a film"):
+    with pytest.raises(FileNotFoundError, match="directory has no clips in it; it needs a video"):
         read_clips("directory")
     write_clip("a.gif", np.zeros((2, 4, 4), np.uint8), 5)
     with pytest.raises(ValueError, match=r"layout and variable are of arrays, and a.gif is none"):
