@@ -5,7 +5,6 @@ Letters: N clips, T time, C channels (1 or 3), H W pixels.
 
 import os
 from collections.abc import Iterator
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +18,7 @@ NEEDED = (
     "a video (MP4, AVI, MOV, WebM), a GIF, an array (.npy, .npz, HDF5), or a folder of frames (PNG, JPEG, "
     "PGM, TIFF)"
 )
-STRETCH = 16  # frames that are decoded at a time
+STRETCH, STRETCH_BYTES = 16, 2**25  # frames that are decoded at a time, and how much memory they fill
 
 
 def find_clips(root: str | Path) -> list[Path]:
@@ -87,14 +86,18 @@ def stream_clips(
 
 def _stretches(path: Path, frames: Iterator[NDArray]) -> Iterator[NDArray]:
     """Stack frames (C, H, W), once each is of the first one's size and type."""
-    number, kind = 0, ""
-    while stretch := list(islice(frames, STRETCH)):
-        for frame in stretch:
-            channels, height, width = frame.shape
-            number, found = number + 1, f"{height} x {width} pixels, {channels} channel(s) of {frame.dtype}"
-            kind = kind or found
-            if found != kind:
-                raise ValueError(
-                    f"{path}: frame {number} has {found}, the first {kind}; all need one size and type"
-                )
+    kind, stretch = "", []
+    for number, frame in enumerate(frames, 1):
+        channels, height, width = frame.shape
+        found = f"{height} x {width} pixels, {channels} channel(s) of {frame.dtype}"
+        kind = kind or found
+        if found != kind:
+            raise ValueError(
+                f"{path}: frame {number} has {found}, the first {kind}; all need one size and type"
+            )
+        stretch.append(frame)
+        if len(stretch) == STRETCH or len(stretch) * frame.nbytes >= STRETCH_BYTES:
+            yield np.stack(stretch)
+            stretch = []
+    if stretch:
         yield np.stack(stretch)

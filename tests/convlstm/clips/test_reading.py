@@ -11,6 +11,7 @@ from einops import rearrange
 from PIL import Image
 
 from convlstm.clips import ClipSource, find_clips, fit, open_clips, read_clips, write_clip
+from convlstm.clips.reading import _stretches
 
 RANDOM = np.random.default_rng(0)
 
@@ -163,6 +164,12 @@ def test_a_folder_of_clips(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"go together need one size"):
         read_clips(tmp_path)
     assert read_clips(tmp_path, size=(4, 4)).shape == (4, 5, 1, 4, 4)
+
+
+def test_large_frames_are_stacked_few_at_a_time() -> None:
+    for size, frames, lengths in (((1, 8, 8), 20, [16, 4]), ((3, 2160, 3840), 3, [2, 1])):
+        frames = [np.zeros(size, np.uint8)] * frames
+        assert [len(stretch) for stretch in _stretches(Path("film.mp4"), iter(frames))] == lengths
 
 
 def test_frames_that_cover_a_size_are_cropped_at_the_center() -> None:
