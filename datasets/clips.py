@@ -19,7 +19,7 @@ from datasets.source import check_indices
 
 
 class Clips:
-    """Windows of so many frames of one's own clips, clip after clip.
+    """Windows of `length` frames of your own clips, clip after clip.
 
     In a folder, clips are MP4, AVI, MOV and WebM videos; GIFs; .npy, .npz and HDF5 arrays; and folders with
     images in them (PNG, JPEG, PGM, TIFF; 8 and 16 bits), each of which is one clip, in natural order (frame2

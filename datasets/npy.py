@@ -1,4 +1,4 @@
-"""Moving MNIST in .npy files: the canonical test set, read, and sets of one's own, written.
+"""Moving MNIST in .npy files: read the canonical test set, and write sets of your own.
 
 Letters: B batch, T time, N sequences, H W pixels.
 """
