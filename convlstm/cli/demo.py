@@ -1,6 +1,7 @@
-"""python -m convlstm demo: a page on which one draws shapes and watches a network forecast their flight."""
+"""python -m convlstm demo: a page on which you draw shapes and watch a network forecast their flight."""
 
 import argparse
+import socket
 from typing import Any
 
 from convlstm import demo
@@ -34,4 +35,16 @@ def add_command(commands: Any) -> None:
 def run(options: argparse.Namespace) -> None:
     """Serve the page until Ctrl-C."""
     height, width = (positive("--size", side) for side in options.size)
+    if options.port is not None:
+        _check_port(options.port)
     demo.launch(options.network, (height, width), server_port=options.port)
+
+
+def _check_port(port: int) -> None:
+    positive("--port", port, most=2**16 - 1)
+    try:
+        socket.create_server(("127.0.0.1", port)).close()
+    except OSError as error:
+        raise OSError(
+            f"--port is {port}: {error.strerror}; give another, or none for the first free one"
+        ) from error

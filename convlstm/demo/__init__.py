@@ -1,4 +1,4 @@
-"""A page on which one draws shapes, pushes them, and watches a network forecast their flight."""
+"""A page on which you draw shapes, push them, and watch a network forecast their flight."""
 
 from convlstm.demo.page import launch
 

@@ -52,14 +52,16 @@ function settle(ink) {
 }
 
 arrows.addEventListener("pointerdown", (event) => {
+  if (event.button || !event.isPrimary) return;  // of the mouse's other buttons, or a second finger
   arrows.setPointerCapture(event.pointerId);
   const aimed = shapes[event.target.dataset.shape];
   [held, last] = [aimed ? {aimed} : {ink: blank()}, null];
   if (!aimed) move(event);
 });
-arrows.addEventListener("pointermove", (event) => { if (held) move(event); });
-for (const end of ["pointerup", "pointercancel"]) arrows.addEventListener(end, () => {
-  if (held?.ink) settle(held.ink);
+arrows.addEventListener("pointermove", (event) => { if (held && event.isPrimary) move(event); });
+for (const end of ["pointerup", "pointercancel"]) arrows.addEventListener(end, (event) => {
+  if (!held || !event.isPrimary) return;
+  if (held.ink) settle(held.ink);
   held = null;
   show();
   props.value = shapes.map(({ink, angle}) => ({pixels: pixels(ink), angle}));

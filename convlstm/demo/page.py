@@ -4,6 +4,7 @@ Letters: T time, C channels (1 or 3), H W pixels of a frame.
 """
 
 import base64
+import html
 import io
 import math
 import random
@@ -20,6 +21,7 @@ from PIL import Image
 from torch import nn
 
 from convlstm.clips import pictures, read_clips
+from convlstm.clips.reading import VIDEOS
 from convlstm.core.checks import import_extra
 from convlstm.demo.motion import Shape, fly
 from convlstm.hub.pretrained import from_pretrained
@@ -62,7 +64,7 @@ SCREENS = """
 
 
 def launch(network: str, size: tuple[int, int] = (64, 64), **options: Any) -> None:
-    """Open the page for a network, and serve it until Ctrl-C.
+    """Serve the page for a network until Ctrl-C.
 
     Args:
         network: a name, a folder or an address, as for `convlstm.from_pretrained`.
@@ -71,19 +73,28 @@ def launch(network: str, size: tuple[int, int] = (64, 64), **options: Any) -> No
 
     Raises:
         ImportError: gradio is not installed.
-        ValueError: see `convlstm.from_pretrained`.
+        ValueError: frames of a size that the network cannot take, and see `convlstm.from_pretrained`.
     """
     gr = import_extra("gradio", "demo", "the demo")
+    model = from_pretrained(network)
+    if isinstance(model, Forecaster) and (error := model.config.frame_size_error(*size)):
+        raise ValueError(f"the page has frames of {size[0]} x {size[1]} pixels, {error}")
     # The fonts are the reader's own: the page asks for nothing over the network.
     theme = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
     theme.set(block_title_text_color="*body_text_color", block_info_text_color="*neutral_600")
-    build(gr, from_pretrained(network), network, size).launch(
+    page = build(gr, model, network, size)
+    _, address, _ = page.launch(
         theme=theme,
         css=".html-container { padding: 0 !important; }",
         footer_links=[],
         ssr_mode=False,  # Spaces render pages on the server by default, where no script has a canvas
+        max_file_size="200mb",
+        quiet=True,
+        prevent_thread_lock=True,
         **options,
     )
+    print(f"The demo is at {address} until Ctrl-C ends it.", flush=True)
+    page.block_thread()
 
 
 def build(gr: Any, model: nn.Module, name: str, size: tuple[int, int]) -> Any:
@@ -101,7 +112,7 @@ def build(gr: Any, model: nn.Module, name: str, size: tuple[int, int]) -> Any:
 
         return answer
 
-    with gr.Blocks(title="What happens next?", analytics_enabled=False) as page:
+    with gr.Blocks(title="What happens next?", analytics_enabled=False, delete_cache=(3600, 3600)) as page:
         gr.Markdown(INTRODUCTION)
         with gr.Row():
             with gr.Column(scale=2, min_width=300):
@@ -113,7 +124,10 @@ def build(gr: Any, model: nn.Module, name: str, size: tuple[int, int]) -> Any:
                         clear = gr.Button("Clear", min_width=80)
                     draw = gr.Button("Forecast", variant="primary")
                 with gr.Tab("Your clip"):
-                    file = gr.File(label="A GIF, a video or an array (.npy) of ten frames or more")
+                    file = gr.File(
+                        label="A GIF, a video or an array (.npy) of ten frames or more",
+                        file_types=[".gif", *VIDEOS, ".npy"],
+                    )
                     watch = gr.Button("Forecast", variant="primary")
             with gr.Column(scale=3, min_width=300):
                 dark = np.zeros((1, *size))
@@ -138,8 +152,10 @@ def forecast_drawing(
     """Return what the page shows for the shapes on the canvas."""
     if not drawing:
         raise ValueError("Draw a shape first, or take digits.")
-    inks = [np.array(shape["pixels"], np.uint8).reshape(size) / np.float32(255) for shape in drawing[:3]]
-    shapes = [Shape(ink, float(shape["angle"])) for ink, shape in zip(inks, drawing, strict=False)]
+    shapes = [
+        Shape(np.array(shape["pixels"], np.uint8).reshape(size) / np.float32(255), float(shape["angle"]))
+        for shape in drawing[:3]
+    ]
     return screens(model, fly(shapes, CONTEXT + horizon), horizon, sharpen)
 
 
@@ -167,8 +183,7 @@ def screens(model: nn.Module, clip: NDArray, horizon: int, sharpen: float) -> It
     """
     if channels_of(model) == 3:
         clip = np.broadcast_to(clip, (len(clip), 3, *clip.shape[2:]))
-    device = next(model.parameters()).device
-    context = torch.from_numpy(clip[None, :CONTEXT].copy()).to(device)
+    context = torch.from_numpy(clip[None, :CONTEXT].copy())
     if isinstance(model, Forecaster):
         forecasts = stream(model, context, horizon, sharpen=sharpen)
     else:  # a network of another project may forecast all frames at once
@@ -187,7 +202,7 @@ def screen(
 ) -> dict[str, Any]:
     """Return what the page shows at one time: frames (C, H, W), no left one after the end of the truth."""
     return {
-        "caption": caption,
+        "caption": html.escape(caption),  # the page takes it as HTML, and a network's name is in it
         "percent": round(100 * done),
         "heading": "The clip has ended" if left is None else "What really happens",
         "truth": png(np.zeros_like(right) if left is None else left),

@@ -8,22 +8,26 @@ import socket
 import subprocess
 import sys
 import threading
+import tomllib
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from packaging.specifiers import SpecifierSet
 from PIL import Image
 from torch import nn
 from torch.testing import assert_close
 
 from convlstm import StackedForecaster, demo, rollout
 from convlstm.__main__ import main
-from convlstm.clips import write_clip
+from convlstm.clips import read_clips, write_clip
 from convlstm.demo import page
 from convlstm.demo.motion import Shape, fly
 
@@ -110,6 +114,82 @@ def test_the_shapes_on_the_canvas_fly() -> None:
     assert (np.stack([pixels(state["truth"]) for state in states]) == clip[:, 0] * 255).all()
 
 
+def test_a_fourth_shape_is_left_out() -> None:
+    drawing = [{"pixels": np.roll(block(), 5 * n).flatten().tolist(), "angle": n} for n in range(4)]
+    first = list(page.forecast_drawing(tiny(), (24, 32), drawing[:3], 2, 0.0))
+    assert list(page.forecast_drawing(tiny(), (24, 32), drawing, 2, 0.0)) == first
+    assert list(page.forecast_drawing(tiny(), (24, 32), drawing[1:], 2, 0.0)) != first
+
+
+def test_states_are_shown_no_faster_than_one_can_watch(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+
+    def wait(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+
+    monkeypatch.setattr(page, "time", SimpleNamespace(monotonic=lambda: now, sleep=wait))
+    computed = [0, 0, 0, 1, 0]  # seconds for each state
+    times = [now for _ in page.paced({} for seconds in computed if wait(seconds) is None)]
+    frame = 1 / page.FRAMES_PER_SECOND
+    assert times == pytest.approx([0, frame, 2 * frame, 1 + 2 * frame, 1 + 3 * frame])
+
+
+class Shown(Exception):
+    """Stands for Gradio's Error, which the page shows."""
+
+    def __init__(self, message: str, **options: Any) -> None:
+        super().__init__(message)
+
+
+@pytest.fixture
+def gradio(monkeypatch: pytest.MonkeyPatch) -> MagicMock:
+    """Stand-in for Gradio."""
+    gr = MagicMock(Error=Shown)
+    gr.Blocks.return_value.__enter__.return_value.launch.return_value = (None, "http://host:1/", None)
+    monkeypatch.setattr(page, "import_extra", lambda *_: gr)
+    return gr
+
+
+def test_the_page_is_served_safely(
+    gradio: MagicMock, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = str(tmp_path / "<img src=x onerror=alert(1)>")
+    tiny().save_pretrained(name)
+    assert main(["demo", name, "--size", "24", "32"]) == 0
+    assert capsys.readouterr().out == "The demo is at http://host:1/ until Ctrl-C ends it.\n"
+    blocks = gradio.Blocks.return_value.__enter__.return_value
+    blocks.block_thread.assert_called_once_with()
+    options = blocks.launch.call_args.kwargs
+    assert options["ssr_mode"] is False
+    assert options["max_file_size"] == "200mb"
+    assert gradio.Blocks.call_args.kwargs["delete_cache"] == (3600, 3600)
+    waiting = gradio.HTML.call_args.args[0]
+    assert waiting["caption"].endswith("&lt;img src=x onerror=alert(1)&gt; waits for ten frames.")
+    for suffix in gradio.File.call_args.kwargs["file_types"]:
+        (tmp_path / f"empty{suffix}").touch()
+        with pytest.raises(ValueError, match="empty") as refused:
+            read_clips(tmp_path / f"empty{suffix}")
+        assert "no known kind of clip" not in str(refused.value)
+
+
+def test_the_page_says_why_there_is_no_forecast(gradio: MagicMock, tmp_path: Path) -> None:
+    page.build(gradio, tiny(), "tiny", (24, 32))
+    _, _, draw, watch = (call.args[0] for call in gradio.Button.return_value.click.call_args_list)
+    with pytest.raises(Shown, match="Draw a shape first"):
+        next(draw([], 2, 0.0))
+    (tmp_path / "damaged.gif").write_bytes(b"GIF89a")
+    for name, message in (
+        ("damaged.gif", "The file is a damaged GIF"),
+        ("missing.npy", "The file"),
+        ("note.txt", "The file"),
+    ):
+        with pytest.raises(Shown, match=f"^{message}") as shown:
+            next(watch(str(tmp_path / name), 2, 0.0))
+        assert str(tmp_path) not in str(shown.value)
+    assert len(list(draw(DRAWING, 2, 0.0))) == 12
+
+
 def test_a_file_is_brought_to_the_size_and_the_channels(tmp_path: Path) -> None:
     levels = np.arange(0, 240, 20, dtype=np.uint8)
     write_clip(tmp_path / "clip.gif", np.repeat(levels, 48 * 64 * 3).reshape(12, 48, 64, 3), 10)
@@ -145,8 +225,25 @@ def test_without_gradio_the_command_says_what_to_install(
     assert 'pip install "convlstm[demo]"' in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("gradio")
+def test_what_the_command_refuses(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        for options, message in (
+            (["--port", "80555"], "--port is 80555; it needs a whole number of 1 to 65,535"),
+            (["--port", port], f"--port is {port}: Address already in use"),
+            (["--size", "64", "0"], "--size is 0; it needs a whole number of 1 or more"),
+            (["--size", "65", "63"], "frames of 65 x 63 pixels, which patches of 4 x 4 do not divide"),
+        ):
+            assert main(["demo", "moving_mnist_mini", *options]) == 2
+            assert message in capsys.readouterr().err
+
+
 def test_the_commands_of_the_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
+    monkeypatch.setattr("convlstm.cli.demo.socket", MagicMock())  # no matter whether the ports are free
     monkeypatch.setattr(
         demo, "launch", lambda network, size, **options: asked.append((network, size, options))
     )
@@ -166,6 +263,8 @@ def test_the_space_names_files_and_an_extra_that_are_there() -> None:
     fields = dict(line.split(": ", 1) for line in head.strip().splitlines())
     assert (ROOT / "demo" / fields["app_file"]).is_file()
     assert fields["sdk"] == "gradio"
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert fields["python_version"].strip('"') in SpecifierSet(project["requires-python"])
     extra = re.search(r'^demo = \[.*"gradio>=([\d.]+)"', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
     assert extra is not None
     assert fields["sdk_version"].startswith(extra[1])
@@ -193,6 +292,7 @@ def address() -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
+    address = f"http://127.0.0.1:{port}"
     command = [sys.executable, "-u", "-m", "convlstm", "demo", "moving_mnist_mini", "--port", port]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as served:
         limit = threading.Timer(120, served.kill)
@@ -202,10 +302,10 @@ def address() -> Iterator[str]:
             lines = []
             for line in served.stdout:
                 lines.append(line)
-                if "Running on local URL" in line:
+                if address in line:
                     break
             assert served.poll() is None, "".join(lines)
-            yield f"http://127.0.0.1:{port}"
+            yield address
         finally:
             limit.cancel()
             served.kill()
@@ -250,11 +350,21 @@ def test_in_a_browser_a_drawn_stroke_ends_in_a_moving_forecast(address: str) -> 
         view.get_by_text("Draw one to three shapes here").wait_for()
         view.get_by_role("button", name="Forecast").click()
         view.get_by_text("Draw a shape first").wait_for()
-        canvas.click()
-        dot = [view.locator(".canvas line").get_attribute(name) for name in ("x1", "y1")]
+        canvas.click(button="right")
+        assert view.locator(".canvas circle").count() == 0
+        middle = box["y"] + box["height"] / 2
+        view.mouse.move(box["x"] + box["width"] * 26 / 64, middle)
+        view.mouse.down()
+        for event in ("pointerdown", "pointermove", "pointerup"):  # of a second finger
+            canvas.dispatch_event(event, {"isPrimary": False, "pointerId": 9, "clientX": box["x"]})
+        view.mouse.move(box["x"] + box["width"] * 38 / 64, middle)
+        view.mouse.up()
+        stroke = [view.locator(".canvas line").get_attribute(name) for name in ("x1", "y1")]
+        canvas.click(position={"x": 20, "y": 20})  # a dot
+        assert view.locator(".canvas circle").count() == 2
         browser.close()
     assert errors == []
-    assert [float(place) for place in dot] == pytest.approx([32, 32], abs=1)
+    assert [float(place) for place in stroke] == pytest.approx([32, 32], abs=1)
     assert all(url.startswith((address, "data:", "blob:")) for url in requests), requests
     watched = [state for state in seen if state["caption"].startswith("Watching")]
     centers = [(pixels(state["truth"]).sum(0) * np.arange(64)).sum() for state in watched]

@@ -163,6 +163,7 @@ def test_weights_are_found_in_an_installed_wheel(tmp_path: Path) -> None:
         archive.extractall(site)
     weights = site / "convlstm" / "weights"
     assert sorted(os.listdir(weights / TINY)) == ["README.md", "config.json", "model.safetensors"]
+    assert {"canvas.js", "style.css"} <= set(os.listdir(site / "convlstm" / "demo"))
     assert (weights / "README.md").exists()
     code = f"""
 import convlstm
