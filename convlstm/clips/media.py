@@ -222,23 +222,21 @@ def check_clip(path: str | Path, fps: float) -> None:
 def write_clip(path: str | Path, frames: NDArray[np.uint8], fps: float) -> float:
     """Write frames as an animated GIF or an MP4, as the suffix says.
 
-    A GIF loops for ever. It keeps a frame of at most 256 colors exactly, so any gray one; of a frame with
-    more it keeps the 256 that fit it best, without dithering. A frame that equals the one before makes that
-    one last longer, and a comment in the file says how long a single one lasts, so that `read_clips` gives
-    back as many.
+    A GIF loops forever. It stores frames of up to 256 colors exactly, also gray ones. Frames with more
+    colors are reduced to the best 256, without dithering. Equal frames in a row are stored as one long frame.
+    A comment in the file has the duration of a single one, so that `read_clips` restores their number.
 
-    An MP4 (H.264, 4:2:0, which every browser plays) keeps frames nearly as they are; an odd side gains a
-    pixel.
+    An MP4 (H.264, 4:2:0, which every browser plays) keeps frames nearly unchanged. An odd height or width
+    gains a pixel.
 
     Args:
-        path: ends in .gif or .mp4. A file that is there is replaced once the new one is whole.
+        path: ends in .gif or .mp4. An existing file is replaced once the new one is complete.
         frames: uint8 `(T, H, W)`, or `(T, H, W, 3)` for color.
         fps: frames per second, above 0.
 
     Returns:
-        The frame rate written. A frame of a GIF lasts a whole number of hundredths of a second, 0.02 s at
-        least, since viewers slow down shorter ones, and 655.35 s at most. The rate of an MP4 is 0.001 to
-        1,000 frames per second.
+        The frame rate written. A GIF's frame lasts a whole number of hundredths of a second, from 0.02 s
+        (viewers slow down shorter ones) to 655.35 s. The rate of an MP4 is 0.001 to 1,000 frames per second.
 
     Raises:
         ValueError: frames of another type or shape, or none; frames that a GIF cannot hold: too large, or

@@ -184,22 +184,21 @@ def read_clips(
 ) -> NDArray[np.float32]:
     """Read clips: from an array, a video, a GIF, a folder of frames, or a folder of any of these.
 
-    The frames of a clip are evenly spaced in time. What `write_clip` wrote comes back frame by frame.
-    In other GIFs a frame counts as often as the shortest fits into its time, if all times are whole multiples
-    of the shortest; else each counts once. The last always counts once: it is commonly held for a while
-    before the GIF starts again.
+    The frames of a clip are evenly spaced in time. From a file of `write_clip`, you get back every frame.
+    In other GIFs, a long frame is repeated if all durations are whole multiples of the shortest; otherwise
+    each frame is read once. The last frame is always read once, because many GIFs hold it at the end.
 
     Args:
-        path: of the file or folder; what lies in a folder is told by its suffix (see `find_clips`).
+        path: the file or folder. In a folder, suffixes tell which files are clips (see `find_clips`).
         layout: the axes of an array (in a folder: of all), a letter each, such as "TNHW": T, H and W, and N
             and C where there are such axes. Default: None, guessed from the shape (see `ArrangedArray`).
-        first: at most so many clips, from the first on. Of an array no more is read than is asked for.
-            Default: None, all.
-        frames: at most so many frames of each clip, from the first on. Default: None, all.
+        first: highest number of clips, from the first on. Only these are read from an array. Default: None,
+            all.
+        frames: highest number of frames of each clip, from the first on. Default: None, all.
         variable: the array's name in a .npz or HDF5 file. Default: None, the only one of 3 to 5 axes.
         channels: 1 for gray, 3 for color. Default: None, as they are.
         size: `(H, W)`, to which frames are scaled and center-cropped, see `fit`. Default: None, as they are.
-        stored: the stored values that become 0 and 1; what is beyond them is clipped. Default: None, those
+        stored: the stored values that become 0 and 1; values outside are clipped. Default: None, those
             of the type: 0 and 255 of uint8, 65535 of uint16, 0 and 1 of booleans and floats.
 
     Returns:

@@ -88,7 +88,7 @@ def _read_json(path: Path) -> Any:
 def _build(config: Mapping[str, Any], max_layers: int, where: Path) -> Savable:
     """Build a network without memory, until its weights are known to be of this size."""
     layers = config.get("num_layers")
-    if isinstance(layers, int) and layers > max_layers:  # building them all would take for ever
+    if isinstance(layers, int) and layers > max_layers:  # building them all would take forever
         raise ValueError(f"{where} does not fit: num_layers is {layers}, {WEIGHTS} has {max_layers} tensors")
     try:
         with without_memory():

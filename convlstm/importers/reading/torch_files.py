@@ -85,7 +85,7 @@ class Unpickler(_Unpickler):
 
     A name becomes a `Name`, an object a `Stub`; torch's functions that rebuild tensors and OrderedDict have
     stand-ins here. Sets become lists, and keys that are costly to hash become stubs, so that no pickle of a
-    few bytes takes for ever.
+    few bytes takes forever.
     """
 
     def __init__(self, file: Any, storages: Storages, **options: Any):
