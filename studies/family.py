@@ -46,6 +46,8 @@ STUDY = Study(
     ),
 )
 GRADIENTS, RECALL = "gradients.json", "recall.json"
+# Below each table: the last one writes all three, and needs what the others measured.
+COMMANDS = [f"python studies/family.py {part}" for part in ("train", "gradients", "recall", "show --write")]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -111,9 +113,7 @@ def show_all(folder: Path, assets: Path, write: bool) -> None:
     for name, table in tables.items():
         print(table)
         if write:
-            parts = ("train", name.removeprefix("family-"), "show --write")
-            commands = (f"python studies/family.py {part}" for part in parts if part != "family")
-            write_measured(name, table, *commands)
+            write_measured(name, table, *COMMANDS)
     assets.mkdir(parents=True, exist_ok=True)
     curves = family_report.validation_curves(STUDY, folder)
     family_report.draw_validation(curves, assets / "family-validation.svg")

@@ -32,13 +32,12 @@ from studies.study import macs
 
 ROUNDS = 20  # of forecasts that are timed
 
-HEAD = (
-    *("method", "parameters (M)", "MACs (G)", "training sequences"),
-    *("MSE", "MAE", "SSIM (range 2)", "PSNR", "MSE, 2000 epochs"),
-)
-IN_README = HEAD[:5] + HEAD[6:7]
-IN_DOCS = HEAD[:3] + HEAD[4:]  # the text before it has the training sequences
-BESIDE = HEAD[:5]
+METHOD = ("method", "parameters (M)", "MACs (G)")
+METRICS = ("MSE", "MAE", "SSIM (range 2)", "PSNR")
+HEAD = (*METHOD, "training sequences", *METRICS, "MSE, 2000 epochs")
+IN_README = (*METHOD, "training sequences", "MSE", "SSIM (range 2)")
+IN_DOCS = (*METHOD, *METRICS, "MSE, 2000 epochs")  # the text before it has the training sequences
+BESIDE = (*METHOD, "training sequences", "MSE")
 README_ROWS = ("ConvLSTM-S", "TAU", "PredRNN", "copy last frame")
 # OpenSTL's published table, after 200 epochs of 10,000 sequences: github.com/chengtan9907/OpenSTL,
 # docs/en/model_zoos/video_benchmarks.md.
@@ -105,17 +104,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
             ("shipped", "", shipped_table(options.folder)),
         ]
         if options.speed:
-            tables.append(("forecast-speed", " --speed", speed_table(options.folder, configs, device)))
+            given = " --speed" + (f" --device {options.device}" if options.device != "auto" else "")
+            tables.append(("forecast-speed", given, speed_table(options.folder, configs, device)))
     except (OSError, ValueError) as error:
         parser.error(str(error))
     if runs:
         given = " ".join([" --checkpoints", *map(str, options.checkpoints)])
         tables.append(("cross-entropy", given, cross_entropy_table(runs)))
+    base = "python studies/field.py --write"
+    if options.folder != WEIGHTS:
+        base += f" --folder {options.folder}"
     for name, given, table in tables:
         print(f"{table}\n")
         if options.write:
-            command = f"python studies/field.py --write{given}"
-            write_measured(name, table, command, show_commands=name != "field-in-short")
+            write_measured(name, table, f"{base}{given}", show_commands=name != "field-in-short")
 
 
 def shipped(folder: Path) -> dict[str, Mapping[str, Any]]:
@@ -137,19 +139,18 @@ def evaluation_of(folder: Path, protocol: str) -> Evaluation:
 def errors(folder: Path, configs: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, ...]]:
     """Return the rows of the field's table: the published ones, ours, and copying the last frame."""
     rows: list[tuple[str, ...]] = list(PUBLISHED)
-    copied: list[tuple[str, ...]] = []
-    for name, config in configs.items():
+    evaluations = {name: evaluation_of(folder / name, "openstl") for name in configs}
+    for name, found in evaluations.items():
         model = Forecaster.from_pretrained(folder / name)
-        found = evaluation_of(folder / name, "openstl")
         sizes = (
             f"{parameters(model) / 1e6:.1f}",
             f"{macs(model, *found.frame[1:], found.context, found.horizon) / 1e9:.1f}",
-            f"{config['trained']['sequences']:,}",
+            f"{configs[name]['trained']['sequences']:,}",
         )
-        rows.append((f"**{name}** (ours)", *sizes, *scores(found.model, HEAD[4:8]), ""))
-        (copy,) = found.baselines
-        copied = [(copy.name, "0", "0", "0", *scores(copy, HEAD[4:8]), "")]
-    return rows + copied
+        rows.append((f"**{name}** (ours)", *sizes, *scores(found.model, METRICS), ""))
+    for found in list(evaluations.values())[:1]:  # all are on the same sequences
+        rows += [(copy.name, "0", "0", "0", *scores(copy, METRICS), "") for copy in found.baselines]
+    return rows
 
 
 def parameters(model: Forecaster) -> int:

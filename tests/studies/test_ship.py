@@ -147,7 +147,9 @@ def test_the_tables_of_the_field(
     ours = f"| **run** (ours), 0.01 M parameters, {trained} training sequences | 250.0 [249.0, 251.0] |"
     at = lines.index(ours)
     assert [line.split(" | ")[0] for line in lines[at - 1 : at + 2 : 2]] == ["| DFN", "| Patraucean et al."]
-    assert lines[-2:] == [f"python studies/field.py --write --checkpoints {run}", "```"]
+    command = f"python studies/field.py --write --folder {tmp_path}"
+    assert lines[-2:] == [f"{command} --checkpoints {run}", "```"]
+    assert f"{command} --speed --device cpu\n" in timing.read_measured("forecast-speed")
     _, _, *rows = timing.read_measured("field-in-short").splitlines()
     assert [row.split(" | ")[0].strip("*| ").split("*")[0] for row in rows] == [
         *("ConvLSTM-S", "TAU", "PredRNN", NAME, "copy last frame")
