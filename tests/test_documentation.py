@@ -36,6 +36,14 @@ MAINS = {"datasets": datasets_main, "convlstm": convlstm_main}
 SERVERS = ("demo",)  # commands that go on until they are stopped
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Clips that pages decode go into a folder that is not the user's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What pages speak of and readers have: each page gets a copy.
@@ -101,6 +109,8 @@ def blocks(text: str) -> Iterator[tuple[int, str, str]]:
     """Yield line, language and code of the blocks of a page, those in lists and cards, too."""
     # Of any language, so that the end of one block is not taken for the start of another.
     for match in re.finditer(r"^( *)(`{3,})(.*?)\n(.*?)^\1\2$", text, re.MULTILINE | re.DOTALL):
+        # Another one, such as bash, would not be run.
+        assert re.fullmatch(r"python|sh|text|diff|\{.*|", match[3]), match[0]
         if match[3] in ("python", "sh", ""):
             yield text[: match.start(4)].count("\n"), match[3], textwrap.dedent(match[4])
 
@@ -137,9 +147,20 @@ def run_commands(code: str) -> None:
 @pytest.mark.parametrize("page", PAGES)
 def test_what_a_page_links_to_is_there(page: str) -> None:
     text = (ROOT / page).read_text()
-    places = re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)|```\{(?:include|image|figure)\} (\S+)", text)
-    for place in filter(None, (place for pair in places for place in pair)):
-        assert (ROOT / page).parent.joinpath(place).exists(), place
+    links = re.findall(r"\]\(([^)#:\s]*)(?:#([^)\s]+))?\)", text)
+    links += [(place, "") for place in re.findall(r"```\{(?:include|image|figure)\} (\S+)", text)]
+    for place, anchor in links:
+        path = (ROOT / page).parent / place if place else ROOT / page
+        assert path.exists(), place
+        if anchor and path.suffix == ".md":
+            assert anchor in anchors(path.read_text()), f"{place}#{anchor}"
+
+
+def anchors(text: str) -> set[str]:
+    """Return what GitHub and MyST call the headings of a page."""
+    prose = re.sub(r"^ *```.*?^ *```$", "", text, flags=re.MULTILINE | re.DOTALL)  # no comments of code
+    headings = re.findall(r"^#+ (.+)$", prose, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 @pytest.mark.slow

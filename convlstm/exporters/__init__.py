@@ -66,9 +66,10 @@ def export(
 
     **"onnx" and "program"** hold a forecaster or an ImportedNetwork as a graph. The graph is checked against
     the network on random frames (to 1e-4) before it is written. Batch and frame size stay free where the
-    exporter allows it: H and W are then any multiples of the patch (times the strides), at least two. T
-    and the horizon are fixed, because the graph repeats the step for each frame. Pixels are in [0, 1]. A
-    graph has one of three forms, inputs -> outputs:
+    exporter allows it: H and W are then any multiples of the patch (times the strides), at least two. With
+    torch 2.7 to 2.11 some graphs of the form "step" keep the frame size that they are traced with; `free` of
+    the result says what is free. T and the horizon are fixed, because the graph repeats the step for each
+    frame. Pixels are in [0, 1]. A graph has one of three forms, inputs -> outputs:
 
     - "rollout": context `(B, T, C, H, W)` -> frames `(B, horizon, C, H, W)`
     - "step": frame `(B, C, H, W)`, h0, c0, h1, c1, ... -> next_frame, h0_out, c0_out, h1_out, c1_out, ...
