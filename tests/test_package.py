@@ -39,6 +39,10 @@ def test_the_workflow_tests_the_versions_that_the_package_names() -> None:
     named = ["3." + c.removeprefix(prefix) for c in project()["classifiers"] if c.startswith(prefix)]
     assert workflow["jobs"]["test"]["strategy"]["matrix"]["python"] == named
     assert project()["requires-python"] == f">={named[0]}"
+    lowest = yaml.dump(workflow["jobs"]["lowest"])
+    (torch,) = (name for name in project()["dependencies"] if name.startswith("torch>="))
+    assert f" {torch.replace('>=', '==')}.0 " in lowest
+    assert f"'{named[0]}'" in lowest
 
 
 def test_the_page_about_installation_says_what_is_needed() -> None:
