@@ -250,7 +250,7 @@ def test_a_resumed_run_on_clips_is_the_run(gifs: Path, state_of, train_until) ->
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("--data.clips none", "none is no file"),
+        ("--data.clips none", "none does not exist; it needs a video"),
         (
             "--data.clips gifs --context 40",
             "no clip that can be used: 6 of 6 files have fewer than the 50 frames",

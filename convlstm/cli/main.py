@@ -5,6 +5,7 @@ import shlex
 import sys
 
 from convlstm.cli import demo, evaluate, export, import_weights, list_models, rollout
+from convlstm.core import __version__
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -17,10 +18,14 @@ def main(arguments: list[str] | None = None) -> int:
         description="Forecast video with convolutional recurrent networks; score, import and export them.",
         epilog="python -m convlstm COMMAND --help describes the options of a command.",
     )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND", title="commands")
+    parser.add_argument("--version", action="version", version=f"convlstm {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", title="commands")
     for command in (rollout, evaluate, import_weights, export, list_models, demo):
         command.add_command(commands)
     options = parser.parse_args(arguments)
+    if not hasattr(options, "run"):  # no command
+        parser.print_help(sys.stderr)
+        return 2
     options.command = shlex.join(["python", "-m", "convlstm", *(arguments or sys.argv[1:])])
     try:
         options.run(options)

@@ -18,6 +18,10 @@ from convlstm.core.files import open_npy
 
 HDF5 = (".h5", ".hdf5", ".hdf", ".nc", ".nc4")
 ARRAYS = (".npy", ".npz", *HDF5)
+NEEDED = (  # of a path of clips, in errors
+    "a video (MP4, AVI, MOV, WebM), a GIF, an array (.npy, .npz, HDF5), or a folder of frames (PNG, JPEG, "
+    "PGM, TIFF)"
+)
 
 
 def is_array(path: Path) -> bool:
@@ -41,9 +45,9 @@ def open_clips(path: str | Path, layout: str | None = None, variable: str | None
         ImportError: an HDF5 file, and h5py is not installed.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is no file; it needs a .npy, .npz or HDF5 file")
-    if not is_array(path):
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist; it needs {NEEDED}")
+    if not (is_array(path) and path.is_file()):
         raise ValueError(f"{path} is no array; it needs a .npy, .npz or HDF5 file")
     if path.suffix.lower() == ".npy":
         if variable is not None:

@@ -10,14 +10,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from convlstm.clips.arrays import ARRAYS, is_array, open_clips
+from convlstm.clips.arrays import ARRAYS, NEEDED, is_array, open_clips
 from convlstm.clips.media import IMAGES, frames_of_film, frames_of_folder, natural_order, read_gif
 
 VIDEOS = (".mp4", ".m4v", ".avi", ".mov", ".webm", ".mkv")
-NEEDED = (
-    "a video (MP4, AVI, MOV, WebM), a GIF, an array (.npy, .npz, HDF5), or a folder of frames (PNG, JPEG, "
-    "PGM, TIFF)"
-)
 STRETCH, STRETCH_BYTES = 16, 2**25  # frames that are decoded at a time, and how much memory they fill
 
 
@@ -75,8 +71,8 @@ def stream_clips(
         return array.shape[0], (array.frames(clip) for clip in range(array.shape[0]))
     if path.is_dir():
         return 1, _stretches(path, frames_of_folder(path))
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is no file; it needs {NEEDED}")
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist; it needs {NEEDED}")
     if path.suffix.lower() == ".gif":
         return 1, iter([read_gif(path)])
     if path.suffix.lower() in VIDEOS:

@@ -68,7 +68,7 @@ def create_model(
         torch.Size([1, 2, 3, 32, 32])
     """
     if not isinstance(name, str) or name not in list_models():
-        raise ValueError(f"name is {name!r}, {_not_among(name)}")
+        raise ValueError(f"name is {name!r}, {_not_among(name, list_models())}")
     if pretrained:
         if overrides:
             raise ValueError(
@@ -132,7 +132,8 @@ def from_pretrained(
         raise ValueError(f"{name} is a file; it needs the directory that has {CONFIG} and {WEIGHTS}")
     if name in ARCHITECTURES:
         return create_model(name, pretrained=True, device=device)
-    raise FileNotFoundError(f"{name or repr(name)} is no checkpoint: no directory, and {_not_among(name)}")
+    not_among = _not_among(name, list_models(pretrained=True))
+    raise FileNotFoundError(f"no folder {name or repr(name)}, and {not_among}")
 
 
 Savable._loader = from_pretrained
@@ -147,10 +148,10 @@ def _registered() -> dict[str, type[Forecaster]]:
     }
 
 
-def _not_among(name: object) -> str:
-    near = difflib.get_close_matches(str(name), list_models(), n=1)
+def _not_among(name: object, names: list[str]) -> str:
+    near = difflib.get_close_matches(str(name), names, n=1)
     guess = f" (did you mean {near[0]}?)" if near else ""
-    return f"none of the names {', '.join(list_models())}{guess}"
+    return f"none of the names {', '.join(names)}{guess}"
 
 
 def _folder(name: str) -> Path:

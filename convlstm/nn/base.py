@@ -152,6 +152,11 @@ class ConvRecurrent(Savable):
         **cell_options: Any,
     ):
         super().__init__()
+        if isinstance(hidden_channels, tuple | list):
+            raise ValueError(
+                f"hidden_channels is {hidden_channels!r}; it needs one number, the width of all layers. For "
+                "several widths call one layer after another; StackedForecaster, a network, takes several"
+            )
         num_layers = positive("num_layers", num_layers)
         dropout = finite("dropout", dropout, least=0, most=1)
         if dropout > 0 and num_layers == 1:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import convlstm
 from convlstm.__main__ import main
 from convlstm.hub import pretrained
 
@@ -22,6 +23,14 @@ def test_help_names_the_commands_and_their_options(capsys: pytest.CaptureFixture
         main(["--help"])
     out = capsys.readouterr().out
     assert all(f"\n    {command} " in out for command in (*options, "list"))
+
+
+def test_the_version_and_the_help_where_there_is_no_command(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main(["--version"])
+    assert capsys.readouterr().out == f"convlstm {convlstm.__version__}\n"
+    assert main([]) == 2
+    assert "\n    rollout " in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -43,9 +52,12 @@ def test_ctrl_c_is_one_line(capsys: pytest.CaptureFixture[str], monkeypatch: pyt
 @pytest.mark.parametrize(
     ("command", "message"),
     [
-        ("rollout nowhere clips.npy", "nowhere is no checkpoint"),
+        (
+            "rollout nowhere clips.npy",
+            "no folder nowhere, and none of the names moving_mnist_mini",
+        ),
         ("rollout layer clips.npy", "model is a ConvLSTM layer, which forecasts no frames"),
-        ("rollout run nowhere.npy", "nowhere.npy is no file"),
+        ("rollout run nowhere.npy", "nowhere.npy does not exist"),
         ("rollout run odd.npy", "which patches of 4 x 4 do not divide"),
         ("rollout run clips.npy --horizon 0", "--horizon is 0; it needs a whole number of 1 or more"),
         ("rollout run clips.npy --sharpen -1", "sharpen is -1.0; it needs a finite number, at least 0"),
@@ -58,7 +70,10 @@ def test_ctrl_c_is_one_line(capsys: pytest.CaptureFixture[str], monkeypatch: pyt
             "ntwh.npy has 4 frames a clip, read as TNHW; it needs 10 or more, or another",
         ),
         ("rollout run ntwh.npy --layout TNHW", "has 4 frames a clip, read as TNHW; it needs 10 or more\n"),
-        ("evaluate nowhere clips.npy", "nowhere is no checkpoint"),
+        (
+            "evaluate nowhere clips.npy",
+            "no folder nowhere, and none of the names moving_mnist_mini",
+        ),
         ("evaluate run clips.npy", "clips.npy has 14 frames a clip, read as TNHW; it needs 20 or more, or "),
         ("evaluate run clips.npy --horizon 2 --batch-size -1", "batch_size is -1; it needs a"),
         ("evaluate run clips.npy --horizon 2 --sequences 5", "sequences is 5; the source has 4"),
@@ -75,7 +90,10 @@ def test_ctrl_c_is_one_line(capsys: pytest.CaptureFixture[str], monkeypatch: pyt
             "evaluate run clips.npy --horizon 2 --json clips.npy",
             "clips.npy is the file of the clips; give",
         ),
-        ("export nowhere", "nowhere is no checkpoint"),
+        (
+            "export nowhere",
+            "no folder nowhere, and none of the names moving_mnist_mini",
+        ),
         ("export layer", "model is a ConvLSTM layer, which forecasts no frames"),
         ("export run -o model.h5", "model.h5; its name needs to end in .onnx for 'onnx', .pt2 for 'program'"),
         ("export run --size 8", "size is [8]; it needs two numbers of pixels, H and W"),

@@ -103,7 +103,7 @@ def test_objects_are_never_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_files_that_are_no_clips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(FileNotFoundError, match=r"none.npy is no file"):
+    with pytest.raises(FileNotFoundError, match=r"none.npy does not exist"):
         read_clips("none.npy")
     for name in ("text.npy", "text.npz", "text.h5", "text.gif", "text.mp4", "text.txt"):
         for content in ("", "hello, world"):

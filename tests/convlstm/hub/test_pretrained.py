@@ -118,10 +118,10 @@ def test_without_shipped_weights_that_is_said(tmp_path: Path, monkeypatch: pytes
         (
             "../x",
             FileNotFoundError,
-            "../x is no checkpoint: no directory, and none of the names moving_mnist",
+            "no folder ../x, and none of the names moving_mnist_mini, moving_mnist_small$",
         ),
-        ("", FileNotFoundError, "'' is no checkpoint"),
-        ("moving-mnist-base", FileNotFoundError, r"\(did you mean moving_mnist_base\?\)"),
+        ("", FileNotFoundError, "no folder ''"),
+        ("moving_mnist", FileNotFoundError, r"\(did you mean moving_mnist_mini\?\)"),
         (3, TypeError, "name_or_directory is a int; it needs a string or a path"),
         (Path("empty"), FileNotFoundError, "empty is no checkpoint: it has no config.json"),
         ("file", ValueError, "file is a file; it needs the directory that has config.json and model.safete"),

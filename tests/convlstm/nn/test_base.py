@@ -29,6 +29,12 @@ def test_arguments_that_do_not_fit(kind: Any, options: dict[str, Any], match: st
 
 
 @each_kind
+def test_a_layer_has_one_width(kind: Any) -> None:
+    with pytest.raises(ValueError, match=r"hidden_channels is \[16, 32\]; it needs one number.*Stacked"):
+        kind(C_IN, [16, 32], 3, num_layers=2)
+
+
+@each_kind
 def test_whole_numbers_may_be_those_of_numpy(kind: Any) -> None:
     sizes = (np.int64(C_IN), np.int32(C), np.int8(3), np.uint8(2))
     layer = kind(*sizes, spatial_dims=np.int64(2))

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.testing import assert_close
 
 from convlstm import ConvGRU, ConvLSTM, ops
 from convlstm.ops import choice, fused, kernels
@@ -38,6 +39,14 @@ def test_another_name_is_refused(monkeypatch) -> None:
     monkeypatch.setenv(choice.VARIABLE, "fast")
     with pytest.raises(ValueError, match=f"variable CONVLSTM_OPS is 'fast'; {needs}"):
         ops.is_fused(CPU, torch.float32)
+
+
+@pytest.mark.slow
+def test_the_choice_is_a_constant_to_the_compiler(monkeypatch) -> None:
+    monkeypatch.delenv(choice.VARIABLE, raising=False)
+    layer, frames = ConvLSTM(1, 2, 3), torch.rand(3, 1, 1, 4, 4)
+    compiled = torch.compile(layer, fullgraph=True, backend="eager")  # a choice that is traced would break it
+    assert_close(compiled(frames)[0], layer(frames)[0])
 
 
 def test_the_reference_runs_without_numba_and_where_there_is_no_fused_op(monkeypatch) -> None:
