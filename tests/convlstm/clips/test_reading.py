@@ -169,7 +169,7 @@ def test_a_folder_of_clips(tmp_path: Path) -> None:
 def test_large_frames_are_stacked_few_at_a_time() -> None:
     for size, frames, lengths in (((1, 8, 8), 20, [16, 4]), ((3, 2160, 3840), 3, [2, 1])):
         frames = [np.zeros(size, np.uint8)] * frames
-        assert [len(stretch) for stretch in _stretches(Path("film.mp4"), iter(frames))] == lengths
+        assert [len(stretch) for stretch in _stretches(Path("video.mp4"), iter(frames))] == lengths
 
 
 def test_frames_that_cover_a_size_are_cropped_at_the_center() -> None:
