@@ -143,9 +143,8 @@ class Savable(nn.Module):
 
         Raises:
             TypeError: the class is not registered.
-            ValueError: notes has a value that JSON cannot hold, another "network" or a license that is no
-                identifier; or the network has other tensors than its class builds, or weights that are not
-                finite. Nothing is written then.
+            ValueError: notes has a value that JSON cannot hold, or another "network"; or the network has
+                other tensors than its class builds, or weights that are not finite. Nothing is written then.
 
         Example:
             >>> layer = convlstm.ConvLSTM(1, 8, kernel_size=3)

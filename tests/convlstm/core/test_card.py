@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,57 @@ def test_the_shipped_cards_are_those_that_are_made_of_their_files(folder: Path, 
     mse = evaluations[0]["model"]["metrics"]["mse"]["mean"]
     assert results["mse"].metric_value == pytest.approx(mse, abs=0.005)
     assert results["mse"].dataset_name.startswith(evaluations[0]["clips"])
+
+
+def test_what_is_measured_of_one_set_of_clips_stands_together(tmp_path: Path) -> None:
+    """Of two protocols, and of twenty frames; a metric may be without a value."""
+    clips = torch.rand(3, 22, 1, 8, 8).numpy()
+    strict, openstl = (
+        evaluate(stacked(), clips, 2, 20, protocol=protocol).to_dict() for protocol in ("strict", "openstl")
+    )
+    strict["model"]["metrics"]["psnr"]["mean"] = None
+    del openstl["model"]["metrics"]["psnr"]
+    for predictor in (strict["model"], *strict["baselines"]):
+        del predictor["metrics"]["ssim_range2"]  # only the second protocol has it
+    names = {"checkpoint": "runs/x", "clips": "/home/me/Test 🌧.npy"}
+    other = strict | {"clips": r"C:\data\x.npy"}
+    found = [*(of | names for of in (strict, openstl)), other, strict | {"clips": "/other/x.npy"}]
+    stacked().save_pretrained(tmp_path, evaluations=found)
+    card = (tmp_path / "README.md").read_text()
+    assert sections(card) == ["# x", "## Use", "## Scores", "## Limits"]
+    (entry,) = yaml.safe_load(card.split("---\n")[1])["model-index"]
+    assert entry["name"] == "x"
+    assert [result["dataset"] for result in entry["results"]] == [
+        {"type": "test-npy", "name": "Test 🌧.npy: 3 sequences, 20 frames from 2"},
+        *[{"type": "x-npy", "name": "x.npy: 3 sequences, 20 frames from 2"}] * 2,
+    ]
+    metrics = [[metric["type"] for metric in result["metrics"]] for result in entry["results"]]
+    assert metrics == [["mse", "mae", "ssim", "ssim_range2"], *[["mse", "mae", "ssim"]] * 2]
+    assert card.count("| frame | 1 | 3 | 5 | 7 | 9 | 12 | 14 | 16 | 18 | 20 |") == 3
+    curve = strict["model"]["metrics"]["mse"]["per_frame"]
+    shown = " | ".join(f"{curve[t - 1]:.2f}" for t in (1, 3, 5, 7, 9, 12, 14, 16, 18, 20))
+    assert f"| MSE | {shown} |" in card
+    (first,) = re.findall(r"^\| SSIM \(range 2\) \|.*", card, re.MULTILINE)
+    baselines = [f"{of['metrics']['ssim_range2']['mean']:.4f}" for of in openstl["baselines"]]
+    assert first.endswith(f" | {' | '.join(baselines)} |")
+    assert "/home" not in card
+    assert "data\\" not in card
+
+
+def test_without_a_score_there_is_no_model_index(tmp_path: Path) -> None:
+    found = evaluate(stacked(), torch.rand(3, 4, 1, 8, 8).numpy(), 2, 2).to_dict()
+    for score in found["model"]["metrics"].values():
+        score["mean"] = None
+    stacked().save_pretrained(tmp_path, evaluations=[found])
+    card = (tmp_path / "README.md").read_text()
+    assert "model-index" not in card
+    assert "## Scores" in card
+
+
+@pytest.mark.parametrize("license", ["no", "1.0", "null", "a: b", "mit"])
+def test_a_license_is_text(license: str, tmp_path: Path) -> None:
+    stacked().save_pretrained(tmp_path, {"license": license})
+    assert yaml.safe_load((tmp_path / "README.md").read_text().split("---\n")[1])["license"] == license
 
 
 def test_a_card_that_was_edited_is_kept(tmp_path: Path) -> None:

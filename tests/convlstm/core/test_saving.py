@@ -217,7 +217,6 @@ def test_wrapped_and_tied_networks_are_saved(tmp_path: Path) -> None:
         (stacked, {"network": 1}, ValueError, "notes has a key 'network'"),
         (stacked, {"mse": math.nan}, ValueError, "notes has a value that JSON cannot hold"),
         (stacked, {"mse": torch.ones(1)}, ValueError, "notes has a value that JSON cannot hold"),
-        (stacked, {"license": "a: b"}, ValueError, "license is 'a: b'; it needs an identifier of the Hub"),
         (diverged, {}, ValueError, r"could not be loaded again: cells.0.* has values that are not finite"),
         (lambda: stacked().to("meta"), {}, NotImplementedError, "Cannot copy out of meta tensor; no data!"),
         (parametrized, {}, ValueError, "model has cells.0.parametrizations.* of another kind than a Stacked"),
