@@ -73,12 +73,12 @@ def launch(network: str, size: tuple[int, int] = (64, 64), **options: Any) -> No
 
     Raises:
         ImportError: gradio is not installed.
-        ValueError: frames of a size that the network cannot take, and see `convlstm.from_pretrained`.
+        ValueError: a network that cannot forecast frames of this size, and see `convlstm.from_pretrained`.
     """
     gr = import_extra("gradio", "demo", "the demo")
     model = from_pretrained(network)
-    if isinstance(model, Forecaster) and (error := model.config.frame_size_error(*size)):
-        raise ValueError(f"the page has frames of {size[0]} x {size[1]} pixels, {error}")
+    # A network that cannot forecast such frames says so now, and its kernels are compiled while nobody waits.
+    list(screens(model, np.zeros((CONTEXT, 1, *size), np.float32), 1, 0.0))
     # The fonts are the reader's own: the page asks for nothing over the network.
     theme = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
     theme.set(block_title_text_color="*body_text_color", block_info_text_color="*neutral_600")
@@ -104,9 +104,13 @@ def build(gr: Any, model: nn.Module, name: str, size: tuple[int, int]) -> Any:
     )
 
     def shown(forecast: Callable[..., Iterator[dict[str, Any]]]) -> Callable[..., Iterator[dict[str, Any]]]:
-        def answer(source: Any, horizon: int, sharpen: float) -> Iterator[dict[str, Any]]:
+        def answer(source: Any, horizon: int, sharpen: float, turn: list[int]) -> Iterator[dict[str, Any]]:
+            mine = next_turn(turn)
             try:
-                yield from paced(forecast(model, size, source, horizon, sharpen))
+                for state in paced(forecast(model, size, source, horizon, sharpen)):
+                    if turn != mine:
+                        return
+                    yield state
             except (ValueError, OSError, ImportError) as error:
                 raise gr.Error(str(error).replace(str(source), "The file"), print_exception=False) from error
 
@@ -138,11 +142,13 @@ def build(gr: Any, model: nn.Module, name: str, size: tuple[int, int]) -> Any:
                     horizon = gr.Slider(1, 90, 20, step=1, min_width=280, **words)
                     words = {"label": "Sharpening", "info": "Shapes last longer, wrong ones too."}
                     sharpen = gr.Slider(0, 5, 0, step=0.5, min_width=280, **words)
+        turn = gr.State([0])  # of a reader: a new forecast, or Clear, ends the one before
+        options = {"show_progress": "hidden", "trigger_mode": "multiple"}
         digits.click(lambda: random_digits(*size), outputs=canvas, show_progress="hidden")
-        clear.click(lambda: (), outputs=canvas, show_progress="hidden")
+        clear.click(no_shapes, turn, canvas, **options)
         for button, forecast, source in ((draw, forecast_drawing, canvas), (watch, forecast_clip, file)):
-            inputs = [source, horizon, sharpen]
-            button.click(shown(forecast), inputs, view, show_progress="hidden", concurrency_limit=4)
+            inputs = [source, horizon, sharpen, turn]
+            button.click(shown(forecast), inputs, view, concurrency_limit=4, **options)
     return page
 
 
@@ -168,7 +174,7 @@ def forecast_clip(
     channels = channels_of(model) if channels_of(model) in (1, 3) else None
     clips = read_clips(path, first=1, frames=CONTEXT + horizon, size=size, channels=channels)
     if len(clips[0]) < CONTEXT:
-        raise ValueError(f"The file has {len(clips[0])} frames; the network watches {CONTEXT}.")
+        raise ValueError(f"The file has too few frames: {len(clips[0])}; the network watches {CONTEXT}.")
     return screens(model, clips[0], horizon, sharpen)
 
 
@@ -219,6 +225,18 @@ def paced(states: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         time.sleep(max(0, due - time.monotonic()))
         yield state
         due = max(due, time.monotonic()) + 1 / FRAMES_PER_SECOND
+
+
+def no_shapes(turn: list[int]) -> list[dict[str, Any]]:
+    """End a reader's forecast, and return an empty canvas."""
+    next_turn(turn)
+    return []
+
+
+def next_turn(turn: list[int]) -> list[int]:
+    """Begin a reader's next turn, and return its number."""
+    turn[0] += 1
+    return turn.copy()
 
 
 def channels_of(model: nn.Module) -> int:

@@ -177,7 +177,7 @@ def test_the_page_says_why_there_is_no_forecast(gradio: MagicMock, tmp_path: Pat
     page.build(gradio, tiny(), "tiny", (24, 32))
     _, _, draw, watch = (call.args[0] for call in gradio.Button.return_value.click.call_args_list)
     with pytest.raises(Shown, match="Draw a shape first"):
-        next(draw([], 2, 0.0))
+        next(draw([], 2, 0.0, [0]))
     (tmp_path / "damaged.gif").write_bytes(b"GIF89a")
     for name, message in (
         ("damaged.gif", "The file is a damaged GIF"),
@@ -185,9 +185,22 @@ def test_the_page_says_why_there_is_no_forecast(gradio: MagicMock, tmp_path: Pat
         ("note.txt", "The file"),
     ):
         with pytest.raises(Shown, match=f"^{message}") as shown:
-            next(watch(str(tmp_path / name), 2, 0.0))
+            next(watch(str(tmp_path / name), 2, 0.0, [0]))
         assert str(tmp_path) not in str(shown.value)
-    assert len(list(draw(DRAWING, 2, 0.0))) == 12
+    assert len(list(draw(DRAWING, 2, 0.0, [0]))) == 12
+
+
+def test_a_new_forecast_or_clear_ends_the_one_before(gradio: MagicMock) -> None:
+    page.build(gradio, tiny(), "tiny", (24, 32))
+    _, clear, draw, _ = (call.args[0] for call in gradio.Button.return_value.click.call_args_list)
+    turn = [0]
+    first = draw(DRAWING, 2, 0.0, turn)
+    next(first)
+    second = draw(DRAWING, 2, 0.0, turn)
+    next(second)
+    assert list(first) == []
+    assert clear(turn) == []
+    assert list(second) == []
 
 
 def test_a_file_is_brought_to_the_size_and_the_channels(tmp_path: Path) -> None:
@@ -203,7 +216,13 @@ def test_a_file_is_brought_to_the_size_and_the_channels(tmp_path: Path) -> None:
     [
         (page.forecast_drawing, 1, (24, 32), [], "Draw a shape first"),
         (page.forecast_clip, 1, (24, 32), None, "Choose a file first"),
-        (page.forecast_clip, 1, (24, 32), "short.npy", "The file has 4 frames; the network watches 10"),
+        (
+            page.forecast_clip,
+            1,
+            (24, 32),
+            "short.npy",
+            "The file has too few frames: 4; the network watches 10",
+        ),
         (page.forecast_drawing, 1, (6, 128), DRAWING, "frames of 6 x 128 pixels"),
         (page.forecast_drawing, 2, (24, 32), DRAWING, "the network was built for: 2"),
     ],
@@ -342,8 +361,10 @@ def test_in_a_browser_a_drawn_stroke_ends_in_a_moving_forecast(address: str) -> 
             (arrow[a] + arrow[b] / 2 - box[a]) * 64 / box[b] for a, b in (("x", "width"), ("y", "height"))
         )
         drag((x, y), (60, 26))  # to the right
-        view.evaluate(RECORD)
         view.get_by_role("button", name="Forecast").click()
+        view.get_by_text(re.compile("Watching: frame|Forecast: frame")).wait_for()
+        view.evaluate(RECORD)
+        view.get_by_role("button", name="Forecast").click()  # ends the first
         view.get_by_text("Forecast: frame 20 of 20").wait_for()
         seen = view.evaluate("seen")
         view.get_by_role("button", name="Clear").click()
@@ -366,6 +387,11 @@ def test_in_a_browser_a_drawn_stroke_ends_in_a_moving_forecast(address: str) -> 
     assert errors == []
     assert [float(place) for place in stroke] == pytest.approx([32, 32], abs=1)
     assert all(url.startswith((address, "data:", "blob:")) for url in requests), requests
+    captions = [state["caption"].split() for state in seen]
+    shown = [(words[0] == "Forecast:", int(words[2])) for words in captions]
+    restarts = [n for n, (one, two) in enumerate(pairwise(shown), 1) if two < one]
+    assert len(restarts) == 1  # two forecasts at a time would take turns
+    seen = seen[restarts[0] :]
     watched = [state for state in seen if state["caption"].startswith("Watching")]
     centers = [(pixels(state["truth"]).sum(0) * np.arange(64)).sum() for state in watched]
     assert len(watched) > 5
