@@ -390,8 +390,9 @@ def test_in_a_browser_a_drawn_stroke_ends_in_a_moving_forecast(address: str) -> 
     captions = [state["caption"].split() for state in seen]
     shown = [(words[0] == "Forecast:", int(words[2])) for words in captions]
     restarts = [n for n, (one, two) in enumerate(pairwise(shown), 1) if two < one]
-    assert len(restarts) == 1  # two forecasts at a time would take turns
-    seen = seen[restarts[0] :]
+    # Two forecasts at a time would take turns; one frame of the first may have been on its way.
+    assert 1 <= len(restarts) <= 2
+    seen = seen[restarts[-1] :]
     watched = [state for state in seen if state["caption"].startswith("Watching")]
     centers = [(pixels(state["truth"]).sum(0) * np.arange(64)).sum() for state in watched]
     assert len(watched) > 5
