@@ -25,14 +25,16 @@ def _load(name: str) -> ModuleType | None:
 
 
 def compiled_kernels(cell: str, device: torch.device, dtype: torch.dtype) -> ModuleType | None:
-    """Return the kernels that are compiled for a cell ("lstm" or "gru"), a device and a type, or None."""
+    """Return the kernels compiled for a cell ("lstm", "gru" or "st-lstm"), a device and a type, or None."""
+    name = cell.replace("-", "_")
     if device.type == "cpu" and dtype in (torch.float32, torch.bfloat16):
-        return _load(f"cpu_{cell}")
-    if device.type == "cuda" and cell == "lstm" and dtype in (torch.float32, torch.bfloat16, torch.float16):
-        return _load("cuda_lstm")
+        return _load(f"cpu_{name}")
+    if device.type == "cuda" and cell != "gru" and dtype in (torch.float32, torch.bfloat16, torch.float16):
+        return _load(f"cuda_{name}")
     return None
 
 
 def kernels_for(cell: str, device: torch.device, dtype: torch.dtype) -> ModuleType:
     """Return the kernels of a cell: those compiled for the device and the type, or else the plain ones."""
-    return compiled_kernels(cell, device, dtype) or importlib.import_module(f"{__name__}.plain_{cell}")
+    plain = f"{__name__}.plain_{cell.replace('-', '_')}"
+    return compiled_kernels(cell, device, dtype) or importlib.import_module(plain)

@@ -1,4 +1,4 @@
-"""The kernels compiled by numba against the plain ones, which define them."""
+"""The kernels compiled by numba against the plain ones, which define them; the ST-LSTM's against autograd."""
 
 import math
 from collections.abc import Callable
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from convlstm.ops.kernels import plain_gru, plain_lstm
+from convlstm.ops.kernels import plain_gru, plain_lstm, plain_st_lstm
 
 cpu_lstm: ModuleType = pytest.importorskip("convlstm.ops.kernels.cpu_lstm")
 cpu_gru: ModuleType = pytest.importorskip("convlstm.ops.kernels.cpu_gru")
@@ -116,3 +116,36 @@ def test_nan_stays(dtype: torch.dtype) -> None:
     cpu_gru.gru_forward(x_gates, h_gates, rows(C)[0].contiguous(), h, saved, [])
     assert h.isnan().nonzero().tolist() == [[7, 1], [8, 2], [9, 3]]
     assert saved.isnan().any(dim=1).nonzero().flatten().tolist() == [7, 8]
+
+
+@pytest.mark.parametrize("with_part", [False, True])
+def test_plain_st_lstm_against_autograd(with_part: bool) -> None:
+    """With matrices where a step has convolutions of the new states."""
+    rows = Arrays(torch.float64, rows=11)
+    to_o, to_l = (torch.randn(2 * C, C, dtype=torch.float64) for _ in range(2))
+    before = [rows(channels).requires_grad_() for channels in (4 * C, 3 * C, C, C)]
+    gates, m_gates, c, m = before
+    i, f, g, o = gates.chunk(4, dim=1)
+    new_c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+    i, f, g = m_gates.chunk(3, dim=1)
+    new_m = f.sigmoid() * m + i.sigmoid() * g.tanh()
+    both = torch.cat([new_c, new_m], dim=1)
+    o_part, l = both @ to_o, both @ to_l
+    new_h = (o + o_part).sigmoid() * l.tanh()
+    dh, dc, dm, dm_part = [rows(C) for _ in range(3)], rows(C), rows(C), rows(C) if with_part else None
+    gradients = [sum(dh), dc, dm if dm_part is None else dm + dm_part]
+    wanted = torch.autograd.grad([new_h, new_c, new_m], [*before, o_part, l], gradients)
+
+    gates, m_gates, c, m = (x.detach().clone() for x in before)
+    cm, copies, h = rows(2 * C), [rows(C) for _ in range(2)], [rows(C) for _ in range(3)]
+    plain_st_lstm.st_lstm_forward(gates, m_gates, c, m, True, cm, copies)
+    assert_close([cm, c, m, *copies], [both, new_c, *[new_m] * 3])
+    l = cm @ to_l
+    plain_st_lstm.st_lstm_output(gates, cm @ to_o, l, True, h)
+    assert_close(h, [new_h] * 3)
+    d_gates, d_m_gates, d_o, d_l = rows(4 * C), rows(3 * C), rows(C), rows(C)
+    plain_st_lstm.st_lstm_output_backward(gates, l, dh, d_gates, d_o, d_l)
+    d_cm = d_o @ to_o.t() + d_l @ to_l.t()
+    c, m = (x.detach() for x in before[2:])
+    plain_st_lstm.st_lstm_backward(gates, m_gates, c, m, d_cm, dc, dm, dm_part, d_gates, d_m_gates)
+    assert_close((d_gates, d_m_gates, dc, dm, d_o, d_l), wanted)
