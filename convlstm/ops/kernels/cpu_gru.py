@@ -16,13 +16,13 @@ from convlstm.ops.kernels.cpu_language import (
     address,
     argument,
     f32,
+    fixed_parts,
     launch,
     load,
     sigmoid,
     store,
     take,
     tanh,
-    three_parts,
 )
 
 
@@ -132,6 +132,6 @@ def gru_backward(
 ) -> None:
     """See `plain_gru.gru_backward`."""
     N, C = h.shape
-    parts = three_parts(dh, saved, C)  # alive until the launch has returned: the kernel takes addresses
+    parts = fixed_parts(dh, 3, saved, C)  # alive until the launch has returned: the kernel takes addresses
     places = address(saved, h, carried, d_x_gates, d_h_gates, *parts)
     launch(_BACKWARD_KERNELS[h.dtype], N, C, C * h.element_size(), *places)

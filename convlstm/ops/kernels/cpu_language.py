@@ -180,12 +180,12 @@ def address(*arrays: Tensor | None) -> list[int]:
     return [number for pair in pairs for number in pair]
 
 
-def three_parts(parts: list[Tensor], like: Tensor, channels: int) -> list[Tensor]:
-    """Return three arrays (N, C) with the same sum as the parts, whatever their number."""
-    while len(parts) > 3:
+def fixed_parts(parts: list[Tensor], count: int, like: Tensor, channels: int) -> list[Tensor]:
+    """Return `count` arrays (N, C) with the same sum as the parts, whatever their number."""
+    while len(parts) > count:
         parts = [parts[0] + parts[1], *parts[2:]]
     zeros = like.new_zeros(1, channels).expand(len(like), -1)
-    return [*parts, *[zeros] * (3 - len(parts))]
+    return [*parts, *[zeros] * (count - len(parts))]
 
 
 _PARALLEL = _gomp_parallel()

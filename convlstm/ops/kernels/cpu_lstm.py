@@ -16,13 +16,13 @@ from convlstm.ops.kernels.cpu_language import (
     address,
     argument,
     f32,
+    fixed_parts,
     launch,
     load,
     sigmoid,
     store,
     take,
     tanh,
-    three_parts,
 )
 
 
@@ -173,6 +173,6 @@ def lstm_backward(
     """See `plain_lstm.lstm_backward`."""
     N, C = c.shape
     kernel = _BACKWARD_KERNELS[gates.dtype, weight_ch is not None]
-    parts = three_parts(dh, gates, C)  # alive until the launch has returned: the kernel takes addresses
+    parts = fixed_parts(dh, 3, gates, C)  # alive until the launch has returned: the kernel takes addresses
     before = [*address(gates, c, c_new), *_peepholes(weight_ch)]
     launch(kernel, N, C, C * gates.element_size(), *before, *address(dc, d_gates, *parts))

@@ -24,9 +24,8 @@ def st_lstm_forward(
     """Compute the new cell state and memory from what the step's first convolutions gave.
 
     Args:
-        gates: (N, 4C), what the convolutions gave for the cell state, in the order i, f, g, o; i, f and g may
-            be overwritten.
-        m_gates: (N, 3C), what they gave for the memory, in the order i, f, g; may be overwritten.
+        gates: (N, 4C), what the convolutions gave, in the order i, f, g, o; all but o are overwritten.
+        m_gates: (N, 3C), what they gave for the memory, in the order i, f, g; overwritten.
         c: (N, C), wide, the cell state before the step; overwritten with the new one.
         m: (N, C), wide, the memory before the step; overwritten with the new one.
         keep: whether `gates` holds the activated i, f and g afterwards, and `m_gates` the memory's.
@@ -48,11 +47,11 @@ def st_lstm_output(gates: Tensor, o_part: Tensor, l: Tensor, keep: bool, h: list
     """Compute the new hidden state from what the convolutions of the new states gave.
 
     Args:
-        gates: (N, 4C), of which o is read.
+        gates: (N, 4C), of which o is read, and overwritten.
         o_part: (N, C), what the new states' convolution gave for o.
-        l: (N, C), what the other one gave.
-        keep: whether `gates` holds the activated o afterwards, and `l` its tanh; else they stay.
-        h: (N, C) each, where the new hidden state goes; at most four.
+        l: (N, C), what the other one gave; overwritten.
+        keep: whether `gates` holds the activated o afterwards, and `l` its tanh.
+        h: (N, C) each, where the new hidden state goes; one to four.
     """
     C = l.shape[1]
     o = torch.sigmoid(_wide(gates[:, 3 * C :]) + _wide(o_part))

@@ -13,6 +13,12 @@ from convlstm.ops.kernels import plain_gru, plain_lstm, plain_st_lstm
 
 cpu_lstm: ModuleType = pytest.importorskip("convlstm.ops.kernels.cpu_lstm")
 cpu_gru: ModuleType = pytest.importorskip("convlstm.ops.kernels.cpu_gru")
+cpu_st_lstm: ModuleType = pytest.importorskip("convlstm.ops.kernels.cpu_st_lstm")
+KERNELS = {
+    "test_gru": (cpu_gru, plain_gru),
+    "test_lstm": (cpu_lstm, plain_lstm),
+    "test_st_lstm": (cpu_st_lstm, plain_st_lstm),
+}
 N, C = 301, 19
 each_dtype = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 
@@ -33,7 +39,7 @@ class Arrays:
 
 def assert_same(step: Callable[[ModuleType, Arrays], None], dtype: torch.dtype, rows: int = N) -> None:
     """Compare all that a step was given after it has run."""
-    pair = (cpu_gru, plain_gru) if "gru" in step.__qualname__ else (cpu_lstm, plain_lstm)
+    pair = next(pair for test, pair in KERNELS.items() if step.__qualname__.startswith(test))
     arrays = [Arrays(dtype, rows) for _ in pair]
     for kernels, own in zip(pair, arrays, strict=True):
         step(kernels, own)
@@ -116,6 +122,52 @@ def test_nan_stays(dtype: torch.dtype) -> None:
     cpu_gru.gru_forward(x_gates, h_gates, rows(C)[0].contiguous(), h, saved, [])
     assert h.isnan().nonzero().tolist() == [[7, 1], [8, 2], [9, 3]]
     assert saved.isnan().any(dim=1).nonzero().flatten().tolist() == [7, 8]
+
+
+@each_dtype
+@pytest.mark.parametrize(("keep", "copies"), [(False, 0), (True, 2)])
+def test_st_lstm_forward(keep: bool, copies: int, dtype: torch.dtype) -> None:
+    def step(kernels: ModuleType, rows: Arrays) -> None:
+        gates, m_gates, c, m = rows(4 * C), rows(3 * C), rows(C, torch.float32), rows(C, torch.float32)
+        kernels.st_lstm_forward(gates, m_gates, c, m, keep, rows(2 * C), [rows(C) for _ in range(copies)])
+        if not keep:
+            gates[:, : 3 * C] = m_gates[:] = 0  # whatever is left there
+
+    assert_same(step, dtype)
+    assert_same(step, dtype, rows=3001)  # several threads' worth
+
+
+@each_dtype
+@pytest.mark.parametrize(("keep", "copies"), [(False, 0), (True, 3)])
+def test_st_lstm_output(keep: bool, copies: int, dtype: torch.dtype) -> None:
+    def step(kernels: ModuleType, rows: Arrays) -> None:
+        gates, l = rows(4 * C), rows(C)
+        kernels.st_lstm_output(gates, rows(C), l, keep, [rows(C) for _ in range(1 + copies)])
+        if not keep:
+            gates[:, 3 * C :] = l[:] = 0  # whatever is left there
+
+    assert_same(step, dtype)
+
+
+@each_dtype
+@pytest.mark.parametrize("parts", [0, 1, 4, 5])
+def test_st_lstm_output_backward(parts: int, dtype: torch.dtype) -> None:
+    def step(kernels: ModuleType, rows: Arrays) -> None:
+        gates, l, dh = rows(4 * C).sigmoid_(), rows(C).tanh_(), [rows(C).round_() for _ in range(parts)]
+        kernels.st_lstm_output_backward(gates, l, dh, rows(4 * C), rows(C), rows(C))
+
+    assert_same(step, dtype)
+
+
+@each_dtype
+@pytest.mark.parametrize("with_part", [False, True])
+def test_st_lstm_backward(with_part: bool, dtype: torch.dtype) -> None:
+    def step(kernels: ModuleType, rows: Arrays) -> None:
+        kept, states = [rows(4 * C).sigmoid_(), rows(3 * C).sigmoid_()], [rows(C), rows(C)]
+        carried, part = [rows(C, torch.float32) for _ in range(2)], rows(C) if with_part else None
+        kernels.st_lstm_backward(*kept, *states, rows(2 * C), *carried, part, rows(4 * C), rows(3 * C))
+
+    assert_same(step, dtype)
 
 
 @pytest.mark.parametrize("with_part", [False, True])
