@@ -5,9 +5,12 @@ The interpreter replaces parts of triton, for good, when TRITON_INTERPRET=1 is s
 
 import importlib
 import os
+import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -15,7 +18,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from convlstm.ops import kernels
-from convlstm.ops.kernels import plain_lstm
+from convlstm.ops.kernels import plain_lstm, plain_st_lstm
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 # The interpreter cuts bfloat16 off where a GPU rounds.
@@ -48,38 +51,54 @@ else:
     def test_which_types_they_are_for() -> None:
         pytest.importorskip("triton")
         for dtype in (torch.float32, torch.bfloat16, torch.float16):
-            found = kernels.kernels_for("lstm", torch.device("cuda"), dtype)
-            assert found.__name__ == "convlstm.ops.kernels.cuda_lstm"
+            for cell in ("lstm", "st-lstm"):
+                found = kernels.kernels_for(cell, torch.device("cuda"), dtype)
+                assert found.__name__ == f"convlstm.ops.kernels.cuda_{cell.replace('-', '_')}"
         for cell, dtype in (("lstm", torch.float64), ("gru", torch.float32)):
             assert kernels.compiled_kernels(cell, torch.device("cuda"), dtype) is None
 
     @pytest.mark.parametrize(
         ("dtype", "missing"),
         [
-            ("fp32", ("weight_ch", "short_c", "h1", "h2", "h3", "dh0", "dh1", "dh2")),
-            ("bf16", ()),
-            ("fp16", ()),
+            ("fp32", "weight_ch|short_c|h[1-3]|dh.|copy.|dm_part"),
+            ("bf16", ""),
+            ("fp16", ""),
         ],
     )
-    @pytest.mark.parametrize("name", ["_lstm_forward", "_lstm_backward"])
+    @pytest.mark.parametrize(
+        ("module", "name", "wide"),
+        [
+            # Forward kernels have wide states; for the others they are kept in the type of the gates.
+            ("cuda_lstm", "_lstm_forward", ("c", "c_new", "weight_ch")),
+            ("cuda_lstm", "_lstm_backward", ("dc", "weight_ch")),
+            ("cuda_st_lstm", "_st_lstm_forward", ("c", "m")),
+            ("cuda_st_lstm", "_st_lstm_output", ()),
+            ("cuda_st_lstm", "_st_lstm_output_backward", ()),
+            ("cuda_st_lstm", "_st_lstm_backward", ("dc", "dm")),
+        ],
+    )
     def test_they_compile(
-        name: str, missing: tuple[str, ...], dtype: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+        module: str,
+        name: str,
+        wide: tuple[str, ...],
+        missing: str,
+        dtype: str,
+        monkeypatch: pytest.MonkeyPatch,
+        tmp_path: Path,
     ) -> None:
         triton = pytest.importorskip("triton")
         if "nvidia" not in triton.backends.backends:
             pytest.skip("a triton for other devices")
         monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
-        kernel = getattr(importlib.import_module("convlstm.ops.kernels.cuda_lstm"), name)
-        types = {"gates": dtype, "d_gates": dtype, "weight_ch": "fp32"}
-        # The forward kernel has a wide cell state; for the other it is kept in the type of the gates.
-        types |= {"c": "fp32", "c_new": "fp32"} if name == "_lstm_forward" else {"dc": "fp32"}
-        constants = {"C": 17, "P": 35, "BLOCK": 512, "KEEP": not missing, **dict.fromkeys(missing)}
+        kernel = getattr(importlib.import_module(f"convlstm.ops.kernels.{module}"), name)
+        constants = {"C": 17, "P": 35, "BLOCK": 512, "KEEP": not missing}
+        constants |= {argument: None for argument in kernel.arg_names if re.fullmatch(missing, argument)}
         signature = {
             argument: "constexpr"
             if argument in constants
             else "i32"
             if argument == "N" or argument.endswith("_stride")
-            else f"*{types.get(argument, dtype)}"
+            else f"*{'fp32' if argument in wide else dtype}"
             for argument in kernel.arg_names
         }
         source = triton.compiler.ASTSource(
@@ -201,3 +220,80 @@ def test_large_numbers_and_nans(device: str) -> None:
         backward_agrees(
             torch.rand(N, 4, device=device), torch.ones(N, 1, device=device), zeros, [gradient[:, None]]
         )
+
+
+def st_lstm_agrees(
+    step: Callable[..., None],
+    N: int,
+    dtype: torch.dtype,
+    device: str,
+    widths: list[int],
+    wide: tuple[int, ...] = (),
+) -> None:
+    """Compare all arrays that a step was given after it has run.
+
+    Args:
+        step: called with the kernels and the arrays.
+        N: their rows.
+        dtype: of the arrays.
+        device: of the arrays.
+        widths: their channels.
+        wide: which are in float32 whatever the type.
+    """
+    from convlstm.ops.kernels import cuda_st_lstm
+
+    arrays = [
+        random_rows(N, width, torch.float32 if number in wide else dtype, device, pad=number)
+        for number, width in enumerate(widths)
+    ]
+    results = []
+    for module in (cuda_st_lstm, plain_st_lstm):
+        results.append(twin(*arrays))
+        step(module, *results[-1])
+    for ours, theirs in zip(*results, strict=True):
+        tolerance = 4 * TOLERANCE[ours.dtype]
+        assert_close(ours, theirs, rtol=tolerance, atol=tolerance)
+
+
+@on_devices
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("keep", [True, False])
+@pytest.mark.parametrize(("N", "C"), SIZES)
+def test_st_lstm_forward(N: int, C: int, keep: bool, dtype: torch.dtype, device: str) -> None:
+    def step(kernels: ModuleType, gates: Tensor, m_gates: Tensor, c: Tensor, m: Tensor, *cm: Tensor) -> None:
+        kernels.st_lstm_forward(gates, m_gates, c, m, keep, cm[0], list(cm[1:]))
+        if not keep:
+            gates[:, : 3 * C] = m_gates[:] = 0  # whatever is left there
+
+    def output(kernels: ModuleType, gates: Tensor, o_part: Tensor, l: Tensor, *h: Tensor) -> None:
+        kernels.st_lstm_output(gates, o_part, l, keep, list(h))
+        if not keep:
+            gates[:, 3 * C :] = l[:] = 0
+
+    for places in range(3):
+        widths = [4 * C, 3 * C, C, C, 2 * C, *[C] * places]
+        st_lstm_agrees(step, N, dtype, device, widths, wide=(2, 3))
+    for places in range(1, 5):
+        st_lstm_agrees(output, N, dtype, device, [4 * C, C, C, *[C] * places])
+
+
+@on_devices
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize(("N", "C"), SIZES)
+def test_st_lstm_backward(N: int, C: int, dtype: torch.dtype, device: str) -> None:
+    def output(
+        kernels: ModuleType, gates: Tensor, l: Tensor, d_gates: Tensor, d_o: Tensor, d_l: Tensor, *dh: Tensor
+    ) -> None:
+        kernels.st_lstm_output_backward(gates.sigmoid_(), l.tanh_(), list(dh), d_gates, d_o, d_l)
+
+    def step(kernels: ModuleType, gates: Tensor, m_gates: Tensor, *others: Tensor | None) -> None:
+        kernels.st_lstm_backward(gates.sigmoid_(), m_gates.sigmoid_(), *others)
+
+    def step_without_part(kernels: ModuleType, gates: Tensor, m_gates: Tensor, *others: Tensor) -> None:
+        step(kernels, gates, m_gates, *others[:5], None, *others[6:])
+
+    for parts in (0, 1, 4, 6):
+        st_lstm_agrees(output, N, dtype, device, [4 * C, C, 4 * C, C, C, *[C] * parts])
+    widths = [4 * C, 3 * C, C, C, 2 * C, C, C, C, 4 * C, 3 * C]
+    for function in (step, step_without_part):
+        st_lstm_agrees(function, N, dtype, device, widths, wide=(5, 6))
