@@ -17,7 +17,7 @@ from convlstm.models.fully_connected import FullyConnectedForecaster, FullyConne
 from convlstm.models.imported import ImportedNetwork
 from convlstm.models.rollouts import rollout, stream
 from convlstm.models.stacked import StackedForecaster, StackedForecasterConfig
-from convlstm.nn.cells import ConvGRUCell, ConvLSTMCell, ConvRNNCell
+from convlstm.nn.cells import ConvGRUCell, ConvLSTMCell, ConvRNNCell, SpatiotemporalLSTMCell
 from convlstm.nn.layers import ConvGRU, ConvLSTM, ConvRNN
 
 __all__ = [
@@ -35,6 +35,7 @@ __all__ = [
     "FullyConnectedForecaster",
     "FullyConnectedForecasterConfig",
     "ImportedNetwork",
+    "SpatiotemporalLSTMCell",
     "StackedForecaster",
     "StackedForecasterConfig",
     "__version__",

@@ -4,7 +4,7 @@ from importlib.metadata import version
 
 import convlstm
 
-CELLS_AND_LAYERS = "ConvGRU ConvGRUCell ConvLSTM ConvLSTMCell ConvRNN ConvRNNCell"
+CELLS_AND_LAYERS = "ConvGRU ConvGRUCell ConvLSTM ConvLSTMCell ConvRNN ConvRNNCell SpatiotemporalLSTMCell"
 NETWORKS = """
     EncoderForecaster EncoderForecasterConfig Forecaster ForecasterConfig ForecasterState
     FullyConnectedForecaster FullyConnectedForecasterConfig ImportedNetwork

@@ -140,11 +140,11 @@ def check_single(hx: object) -> tuple[Tensor] | None:
     raise ValueError(f"hx is a {type(hx).__name__}; this network's state is one tensor h")
 
 
-def check_pair(hx: object) -> tuple[Tensor, Tensor] | None:
-    """Return the state of an LSTM, or None for None; raise ValueError unless it is a pair of tensors."""
+def check_states(hx: object, names: Sequence[str]) -> tuple[Tensor, ...] | None:
+    """Return the states of an LSTM, or None for None; raise ValueError unless they are a tensor per name."""
     if hx is None:
         return None
-    if isinstance(hx, tuple | list) and len(hx) == 2 and all(isinstance(s, Tensor) for s in hx):
-        return hx[0], hx[1]
+    if isinstance(hx, tuple | list) and len(hx) == len(names) and all(isinstance(s, Tensor) for s in hx):
+        return tuple(hx)
     got = f"a {type(hx).__name__}" + (f" of {len(hx)}" if isinstance(hx, tuple | list) else "")
-    raise ValueError(f"hx is {got}; an LSTM's state is a pair of tensors (h, c)")
+    raise ValueError(f"hx is {got}; this LSTM's state is {len(names)} tensors ({', '.join(names)})")

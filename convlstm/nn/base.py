@@ -23,6 +23,8 @@ class ConvCell(nn.Module):
     """The base of the cells: parameters, their initialization, and one step as a sequence of one."""
 
     gates: int
+    gates_hh: int | None = None
+    """How many of the gates read h, None for all."""
     kind: str | None = None
     """The fused op's name for this cell, or None if it has none."""
     recompute: bool = False
@@ -62,7 +64,8 @@ class ConvCell(nn.Module):
         rows = self.gates * self.hidden_channels
         weight_ih = parameter(rows, self.input_channels, *self.kernel_size) if input_channels else None
         self.register_parameter("weight_ih", weight_ih)  # (gates * C, I, *K)
-        self.register_parameter("weight_hh", parameter(rows, self.hidden_channels, *self.kernel_size))
+        rows_hh = (self.gates_hh or self.gates) * self.hidden_channels
+        self.register_parameter("weight_hh", parameter(rows_hh, self.hidden_channels, *self.kernel_size))
         self.register_parameter("bias", parameter(rows) if bias else None)
 
     def reset_parameters(self) -> None:

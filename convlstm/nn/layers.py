@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from convlstm.core.checks import check_pair, check_single
+from convlstm.core.checks import check_single, check_states
 from convlstm.core.registry import register_model
 from convlstm.nn.base import ConvRecurrent
 from convlstm.nn.cells import ConvGRUCell, ConvLSTMCell, ConvRNNCell
@@ -193,7 +193,7 @@ class ConvLSTM(ConvRecurrent):
         lengths: Tensor | Sequence[int] | None = None,
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """Run over a sequence; return the outputs and the last states."""
-        output, (h_n, c_n) = self._run(input, check_pair(hx), lengths)
+        output, (h_n, c_n) = self._run(input, check_states(hx, self.cell_type.states), lengths)
         return output, (h_n, c_n)
 
 

@@ -43,11 +43,7 @@ def check_parameters(
     bias_hn: Tensor | None = None,
 ) -> None:
     """Raise ValueError unless the parameters of a cell with this number of gates fit each other."""
-    sizes_hh = tuple(weight_hh.shape)
-    if weight_hh.dim() not in (3, 4, 5) or 0 in sizes_hh or sizes_hh[0] != gates * sizes_hh[1]:
-        raise ValueError(f"weight_hh has shape {sizes_hh}; it needs ({gates} C, C, *K) with 1 to 3 axes K")
-    C, taps = sizes_hh[1], sizes_hh[2:]
-    channels = weight_ih.shape[1] if weight_ih is not None and weight_ih.dim() > 1 else 0
+    C, channels, taps = _sizes(gates, weight_ih, weight_hh)
     axes = weight_ch.shape[1:] if weight_ch is not None and weight_ch.dim() == weight_hh.dim() - 1 else taps
     needs = {
         "weight_ih": (weight_ih, (gates * C, channels, *taps)),
@@ -55,6 +51,41 @@ def check_parameters(
         "weight_ch": (weight_ch, (3 * C, *axes)),
         "bias_hn": (bias_hn, (C,)),
     }
+    _check_fit(weight_hh, needs)
+
+
+def check_st_lstm_parameters(
+    weight_ih: Tensor | None,
+    weight_hh: Tensor,
+    bias: Tensor | None,
+    weight_mm: Tensor,
+    weight_co: Tensor,
+    weight_last: Tensor,
+) -> None:
+    """Raise ValueError unless the parameters of a spatiotemporal LSTM fit each other."""
+    C, channels, taps = _sizes(4, weight_ih, weight_hh)
+    needs = {
+        "weight_ih": (weight_ih, (7 * C, channels, *taps)),
+        "bias": (bias, (7 * C,)),
+        "weight_mm": (weight_mm, (3 * C, C, *taps)),
+        "weight_co": (weight_co, (C, 2 * C, *taps)),
+        "weight_last": (weight_last, (C, 2 * C, *(1 for _ in taps))),
+    }
+    _check_fit(weight_hh, needs)
+
+
+def _sizes(gates: int, weight_ih: Tensor | None, weight_hh: Tensor) -> tuple[int, int, tuple[int, ...]]:
+    """Return C, I and the kernel's sizes; raise ValueError unless weight_hh has rows for these gates."""
+    sizes_hh = tuple(weight_hh.shape)
+    if weight_hh.dim() not in (3, 4, 5) or 0 in sizes_hh or sizes_hh[0] != gates * sizes_hh[1]:
+        raise ValueError(f"weight_hh has shape {sizes_hh}; it needs ({gates} C, C, *K) with 1 to 3 axes K")
+    channels = weight_ih.shape[1] if weight_ih is not None and weight_ih.dim() > 1 else 0
+    return sizes_hh[1], channels, sizes_hh[2:]
+
+
+def _check_fit(weight_hh: Tensor, needs: dict[str, tuple[Tensor | None, tuple[int, ...]]]) -> None:
+    """Raise ValueError unless each named tensor has its shape, and the device and type of weight_hh."""
+    sizes_hh = tuple(weight_hh.shape)
     for name, (tensor, shape) in needs.items():
         if tensor is None:
             continue

@@ -1,6 +1,7 @@
 """The equations: one time step of each convolutional recurrent cell, and the order of the gates.
 
-Gates lie along the channels in the order i, f, g, o (LSTM) and r, z, n (GRU), here and everywhere else.
+Gates lie along the channels in the order i, f, g, o (LSTM) and r, z, n (GRU), here and everywhere else. A
+spatiotemporal LSTM has those of its memory, i', f', g', after the others.
 
 Letters: B batch, I input channels, C hidden channels, K kernel taps per axis, S the spatial axes (one to
 three of them). `*` is a convolution that keeps the frame size, `.` an elementwise product.
@@ -124,6 +125,55 @@ def conv_lstm_step(
         c = torch.sigmoid(f + w_cf * c) * c + torch.sigmoid(i + w_ci * c) * torch.tanh(g)
         o = o + w_co * c
     return (torch.sigmoid(o) * torch.tanh(c)).to(h.dtype), c
+
+
+def spatiotemporal_lstm_step(
+    x: Tensor,
+    h: Tensor,
+    c: Tensor,
+    m: Tensor,
+    weight_ih: Tensor | None,
+    weight_hh: Tensor,
+    bias: Tensor | None,
+    weight_mm: Tensor,
+    weight_co: Tensor,
+    weight_last: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Compute one step of the spatiotemporal LSTM.
+
+        i = sigmoid(W_ii * x + W_hi * h + b_i)      i' = sigmoid(W'_ii * x + W_mi * m + b'_i)
+        f = sigmoid(W_if * x + W_hf * h + b_f)      f' = sigmoid(W'_if * x + W_mf * m + b'_f)
+        g = tanh   (W_ig * x + W_hg * h + b_g)      g' = tanh   (W'_ig * x + W_mg * m + b'_g)
+        c' = f . c + i . g                          m' = f' . m + i' . g'
+        o = sigmoid(W_io * x + W_ho * h + W_co * [c', m'] + b_o)
+        h' = o . tanh(W_last * [c', m'])
+
+    Source: Wang et al. 2017, "PredRNN: Recurrent Neural Networks for Predictive Learning using Spatiotemporal
+    LSTMs".
+
+    Args:
+        x: (B, I, *S), the frame; only its sizes matter where `weight_ih` is None.
+        h: (B, C, *S), the hidden state, in the type the convolutions compute in.
+        c: (B, C, *S), the cell state; it keeps its own, wider type.
+        m: (B, C, *S), the memory; it keeps its own, wider type.
+        weight_ih: (7C, I, *K), rows i, f, g, o, i', f', g', or None for no input convolution.
+        weight_hh: (4C, C, *K), rows i, f, g, o.
+        bias: (7C,), or None.
+        weight_mm: (3C, C, *K), rows i', f', g'.
+        weight_co: (C, 2C, *K); it reads c', then m'.
+        weight_last: (C, 2C, 1, ...); it reads c', then m'.
+
+    Returns:
+        The new hidden state, cell state and memory, (B, C, *S) each.
+    """
+    recurrent = torch.cat([conv_same(h, weight_hh), conv_same(m.to(h.dtype), weight_mm)], dim=1)
+    gates = _input_part(x, weight_ih, bias, recurrent) + recurrent  # (B, 7C, *S)
+    i, f, g, o, i_m, f_m, g_m = gates.chunk(7, dim=1)  # (B, C, *S) each
+    c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+    m = torch.sigmoid(f_m) * m + torch.sigmoid(i_m) * torch.tanh(g_m)
+    both = torch.cat([c, m], dim=1).to(h.dtype)  # (B, 2C, *S)
+    o = torch.sigmoid(o + conv_same(both, weight_co))
+    return o * torch.tanh(conv_same(both, weight_last)), c, m
 
 
 def conv_gru_step(

@@ -73,6 +73,30 @@ def gru(
     return torch.stack(outputs), h
 
 
+def st_lstm(
+    input: Tensor,
+    h: Tensor,
+    c: Tensor,
+    m: Tensor,
+    weight_ih: Tensor | None,
+    weight_hh: Tensor,
+    bias: Tensor | None,
+    weight_mm: Tensor,
+    weight_co: Tensor,
+    weight_last: Tensor,
+    lengths: Tensor | None = None,
+    recompute: bool = False,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Run `functional.spatiotemporal_lstm_step` along the first axis; return (T, B, C, *S), h_n, c_n, m_n."""
+    outputs, step = [], _step(functional.spatiotemporal_lstm_step, recompute)
+    weights = (weight_ih, weight_hh, bias, weight_mm, weight_co, weight_last)
+    for t, x in enumerate(input.unbind()):
+        new = step(x, h, c, m, *weights)
+        h, c, m = (_keep_ended(t, lengths, *pair) for pair in zip((h, c, m), new, strict=True))
+        outputs.append(h)
+    return torch.stack(outputs), h, c, m
+
+
 def _step(function: Callable[..., Any], recompute: bool) -> Callable[..., Any]:
     """Return a step that is, with `recompute`, run again in the backward pass."""
     # The transforms of torch.func do not support checkpoints.

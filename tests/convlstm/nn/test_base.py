@@ -110,7 +110,7 @@ def test_states_of_the_wrong_kind() -> None:
         with pytest.raises(ValueError, match=r"hx is a tuple; .* one tensor h"):
             kind(C_IN, C, 3)(x, (h, h))
     for name, hx in {"Tensor": h, "tuple of 1": (h,), "tuple of 2": (h, None)}.items():
-        with pytest.raises(ValueError, match=f"hx is a {name}; .* a pair of tensors"):
+        with pytest.raises(ValueError, match=rf"hx is a {name}; .* 2 tensors \(h, c\)"):
             ConvLSTM(C_IN, C, 3)(x, hx)
 
 

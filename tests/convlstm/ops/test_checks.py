@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from convlstm import ops
+from convlstm import SpatiotemporalLSTMCell, ops
 
 
 def parameters() -> dict[str, Tensor]:
@@ -36,6 +36,24 @@ def test_parameters_that_do_not_go_together_are_refused(name: str, shape: tuple)
     arguments: dict[str, Any] = {**parameters(), name: torch.zeros(shape)}
     with pytest.raises(ValueError, match=rf"{name} has shape \({shape[0]}.*; it needs \("):
         ops.lstm(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("weight_ih", (16, 3, 3, 5)),
+        ("weight_hh", (28, 4, 3, 5)),
+        ("bias", (16,)),
+        ("weight_mm", (16, 4, 3, 5)),
+        ("weight_co", (4, 4, 3, 5)),
+        ("weight_last", (4, 8, 3, 5)),
+    ],
+)
+def test_parameters_of_a_spatiotemporal_lstm_are_checked(name: str, shape: tuple) -> None:
+    cell = SpatiotemporalLSTMCell(3, 4, (3, 5))
+    setattr(cell, name, torch.nn.Parameter(torch.zeros(shape)))
+    with pytest.raises(ValueError, match=rf"{name} has shape \({shape[0]}.*; it needs \("):
+        cell(torch.rand(2, 3, 6, 5))
 
 
 @pytest.mark.parametrize("name", ["weight_ih", "bias", "weight_ch"])

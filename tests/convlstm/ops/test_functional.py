@@ -6,7 +6,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from convlstm.ops.functional import conv_gru_step, conv_lstm_step, conv_rnn_step, conv_same
+from convlstm.ops.functional import (
+    conv_gru_step,
+    conv_lstm_step,
+    conv_rnn_step,
+    conv_same,
+    spatiotemporal_lstm_step,
+)
 
 B, C_IN, C = 2, 3, 2
 KERNELS = [(1,), (4,), (3, 3), (2, 4), (5, 2), (6, 7), (2, 3, 1)]
@@ -115,6 +121,34 @@ def test_lstm_step(kernel: tuple[int, ...], input: bool, bias: bool, peephole: s
     actual_h, actual_c = conv_lstm_step(x, h, c, gates.weight_ih, gates.weight_hh, gates.bias, weight_ch)
     assert_equal(actual_c, new_c)
     assert_equal(actual_h, o * tanh(new_c))
+
+
+@pytest.mark.parametrize("kernel", [(3,), (2, 3), (2, 1, 3)])
+@pytest.mark.parametrize("input", [True, False])
+@pytest.mark.parametrize("bias", [True, False])
+def test_spatiotemporal_lstm_step(kernel: tuple[int, ...], input: bool, bias: bool) -> None:
+    own, memory = Gates("ifgo", kernel, input, bias), Gates("ifg", kernel, input, bias)
+    x, h, c = frames_of(kernel, input)
+    m = draw(*c.shape)
+    w_co, w_mo = draw(C, C, *kernel), draw(C, C, *kernel)
+    w_cl, w_ml = draw(C, C), draw(C, C)
+
+    i, f, g = (own.total(name, x, h) for name in "ifg")
+    new_c = sigmoid(f) * c + sigmoid(i) * tanh(g)
+    i, f, g = (memory.total(name, x, m) for name in "ifg")
+    new_m = sigmoid(f) * m + sigmoid(i) * tanh(g)
+    o = sigmoid(own.total("o", x, h) + convolve(new_c, w_co) + convolve(new_m, w_mo))
+    last = torch.einsum("oc,bc...->bo...", w_cl, new_c) + torch.einsum("oc,bc...->bo...", w_ml, new_m)
+
+    weight_ih = torch.cat([*own.w_i.values(), *memory.w_i.values()]) if input else None
+    b = torch.cat([*own.b.values(), *memory.b.values()]) if bias else None
+    weight_co = torch.cat([w_co, w_mo], dim=1)
+    weight_last = torch.cat([w_cl, w_ml], dim=1).reshape(C, 2 * C, *[1] * len(kernel))
+    weights = (weight_ih, own.weight_hh, b, memory.weight_hh, weight_co, weight_last)
+    for actual, expected in zip(
+        spatiotemporal_lstm_step(x, h, c, m, *weights), (o * tanh(last), new_c, new_m), strict=True
+    ):
+        assert_equal(actual, expected)
 
 
 @pytest.mark.parametrize("kernel", [(3,), (2, 3), (2, 1, 3)])
